@@ -1,0 +1,125 @@
+"""Every cap in the library, with its reason. Sizes in bytes, times in seconds.
+
+Nothing that a peer, a file or a caller can make grow is without one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# -- packets ----------------------------------------------------------------------------
+
+MAX_PACKET_BODY: Final = 131_072
+"""Largest body we send in one packet, and largest that we accept in any packet but DATA.
+JavaScript, Rust and C# close the connection above it."""
+
+MAX_HEADER_LINE: Final = 80
+"""Longest packet header line accepted, CR LF included (Perl and Rust: 80, JavaScript: 40)."""
+
+MAX_INFLIGHT: Final = 65_536
+"""Unacknowledged DATA bytes per message at which a sender pauses (``flow.max_inflight``)."""
+
+MAX_DATA_SIZE: Final = 1 << 62
+"""Go sends a whole reply as one DATA packet; beyond this the number is nonsense."""
+
+MAX_OPEN_MESSAGES: Final = 4_096
+"""Incoming messages that one connection may have open at once."""
+
+# -- connections ------------------------------------------------------------------------
+
+READ_PAUSE: Final = 256 * KIB
+"""Unread bytes of one message at which we stop reading the socket. A peer that keeps to the
+window never gets here; one that ignores ACKs (Go) is held by TCP instead."""
+
+WRITE_HIGH: Final = 256 * KIB
+"""Bytes waiting in the transport at which writers of bodies wait."""
+
+MAX_REQUEST_ID: Final = (1 << 31) - 1
+"""Ids stay below 2**31: some peers keep them in 32 bits."""
+
+DISCARD_LIMIT: Final = 256 * KIB
+"""How much of an abandoned reply is read and thrown away before its connection is retired."""
+
+MAX_ABANDONED: Final = 256
+"""Abandoned requests that one connection remembers before it is retired."""
+
+MAX_CONNECTIONS: Final = 64
+"""Connections to one instance. A peer that renumbers replies needs one per request in flight."""
+
+MAX_WAITERS: Final = 1_024
+"""Requests that may wait for a connection to one instance."""
+
+CONNECT_TIMEOUT: Final = 10.0
+"""TCP and TLS together."""
+
+CLIENT_IDLE: Final = 90.0
+"""Idle time after which a client closes (``beepish.client_timeout``)."""
+
+SERVER_IDLE: Final = 120.0
+"""Idle time after which a service closes (``beepish.server_timeout``)."""
+
+RPC_TIMEOUT: Final = 75.0
+"""Default deadline of a request (``rpc.timeout``)."""
+
+BODY_IDLE: Final = 60.0
+"""Longest pause between two pieces of a body, in either direction."""
+
+MAX_TRAITS: Final = 10_000
+"""Instances of which we remember how they behave."""
+
+# -- discovery --------------------------------------------------------------------------
+
+MAX_ANNOUNCEMENT: Final = 2 * MIB
+"""One record. Real ones have 1 to 20 KiB."""
+
+MAX_ANNOUNCED_ACTIONS: Final = 100_000
+"""Actions in one announcement, run-length coding expanded."""
+
+MAX_SERVICES: Final = 50_000
+"""Records in a cache file; ten times what is planned for."""
+
+MAX_ACTIONS: Final = 1_000_000
+"""Actions in the whole index; ten times what is planned for."""
+
+MAX_CACHE_FILE: Final = 512 * MIB
+"""A discovery cache file larger than this is not read."""
+
+MAX_NAME: Final = 255
+"""Characters in a sector, namespace or action name."""
+
+CACHE_MAX_AGE: Final = 120.0
+"""Age of the cache file after which its writer is taken for dead (``discovery.cache_max_age``)."""
+
+MAX_AUTHORIZED_FILE: Final = 16 * MIB
+"""An authorized_services file larger than this is not read."""
+
+# -- tickets ----------------------------------------------------------------------------
+
+MAX_TICKET: Final = 8 * KIB
+"""Characters in a ticket."""
+
+TICKET_CACHE: Final = 10_000
+"""Verified tickets remembered."""
+
+TICKET_LEEWAY: Final = 30.0
+"""Clock skew allowed at the start of a ticket's validity."""
+
+MAX_AUTHZ_TABLE: Final = 64 * MIB
+"""A privilege table larger than this is not read."""
+
+AUTHZ_TTL: Final = 300.0
+"""Age at which the privilege table is fetched again."""
+
+AUTHZ_GRACE: Final = 900.0
+"""How long an old table is used while no new one can be had."""
+
+# -- retries ----------------------------------------------------------------------------
+
+REPLAY_LIMIT: Final = 64 * KIB
+"""Largest request body that is held so that it can be sent again."""
+
+MAX_RETRIES: Final = 2
+"""Retries of one request."""
