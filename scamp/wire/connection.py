@@ -1,0 +1,302 @@
+"""One side of one SCAMP connection, without I/O: bytes in, events out; calls in, bytes out.
+
+Both sides are alike: each numbers its own messages from 0 and each message is a HEADER, DATA and an
+EOF or TXERR. Which message is a request and which its reply is the business of the layer above.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Final
+
+from scamp.errors import LocalProtocolError, RemoteProtocolError
+from scamp.limits import MAX_INFLIGHT, MAX_OPEN_MESSAGES, MAX_PACKET_BODY
+from scamp.wire.events import (
+    DataReceived,
+    Event,
+    MessageEnded,
+    MessageFailed,
+    MessageStarted,
+    PongReceived,
+    ProtocolBroken,
+    WindowOpened,
+)
+from scamp.wire.header import Header, encode_header, parse_header
+from scamp.wire.packets import TRAILER, Packet, PacketReader, PacketType, encode_packet
+
+
+class Role(Enum):
+    """Which side we are; it only says what a HEADER without `type` means."""
+
+    CLIENT = "reply"
+    SERVER = "request"
+
+
+class MessageState(Enum):
+    """Where one message stands, in either direction."""
+
+    UNSEEN = "unseen"
+    OPEN = "open"
+    ENDED = "ended"
+    FAILED = "failed"
+
+    __hash__ = object.__hash__
+
+
+TRANSITIONS: Final = {
+    (MessageState.UNSEEN, PacketType.HEADER): MessageState.OPEN,
+    (MessageState.OPEN, PacketType.DATA): MessageState.OPEN,
+    (MessageState.OPEN, PacketType.EOF): MessageState.ENDED,
+    (MessageState.OPEN, PacketType.TXERR): MessageState.FAILED,
+}
+"""The life of a message. A pair that is missing here is the protocol error."""
+
+_ACK_BODY: Final = re.compile(rb"[1-9][0-9]{0,18}")
+
+
+class _Incoming:
+    __slots__ = ("acked", "consumed", "received")
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.consumed = 0
+        self.acked = 0
+
+
+class _Outgoing:
+    __slots__ = ("acked", "sent")
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.acked = 0
+
+
+class WireConnection:
+    """The state of one side. The first thing that the peer does wrong ends it."""
+
+    __slots__ = (
+        "_ack_due",
+        "_broken",
+        "_in",
+        "_max_inflight",
+        "_next_in",
+        "_next_out",
+        "_out",
+        "_queue",
+        "_reader",
+        "role",
+    )
+
+    def __init__(self, role: Role, *, max_inflight: int = MAX_INFLIGHT) -> None:
+        self.role = role
+        self._max_inflight = max_inflight
+        self._reader = PacketReader()
+        self._in: dict[int, _Incoming] = {}
+        self._out: dict[int, _Outgoing] = {}
+        self._next_in = 0
+        self._next_out = 0
+        self._ack_due: set[int] = set()
+        self._queue: list[bytes] = []
+        self._broken = False
+
+    # -- receiving ----------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Bytes that were read from the peer; what they mean.
+
+        When the peer broke the protocol, what came before stands and `ProtocolBroken` is the last
+        event; every later call gives nothing.
+        """
+        if self._broken:
+            return []
+        events: list[Event] = []
+        packets: list[Packet] = []
+        failure: RemoteProtocolError | None = None
+        try:
+            self._reader.feed(data, packets)
+        except RemoteProtocolError as exc:
+            failure = exc
+        try:
+            for packet in packets:
+                self._on_packet(packet, events)
+        except RemoteProtocolError as exc:
+            failure = exc
+        if failure is not None:
+            self._broken = True
+            events.append(ProtocolBroken(failure))
+        return events
+
+    def _on_packet(self, packet: Packet, events: list[Event]) -> None:
+        kind, msgno, body = packet
+        if kind is PacketType.ACK:
+            self._on_ack(msgno, body, events)
+        elif kind is PacketType.PING or kind is PacketType.PONG:
+            self._on_heartbeat(kind, msgno, body, events)
+        else:
+            self._on_message_packet(kind, msgno, body, events)
+
+    def _on_message_packet(
+        self, kind: PacketType, msgno: int, body: bytes, events: list[Event]
+    ) -> None:
+        incoming = self._in.get(msgno)
+        state = MessageState.OPEN if incoming is not None else MessageState.UNSEEN
+        if (state, kind) not in TRANSITIONS:
+            what = "is open already" if incoming is not None else "is not open"
+            raise RemoteProtocolError(f"{kind.name} for message {msgno}, which {what}")
+        if incoming is None:
+            self._on_header(msgno, body, events)
+        elif kind is PacketType.DATA:
+            incoming.received += len(body)
+            events.append(DataReceived(msgno, body))
+        elif kind is PacketType.EOF:
+            if body:
+                raise RemoteProtocolError(f"EOF of message {msgno} has a body")
+            del self._in[msgno]
+            events.append(MessageEnded(msgno))
+        else:
+            if body in (b"", b"0"):
+                raise RemoteProtocolError(f"TXERR of message {msgno} without an error text")
+            del self._in[msgno]
+            events.append(MessageFailed(msgno, body.decode("utf-8", "replace")))
+
+    def _on_header(self, msgno: int, body: bytes, events: list[Event]) -> None:
+        if msgno != self._next_in:
+            raise RemoteProtocolError(f"HEADER of message {msgno}, expected {self._next_in}")
+        if len(self._in) >= MAX_OPEN_MESSAGES:
+            raise RemoteProtocolError(f"more than {MAX_OPEN_MESSAGES} messages open at once")
+        header = parse_header(body, self.role.value)
+        self._next_in += 1
+        self._in[msgno] = _Incoming()
+        events.append(MessageStarted(msgno, header))
+
+    def _on_ack(self, msgno: int, body: bytes, events: list[Event]) -> None:
+        outgoing = self._out.get(msgno)
+        if outgoing is None:
+            if msgno >= self._next_out:
+                raise RemoteProtocolError(f"ACK for message {msgno}, which was never sent")
+            return  # finished already: an ACK may arrive late
+        if _ACK_BODY.fullmatch(body) is None:
+            raise RemoteProtocolError(f"malformed ACK {body[:20]!r}")
+        acked = int(body)
+        if acked <= outgoing.acked:
+            raise RemoteProtocolError(f"ACK {acked} after {outgoing.acked} is no advance")
+        if acked > outgoing.sent:
+            raise RemoteProtocolError(f"ACK {acked}, but only {outgoing.sent} bytes were sent")
+        outgoing.acked = acked
+        events.append(WindowOpened(msgno))
+
+    def _on_heartbeat(
+        self, kind: PacketType, number: int, body: bytes, events: list[Event]
+    ) -> None:
+        if body:
+            raise RemoteProtocolError(f"{kind.name} with a body")
+        if kind is PacketType.PING:
+            self._queue.append(encode_packet(PacketType.PONG, number))
+        else:
+            events.append(PongReceived(number))
+
+    def consumed(self, msgno: int, count: int) -> None:
+        """`count` bytes of an incoming message have been used: acknowledge them at the next send.
+
+        For a message that has ended this does nothing: its sender has forgotten it.
+        """
+        incoming = self._in.get(msgno)
+        if incoming is not None:
+            incoming.consumed += count
+            self._ack_due.add(msgno)
+
+    # -- sending ------------------------------------------------------------------------
+
+    def open_message(self, header: Header | bytes) -> int:
+        """Queue a HEADER; return the number of the new message.
+
+        `header` may be bytes that `encode_header` made. Raises LocalProtocolError when it cannot be
+        sent.
+        """
+        body = header if isinstance(header, bytes) else encode_header(header)
+        if len(body) > MAX_PACKET_BODY:
+            raise LocalProtocolError(f"header of {len(body)} bytes, limit {MAX_PACKET_BODY}")
+        msgno = self._next_out
+        self._next_out = msgno + 1
+        self._out[msgno] = _Outgoing()
+        self._queue.append(b"HEADER %d %d\r\n%bEND\r\n" % (msgno, len(body), body))
+        return msgno
+
+    def window(self, msgno: int) -> int:
+        """Bytes of message `msgno` that may be sent before the peer acknowledges more."""
+        outgoing = self._outgoing(msgno)
+        return self._max_inflight - (outgoing.sent - outgoing.acked)
+
+    def send_data(self, msgno: int, data: bytes) -> None:
+        """Queue body bytes; at most `window(msgno)`, else LocalProtocolError."""
+        outgoing = self._outgoing(msgno)
+        size = len(data)
+        if size > self._max_inflight - (outgoing.sent - outgoing.acked):
+            raise LocalProtocolError(f"{size} bytes for message {msgno} exceed its window")
+        outgoing.sent += size
+        for start in range(0, size, MAX_PACKET_BODY):
+            piece = data if size <= MAX_PACKET_BODY else data[start : start + MAX_PACKET_BODY]
+            self._queue += (b"DATA %d %d\r\n" % (msgno, len(piece)), piece, TRAILER)
+
+    def end_message(self, msgno: int) -> None:
+        """Queue the EOF; the message is complete."""
+        self._outgoing(msgno)
+        del self._out[msgno]
+        self._queue.append(b"EOF %d 0\r\nEND\r\n" % msgno)
+
+    def fail_message(self, msgno: int, text: str) -> None:
+        """Queue a TXERR: give the message up. `text` must say something (not empty, not "0")."""
+        body = text.encode("utf-8", "replace")[:MAX_PACKET_BODY]
+        if body in (b"", b"0"):
+            raise LocalProtocolError("TXERR needs an error text")
+        self._outgoing(msgno)
+        del self._out[msgno]
+        self._queue.append(encode_packet(PacketType.TXERR, msgno, body))
+
+    def ping(self, number: int = 0) -> None:
+        """Queue a PING. Only for peers known to answer: Go closes the connection on it."""
+        self._queue.append(encode_packet(PacketType.PING, number))
+
+    def data_to_send(self) -> bytes:
+        """Everything queued, ACKs first (one per message); the queue is empty afterwards."""
+        if self._ack_due:
+            self._queue[:0] = self._acks()
+        if not self._queue:
+            return b""
+        data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+        self._queue.clear()
+        return data
+
+    def _acks(self) -> list[bytes]:
+        acks = []
+        for msgno in self._ack_due:
+            incoming = self._in.get(msgno)
+            if incoming is not None and incoming.consumed > incoming.acked:
+                incoming.acked = incoming.consumed
+                acks.append(encode_packet(PacketType.ACK, msgno, b"%d" % incoming.consumed))
+        self._ack_due.clear()
+        return acks
+
+    def _outgoing(self, msgno: int) -> _Outgoing:
+        outgoing = self._out.get(msgno)
+        if outgoing is None:
+            raise LocalProtocolError(f"message {msgno} is not open for sending")
+        return outgoing
+
+    # -- state --------------------------------------------------------------------------
+
+    @property
+    def open_incoming(self) -> int:
+        """Messages of the peer that have begun and not ended."""
+        return len(self._in)
+
+    @property
+    def open_outgoing(self) -> int:
+        """Messages of ours that have begun and not ended."""
+        return len(self._out)
+
+    @property
+    def at_boundary(self) -> bool:
+        """True when the stream may end here without cutting a packet or a message."""
+        return self._reader.idle and not self._in

@@ -1,0 +1,211 @@
+"""The JSON object in a HEADER packet, as types.
+
+A request, a reply and the rest (``subscribe``, ``event`` …) are different things with different
+fields. `null` and missing mean the same everywhere, unknown fields are kept in `extra`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import orjson
+
+from scamp.errors import LocalProtocolError, RemoteProtocolError
+from scamp.limits import MAX_PACKET_BODY, MAX_REQUEST_ID
+
+RequestId: TypeAlias = int | str
+"""What a requester chose. Ours are integers; a service echoes whatever it was given."""
+
+_NO_EXTRA: Final[Mapping[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHeader:
+    """``type: request``. `client_id` None leaves the field out: some peers close on null."""
+
+    action: str
+    request_id: RequestId | None
+    version: int = 1
+    envelope: str = "json"
+    ticket: str | None = field(default=None, repr=False)
+    identifying_token: str | None = field(default=None, repr=False)
+    client_id: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyHeader:
+    """``type: reply``. A non-empty `error` or `error_code` means that the action failed."""
+
+    request_id: RequestId | None
+    error: str = ""
+    error_code: str = ""
+    error_data: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def failed(self) -> bool:
+        """True when the service says that the action failed."""
+        return bool(self.error or self.error_code)
+
+    @property
+    def dispatch_failure(self) -> bool:
+        """True when the request reached no service and may be sent elsewhere."""
+        return self.error_data is not None and bool(self.error_data.get("dispatch_failure"))
+
+
+@dataclass(frozen=True, slots=True)
+class OtherHeader:
+    """Any other type: ``subscribe``, ``subscribe_done``, ``event``, ``notify``, or unknown."""
+
+    type: str
+    request_id: RequestId | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+Header: TypeAlias = RequestHeader | ReplyHeader | OtherHeader
+
+_REQUEST_FIELDS: Final = frozenset(
+    (
+        "type",
+        "action",
+        "request_id",
+        "version",
+        "envelope",
+        "ticket",
+        "identifying_token",
+        "client_id",
+    )
+)
+_REPLY_FIELDS: Final = frozenset(("type", "request_id", "error", "error_code", "error_data"))
+
+
+def parse_header(body: bytes, default_type: str) -> Header:
+    """The header in a HEADER packet's body. `default_type` is meant when none is given.
+
+    Raises RemoteProtocolError when it is not a JSON object or a field has a wrong type.
+    """
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise RemoteProtocolError(f"HEADER is not JSON: {exc}") from exc
+    if not isinstance(fields, dict):
+        raise RemoteProtocolError("HEADER is not a JSON object")
+    kind = fields.get("type") or default_type
+    if kind == "reply":
+        return _parse_reply(fields)
+    if kind == "request":
+        return _parse_request(fields)
+    if not isinstance(kind, str):
+        raise RemoteProtocolError("HEADER field 'type' is not a string")
+    return OtherHeader(kind, _request_id(fields), fields)
+
+
+def _parse_reply(fields: dict[str, Any]) -> ReplyHeader:
+    data = fields.get("error_data")
+    return ReplyHeader(
+        request_id=_request_id(fields),
+        error=_text(fields, "error"),
+        error_code=_text(fields, "error_code"),
+        error_data=data if isinstance(data, dict) else None,
+        extra=_extra(fields, _REPLY_FIELDS),
+    )
+
+
+def _parse_request(fields: dict[str, Any]) -> RequestHeader:
+    return RequestHeader(
+        action=_text(fields, "action"),
+        request_id=_request_id(fields),
+        version=_integer(fields, "version", 1) or 1,
+        envelope=_text(fields, "envelope") or "json",
+        ticket=_text(fields, "ticket") or None,
+        identifying_token=_text(fields, "identifying_token") or None,
+        client_id=_integer(fields, "client_id", None),
+        extra=_extra(fields, _REQUEST_FIELDS),
+    )
+
+
+def _extra(fields: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
+    if fields.keys() <= known:
+        return _NO_EXTRA
+    return {name: value for name, value in fields.items() if name not in known}
+
+
+def _request_id(fields: dict[str, Any]) -> RequestId | None:
+    value = fields.get("request_id")
+    if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
+        return value
+    raise RemoteProtocolError("HEADER field 'request_id' is neither a number nor a string")
+
+
+def _text(fields: dict[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None or value is False:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float):
+        return str(value)  # error_code 404 is a code, whatever its JSON type
+    raise RemoteProtocolError(f"HEADER field {name!r} is not a string")
+
+
+def _integer(fields: dict[str, Any], name: str, default: int | None) -> int | None:
+    value = fields.get(name)
+    if value is None or value == "":
+        return default
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and len(value) < 20 and value.isascii() and value.isdigit():
+        return int(value)
+    raise RemoteProtocolError(f"HEADER field {name!r} is not an integer")
+
+
+def encode_header(header: Header) -> bytes:
+    """The header as the body of a HEADER packet.
+
+    Raises LocalProtocolError when a value cannot be sent: too large, or not JSON.
+    """
+    try:
+        body = orjson.dumps(_fields(header))
+    except (TypeError, ValueError) as exc:  # orjson's errors are these
+        raise LocalProtocolError(f"header cannot be encoded: {exc}") from exc
+    if len(body) > MAX_PACKET_BODY:
+        raise LocalProtocolError(f"header of {len(body)} bytes, the limit is {MAX_PACKET_BODY}")
+    return body
+
+
+def _fields(header: Header) -> dict[str, Any]:
+    fields: dict[str, Any]
+    if isinstance(header, RequestHeader):
+        fields = {
+            **header.extra,
+            "type": "request",
+            "request_id": header.request_id,
+            "action": header.action,
+            "version": header.version,
+            "envelope": header.envelope,
+        }
+        if header.ticket is not None:
+            fields["ticket"] = header.ticket
+        if header.identifying_token is not None:
+            fields["identifying_token"] = header.identifying_token
+        if header.client_id is not None:
+            fields["client_id"] = header.client_id
+        if isinstance(header.request_id, int) and not 0 < header.request_id <= MAX_REQUEST_ID:
+            raise LocalProtocolError(f"request_id {header.request_id} is out of range")
+        return fields
+    if isinstance(header, ReplyHeader):
+        fields = {**header.extra, "type": "reply", "request_id": header.request_id}
+        if header.error:
+            fields["error"] = header.error
+        if header.error_code:
+            fields["error_code"] = header.error_code
+        if header.error_data is not None:
+            fields["error_data"] = header.error_data
+        return fields
+    fields = {**header.extra, "type": header.type}
+    if header.request_id is not None:
+        fields["request_id"] = header.request_id
+    return fields
