@@ -26,6 +26,7 @@
     │   ├── ServiceError              the service's own answer: code, message, data
     │   ├── DispatchFailed            the peer says that the request reached no service
     │   └── ReplyFailed               TXERR: whatever arrived is not an answer
+    ├── RequestAborted                TXERR on a request: it must not be acted on
     ├── DiscoveryError
     │   ├── AnnouncementError         one record; `.reason` is a metric label
     │   └── AuthorizedServicesError
@@ -272,6 +273,17 @@ class ReplyFailed(ReplyError):
 
     def __str__(self) -> str:
         return f"the service broke off its reply: {self.text}"
+
+
+class RequestAborted(ScampError):
+    """The caller gave its request up with TXERR: what arrived of it must not be acted on."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"the caller broke off its request: {self.text}"
 
 
 # -- discovery --------------------------------------------------------------------------

@@ -268,6 +268,11 @@ class WireConnection:
         self._queue.clear()
         return data
 
+    @property
+    def has_data_to_send(self) -> bool:
+        """True when `data_to_send` would give something."""
+        return bool(self._queue or self._ack_due)
+
     def _acks(self) -> list[bytes]:
         acks = []
         for msgno in self._ack_due:

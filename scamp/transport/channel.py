@@ -1,0 +1,325 @@
+"""One TLS connection that carries messages both ways: the asyncio shell around `WireConnection`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Protocol
+
+from scamp.errors import (
+    ConnectionLost,
+    FingerprintMismatch,
+    RemoteProtocolError,
+    ReplyFailed,
+    RequestAborted,
+    ScampError,
+)
+from scamp.limits import MAX_INFLIGHT, READ_PAUSE, WRITE_HIGH
+from scamp.transport.message import IncomingMessage, OutgoingMessage
+from scamp.transport.tls import peer_fingerprint
+from scamp.wire import (
+    DataReceived,
+    Event,
+    Header,
+    MessageEnded,
+    MessageFailed,
+    MessageStarted,
+    ProtocolBroken,
+    Role,
+    WindowOpened,
+    WireConnection,
+)
+
+log = logging.getLogger("scamp.transport")
+
+KEEPALIVE_IDLE = 15
+KEEPALIVE_INTERVAL = 5
+KEEPALIVE_COUNT = 3
+USER_TIMEOUT_MS = 30_000
+
+
+class ChannelHandler(Protocol):
+    """What the layer above is told, always from the event loop, never from within its own calls."""
+
+    def channel_opened(self, channel: Channel) -> None:
+        """TLS is up and the fingerprint, if one was expected, is right."""
+
+    def message_received(self, message: IncomingMessage) -> None:
+        """A HEADER arrived; the body follows."""
+
+    def channel_lost(self, error: ScampError) -> None:
+        """The channel is over; every open message has been failed with ConnectionLost."""
+
+
+class Channel(asyncio.Protocol):
+    """An asyncio protocol for `create_connection` or `create_server` with TLS.
+
+    Everything queued in one turn of the loop leaves in one write. `expected` is the fingerprint
+    that the peer must show; until it has been checked nothing is written.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        handler: ChannelHandler,
+        *,
+        address: str = "",
+        expected: str | None = None,
+        idle_limit: float | None = None,
+        max_inflight: int = MAX_INFLIGHT,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._handler = handler
+        self._wire = WireConnection(role, max_inflight=max_inflight)
+        self._role = role
+        self._expected = expected
+        self._idle_limit = idle_limit
+        self._idle_timer: asyncio.TimerHandle | None = None
+        self._idle_since = self._loop.time()
+        self._transport: asyncio.Transport | None = None
+        self._incoming: dict[int, IncomingMessage] = {}
+        self._outgoing: dict[int, OutgoingMessage] = {}
+        self._paused_by: set[IncomingMessage] = set()
+        self._writable = True
+        self._flush_due = False
+        self._reason: str | None = None
+        self.address = address
+        self.fingerprint = ""
+        """The certificate that the peer showed; empty when none."""
+        self.failure: ScampError | None = None
+        """Why the channel is unusable; None while it is open."""
+        self.flushes = 0
+        """How often bytes were handed to the transport."""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.busy = 0
+        """Requests without an answer; while there are any the channel is not idle."""
+
+    # -- asyncio.Protocol ---------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
+        self._transport = transport
+        if not self.address:
+            self.address = _peer_name(transport)
+        self.fingerprint = peer_fingerprint(transport.get_extra_info("ssl_object"))
+        if self._expected is not None and self.fingerprint != self._expected:
+            self.failure = FingerprintMismatch(self.address, self._expected, self.fingerprint)
+            transport.abort()
+            return
+        _tune(transport.get_extra_info("socket"))
+        transport.set_write_buffer_limits(high=WRITE_HIGH)
+        self._arm_idle_timer()
+        self._handler.channel_opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self.failure is not None:
+            return
+        self.bytes_in += len(data)
+        for event in self._wire.receive(data):
+            self._on_event(event)
+        if self._wire.has_data_to_send:
+            self._schedule_flush()
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        for message in list(self._outgoing.values()):
+            message.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
+        if isinstance(self.failure, FingerprintMismatch):
+            return
+        if self._reason is None:
+            self._reason = str(exc) if exc is not None else "closed by the peer"
+        error = self.failure = ConnectionLost(self.address, self._reason, written=True)
+        incoming = list(self._incoming.values())
+        self._incoming.clear()
+        self._paused_by.clear()
+        for message in incoming:
+            message.finish(error)
+        outgoing = list(self._outgoing.values())
+        self._outgoing.clear()
+        for out in outgoing:
+            out.wake()
+        self._handler.channel_lost(error)
+
+    # -- events -------------------------------------------------------------------------
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, DataReceived):
+            message = self._incoming.get(event.msgno)
+            if message is not None:
+                message.feed(event.data)
+        elif isinstance(event, MessageStarted):
+            message = IncomingMessage(self, event.msgno, event.header)
+            self._incoming[event.msgno] = message
+            self._handler.message_received(message)
+        elif isinstance(event, MessageEnded):
+            self._finish(event.msgno, None)
+        elif isinstance(event, MessageFailed):
+            kind = ReplyFailed if self._role is Role.CLIENT else RequestAborted
+            self._finish(event.msgno, kind(event.text))
+        elif isinstance(event, WindowOpened):
+            out = self._outgoing.get(event.msgno)
+            if out is not None:
+                out.wake()
+        elif isinstance(event, ProtocolBroken):
+            self._break(event.error)
+
+    def _finish(self, msgno: int, error: ScampError | None) -> None:
+        message = self._incoming.pop(msgno, None)
+        if message is not None:
+            self._idle_since = self._loop.time()
+            message.finish(error)
+
+    def _break(self, error: RemoteProtocolError) -> None:
+        log.warning("protocol error from %s: %s", self.address, error)
+        self.abort(f"protocol error: {error}")
+
+    # -- for messages -------------------------------------------------------------------
+
+    def open_message(self, header: Header | bytes) -> OutgoingMessage:
+        """Begin a message. Raises LocalProtocolError; ConnectionLost when the channel is over."""
+        self._check()
+        message = OutgoingMessage(self, self._wire.open_message(header))
+        self._outgoing[message.msgno] = message
+        self._schedule_flush()
+        return message
+
+    def room(self, message: OutgoingMessage) -> int:
+        """Bytes of `message` that may be sent now. Raises ConnectionLost on a lost channel."""
+        self._check()
+        return self._wire.window(message.msgno) if self._writable else 0
+
+    def send_data(self, message: OutgoingMessage, data: bytes) -> None:
+        self._wire.send_data(message.msgno, data)
+        self._schedule_flush()
+
+    def end_message(self, message: OutgoingMessage) -> None:
+        if self._outgoing.pop(message.msgno, None) is not None and self.failure is None:
+            self._wire.end_message(message.msgno)
+            self._idle_since = self._loop.time()
+            self._schedule_flush()
+
+    def fail_message(self, message: OutgoingMessage, text: str) -> None:
+        if self._outgoing.pop(message.msgno, None) is not None and self.failure is None:
+            self._wire.fail_message(message.msgno, text)
+            self._idle_since = self._loop.time()
+            self._schedule_flush()
+
+    def consumed(self, message: IncomingMessage, size: int) -> None:
+        self._wire.consumed(message.msgno, size)
+        if message.unread < READ_PAUSE:
+            self.resume_for(message)
+        self._schedule_flush()
+
+    def pause_for(self, message: IncomingMessage) -> None:
+        if not self._paused_by and self._transport is not None:
+            self._transport.pause_reading()
+        self._paused_by.add(message)
+
+    def resume_for(self, message: IncomingMessage) -> None:
+        if message in self._paused_by:
+            self._paused_by.discard(message)
+            if not self._paused_by and self._transport is not None and self.failure is None:
+                self._transport.resume_reading()
+
+    # -- writing ------------------------------------------------------------------------
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        transport = self._transport
+        if transport is None or self.failure is not None or transport.is_closing():
+            return
+        data = self._wire.data_to_send()
+        if data:
+            self.flushes += 1
+            self.bytes_out += len(data)
+            transport.write(data)
+
+    # -- ending -------------------------------------------------------------------------
+
+    @property
+    def closing(self) -> bool:
+        """True when nothing new may be started here."""
+        transport = self._transport
+        return self.failure is not None or transport is None or transport.is_closing()
+
+    def close(self, reason: str = "closed") -> None:
+        """Send what is queued, then close. Messages still open fail with ConnectionLost."""
+        self._flush()
+        if self._reason is None:
+            self._reason = reason
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Close at once, dropping what is queued. Messages still open fail with ConnectionLost."""
+        if self._reason is None:
+            self._reason = reason
+        if self.failure is None:
+            # From here on nothing is parsed or written; connection_lost makes the final error.
+            self.failure = ConnectionLost(self.address, self._reason, written=True)
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _check(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+        if self._transport is None or self._transport.is_closing():
+            raise ConnectionLost(self.address, self._reason or "closing", written=False)
+
+    @property
+    def open_messages(self) -> int:
+        """Messages open in either direction."""
+        return len(self._incoming) + len(self._outgoing)
+
+    def _arm_idle_timer(self) -> None:
+        if self._idle_limit:
+            self._idle_timer = self._loop.call_later(self._idle_limit, self._on_idle_timer)
+
+    def _on_idle_timer(self) -> None:
+        limit = self._idle_limit or 0.0
+        now = self._loop.time()
+        if self.open_messages or self.busy:
+            self._idle_since = now
+        left = self._idle_since + limit - now
+        if left <= 0:
+            self._idle_timer = None
+            self.close("idle")
+        else:
+            self._idle_timer = self._loop.call_later(left, self._on_idle_timer)
+
+
+def _peer_name(transport: asyncio.BaseTransport) -> str:
+    name = transport.get_extra_info("peername")
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else "unknown"
+
+
+def _tune(sock: socket.socket | None) -> None:
+    """Nagle off; find dead peers without PING, which some peers answer by closing."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
+        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
+        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
+        ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
+    ):
+        option = getattr(socket, name, None)  # not on every platform
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,63 @@
+"""TLS for a mesh without a CA: certificates are known by fingerprint, not by who signed them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import ssl
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from scamp.errors import ConfigError
+
+_CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:!aNULL"
+_LEGACY_RSA: Final = "AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA"
+
+
+def client_context(*, legacy_rsa: bool = False) -> ssl.SSLContext:
+    """A context for connecting to services, TLS 1.2 and 1.3.
+
+    It verifies nothing by itself: `Channel` compares the certificate's fingerprint before the first
+    byte. Security level 0, because real services use short keys and SHA-1 signatures, which do not
+    matter to a fingerprint. `legacy_rsa` adds RSA key exchange with AES for old Go services; those
+    have no forward secrecy.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"{_CIPHERS}{':' + _LEGACY_RSA if legacy_rsa else ''}:@SECLEVEL=0")
+    return context
+
+
+def server_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
+    """A context for a service, from PEM certificate and private key.
+
+    Raises ConfigError when they do not belong together or cannot be read.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"{_CIPHERS}:@SECLEVEL=0")
+    # The ssl module reads certificates from files only.
+    with tempfile.TemporaryDirectory(prefix="scamp-") as folder:
+        cert_path, key_path = Path(folder, "cert.pem"), Path(folder, "key.pem")
+        cert_path.write_bytes(certificate)
+        key_path.touch(mode=0o600)
+        key_path.write_bytes(key)
+        try:
+            context.load_cert_chain(os.fspath(cert_path), os.fspath(key_path))
+        except (ssl.SSLError, OSError) as exc:
+            raise ConfigError(f"certificate and key cannot be used: {exc}") from exc
+    return context
+
+
+def peer_fingerprint(connection: ssl.SSLObject | ssl.SSLSocket | None) -> str:
+    """SHA-1 of the peer's DER certificate as ``AB:CD:…``; empty when it showed none."""
+    der = connection.getpeercert(binary_form=True) if connection is not None else None
+    return der_fingerprint(der) if der else ""
+
+
+def der_fingerprint(der: bytes) -> str:
+    """SHA-1 of a DER certificate, upper-case hex pairs joined by ``:``."""
+    return hashlib.sha1(der, usedforsecurity=False).digest().hex(":").upper()
