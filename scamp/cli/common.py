@@ -1,0 +1,153 @@
+"""What all commands share: exit codes, one-line errors, arguments that may be files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from scamp import errors, limits
+from scamp.errors import ConfigError, ScampError
+
+
+class Exit(IntEnum):
+    """Exit codes. `EPILOG` tells them to users."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    REFUSED = 4
+
+
+EPILOG: Final = """\
+\b
+Exit codes:
+  0  done
+  1  the service answered with an error, or broke off its reply
+  2  wrong usage, or a file that is missing or cannot be used
+  3  nothing was reached: no such action, no usable instance, no connection,
+     or no reply in time
+  4  refused: the ticket is no good, or does not permit this
+"""
+
+# The first class that fits decides, so subclasses stand before their bases.
+_EXIT_CODES: Final[Sequence[tuple[type[ScampError], Exit]]] = (
+    (errors.TicketError, Exit.REFUSED),
+    (errors.AuthzTableUnavailable, Exit.UNREACHABLE),
+    (errors.AuthorizationError, Exit.REFUSED),
+    (errors.RoutingError, Exit.UNREACHABLE),
+    (errors.TransportError, Exit.UNREACHABLE),
+    (errors.ScampTimeout, Exit.UNREACHABLE),
+    (ConfigError, Exit.USAGE),
+    (errors.DiscoveryError, Exit.USAGE),
+)
+
+_HINTS: Final[Sequence[tuple[type[ScampError], str]]] = (
+    (errors.UnknownAction, "see what there is with 'scamp list actions'"),
+    (errors.EnvelopeNotOffered, "choose one with --envelope"),
+    (errors.DiscoveryUnavailable, "name a discovery cache file with --cache"),
+    (errors.FingerprintMismatch, "the address is not, or no longer, the announced service's"),
+    (errors.ConnectFailed, "check that the service runs and that its address is reachable"),
+    (errors.ConnectionLost, "see the service's log"),
+    (errors.ReplyTimeout, "it may have been executed; --timeout allows more"),
+    (errors.TicketMalformed, "give the whole ticket, and nothing but the ticket"),
+    (errors.TicketBadSignature, "check that the key is the issuer's"),
+    (errors.TicketExpired, "get a new one"),
+    (errors.TicketNotYetValid, "check the clocks"),
+    (errors.UnconfiguredAction, "add it to the table"),
+)
+
+_REFUSALS: Final = ("unauthorized", "access_denied", "verification")
+
+
+class ScampGroup(click.Group):
+    """A group whose commands may raise `ScampError`: the user sees a line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ScampError as exc:
+            text, code = explain(exc)
+            click.echo(f"Error: {text}", err=True)
+            ctx.exit(code)
+
+
+def explain(error: ScampError) -> tuple[str, Exit]:
+    """The error as a user sees it: what happened, what to do about it if known, the exit code."""
+    code = next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), Exit.FAILED)
+    if isinstance(error, errors.ServiceError) and error.code.lower().startswith(_REFUSALS):
+        code = Exit.REFUSED
+    hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), None)
+    text = one_line(str(error) or type(error).__name__)
+    return (f"{text}; {hint}" if hint else text), code
+
+
+def one_line(text: str) -> str:
+    """The text without anything that could move the cursor: it may come from a stranger."""
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """A whole file. Raises `ConfigError`, naming it, if unreadable or above `limit` bytes."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(limit + 1)
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror or exc}") from exc
+    if len(content) > limit:
+        raise ConfigError(f"{path}: larger than {limit} bytes")
+    return content
+
+
+def read_ticket(value: str) -> str:
+    """A ticket from the command line: itself, ``-`` for standard input, ``@FILE`` for a file."""
+    if value == "-":
+        content = sys.stdin.buffer.read(limits.MAX_TICKET + 2)
+    elif value.startswith("@"):
+        content = read_file(Path(value[1:]), limits.MAX_TICKET + 2)
+    else:
+        return value.strip()
+    return content.decode("utf-8", "replace").strip()
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def discovery_options(command: Command) -> Command:
+    """``--config``, ``--cache`` and ``--authorized-services``, for commands that need an index."""
+    file = click.Path(dir_okay=False, path_type=Path)
+    for option in (
+        click.option(
+            "--authorized-services",
+            type=file,
+            help="Who may offer what. [default: bus.authorized_services of the configuration]",
+        ),
+        click.option(
+            "--cache",
+            type=file,
+            help="Discovery cache file. [default: discovery.cache_path of the configuration, "
+            "else /tmp/scamp_discovery_cache]",
+        ),
+        click.option(
+            "--config",
+            type=file,
+            help="scamp.conf to use. [default: $SCAMP, $SCAMP_CONFIG, then the usual places]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def table(rows: Sequence[Sequence[str]], header: Sequence[str]) -> str:
+    """Rows as aligned columns under a header, two spaces between, none at the end of a line."""
+    lines = [header, *([one_line(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
