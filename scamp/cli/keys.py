@@ -14,7 +14,7 @@ import click
 
 from scamp import keys, limits
 from scamp.cli.common import read_file
-from scamp.errors import ConfigError, ConnectFailed, ConnectTimeout
+from scamp.errors import ConfigError, ConnectFailed
 from scamp.transport.tls import client_context, peer_fingerprint
 
 MAX_CERTIFICATE_FILE: Final = limits.MIB
@@ -122,7 +122,7 @@ def _of_peer(host: str, port: int, timeout: float) -> str:
         ):
             found = peer_fingerprint(connection)
     except TimeoutError as exc:
-        raise ConnectTimeout(address, timeout) from exc
+        raise ConnectFailed(address, f"no answer within {timeout:g} s") from exc
     except ssl.SSLError as exc:
         raise ConnectFailed(address, f"TLS: {exc.reason or exc}") from exc
     except OSError as exc:
