@@ -123,3 +123,33 @@ REPLAY_LIMIT: Final = 64 * KIB
 
 MAX_RETRIES: Final = 2
 """Retries of one request."""
+
+# -- services ---------------------------------------------------------------------------
+
+MAX_SERVED_CONNECTIONS: Final = 1_024
+"""Connections to one service, handshakes included. One above it is closed at once, so that its
+client goes elsewhere instead of waiting."""
+
+MAX_REQUESTS_PER_CONNECTION: Final = 512
+"""Requests of one connection that a service works on; more are refused as not dispatched."""
+
+MAX_REQUESTS: Final = 4_096
+"""Requests that a service works on over all connections; more are refused as not dispatched."""
+
+MAX_UNSENT_REPLIES: Final = 1_024
+"""Refusals that one peer may leave unread before its connection is cut."""
+
+MAX_REQUEST_BODY: Final = 16 * MIB
+"""Largest request body that is read into memory, unless a handler asks for another limit."""
+
+REQUEST_DISCARD: Final = 16 * MIB
+"""How much of a body that no handler read is thrown away before its connection is closed."""
+
+HANDSHAKE_TIMEOUT: Final = 10.0
+"""Longest that a client may take for TLS."""
+
+STOP_GRACE: Final = 25.0
+"""How long requests in flight may take when a service stops. Orchestrators kill after 30."""
+
+CLOSE_TIMEOUT: Final = 2.0
+"""How long closing waits for the peer's part before it cuts the connection."""

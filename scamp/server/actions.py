@@ -1,0 +1,94 @@
+"""The actions of a service: what a handler is registered under, and finding it again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from scamp.discovery import Action
+from scamp.errors import ConfigError, ServiceError
+from scamp.limits import MAX_NAME
+from scamp.wire import RequestHeader
+
+if TYPE_CHECKING:
+    from scamp.server.request import Request
+
+Handler: TypeAlias = Callable[["Request"], Awaitable[object] | AsyncIterable[bytes]]
+"""A coroutine function, or an async generator function that makes the body piece by piece."""
+
+_SPELLING: Final = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+")
+_WORD: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ServedAction:
+    """An announced action and what answers it. `timeout` is in seconds, flag or default."""
+
+    action: Action
+    handler: Handler
+    timeout: float
+
+
+class ActionTable:
+    """The actions of one service, found without case by name and version."""
+
+    def __init__(self) -> None:
+        self._served: dict[tuple[str, int], ServedAction] = {}
+
+    def __len__(self) -> int:
+        return len(self._served)
+
+    def add(self, action: Action, handler: Handler, default_timeout: float) -> None:
+        """Register one. Raises ConfigError when the name and version are taken."""
+        key = (action.spelling.lower(), action.version)
+        if key in self._served:
+            raise ConfigError(f"{action.spelling} version {action.version} is registered twice")
+        self._served[key] = ServedAction(action, handler, action.timeout or default_timeout)
+
+    def find(self, header: RequestHeader) -> ServedAction:
+        """What a request asks for.
+
+        Raises ServiceError ``not_found`` for an unknown action or version, ``bad_request`` for an
+        envelope that the action does not take.
+        """
+        served = self._served.get((header.action.lower(), header.version))
+        if served is None:
+            name = header.action[:MAX_NAME]
+            raise ServiceError("not_found", f"no action {name!r} version {header.version} here")
+        offered = served.action.envelopes
+        if header.envelope not in offered:
+            raise ServiceError(
+                "bad_request",
+                f"{served.action.spelling} does not take envelope {header.envelope[:MAX_NAME]!r}; "
+                f"it takes {', '.join(offered)}",
+            )
+        return served
+
+    def announced(self) -> tuple[Action, ...]:
+        """What goes into the announcement, in the order of registration."""
+        return tuple(served.action for served in self._served.values())
+
+
+def make_action(
+    sector: str, spelling: str, version: int, flags: str | Iterable[str], envelopes: Iterable[str]
+) -> Action:
+    """An action from what a programmer wrote; `flags` may be comma-separated.
+
+    Raises ConfigError when a part cannot be announced: all implementations must be able to read it.
+    """
+    if not _SPELLING.fullmatch(spelling) or len(spelling) > MAX_NAME:
+        raise ConfigError(f"{spelling!r} is not an action's name, such as 'Product.Sku.fetch'")
+    if isinstance(version, bool) or not 1 <= version < 2**31:
+        raise ConfigError(f"{spelling}: version {version!r} is not a whole number from 1")
+    listed = flags.split(",") if isinstance(flags, str) else list(flags)
+    cleaned = tuple(flag.strip() for flag in listed if flag.strip())
+    offered = tuple(envelopes)
+    for word in (*cleaned, *offered, sector):
+        if not _WORD.fullmatch(word):
+            raise ConfigError(f"{spelling}: {word!r} cannot be a flag, an envelope or a sector")
+    if not offered:
+        raise ConfigError(f"{spelling}: without an envelope nobody can call it")
+    namespace, _, name = spelling.rpartition(".")
+    return Action(sector, namespace, name, version, cleaned, offered)

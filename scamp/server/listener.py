@@ -1,0 +1,158 @@
+"""Listening: a socket in the mesh's range of ports, and TLS for whoever connects."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import random
+import socket
+import ssl
+from collections.abc import Callable
+
+from scamp.errors import ConfigError
+from scamp.limits import HANDSHAKE_TIMEOUT
+from scamp.transport import Channel
+
+log = logging.getLogger("scamp.server")
+
+BACKLOG = 256
+_TAKEN = (errno.EADDRINUSE, errno.EACCES)
+_PAUSE = 0.5
+
+
+def bind(host: str, port: int | None, ports: range, tries: int) -> socket.socket:
+    """A listening TCP socket on `host`, an IP address or a name.
+
+    `port` 0 lets the system choose; None tries up to `tries` different random ones of `ports`, as
+    services do that find each other by announcement. Raises ConfigError when none can be had.
+    """
+    candidates = [port] if port is not None else random.sample(ports, min(tries, len(ports)))
+    problem: OSError | None = None
+    for candidate in candidates:
+        try:
+            return _listen(host, candidate)
+        except OSError as exc:
+            problem = exc
+            if exc.errno not in _TAKEN:
+                break
+    where = (
+        f"port {port}" if port is not None else f"{tries} ports of {ports.start}-{ports.stop - 1}"
+    )
+    raise ConfigError(f"cannot listen on {host}, {where}: {problem}") from problem
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, proto, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    sock = socket.socket(family, kind, proto)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class Listener:
+    """Accepts connections until it is closed. At most `limit` are open or shaking hands.
+
+    `count` says how many are open; above the limit a new one is closed at once.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        make_channel: Callable[[], Channel],
+        count: Callable[[], int],
+        limit: int,
+    ) -> None:
+        self._sock = sock
+        self._context = context
+        self._make_channel = make_channel
+        self._count = count
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        # A socket stands here until its task has begun: then the transport closes it.
+        self._handshakes: dict[asyncio.Task[None], socket.socket | None] = {}
+        self._resume: asyncio.TimerHandle | None = None
+        self._loop.add_reader(sock, self._on_readable)
+        self.refused = 0
+        """Connections closed at once because of the limit."""
+        self.failed = 0
+        """Connections that did not get through TLS."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the socket."""
+        name = self._sock.getsockname()
+        return name[0], name[1]
+
+    def _on_readable(self) -> None:
+        for _ in range(BACKLOG):
+            try:
+                sock, _ = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as exc:
+                # Out of file descriptors, mostly; those in use will be given back.
+                log.error("cannot accept a connection: %s", exc)
+                self._loop.remove_reader(self._sock)
+                self._resume = self._loop.call_later(_PAUSE, self._listen_again)
+                return
+            self._begin(sock)
+
+    def _listen_again(self) -> None:
+        self._resume = None
+        self._loop.add_reader(self._sock, self._on_readable)
+
+    def _begin(self, sock: socket.socket) -> None:
+        if self._count() + len(self._handshakes) >= self._limit:
+            self.refused += 1
+            log.warning("connection refused: the limit of %d is reached", self._limit)
+            sock.close()
+            return
+        sock.setblocking(False)
+        task = self._loop.create_task(self._shake_hands(sock), name="scamp handshake")
+        self._handshakes[task] = sock
+        task.add_done_callback(self._on_handshake_done)
+
+    def _on_handshake_done(self, task: asyncio.Task[None]) -> None:
+        sock = self._handshakes.pop(task)
+        if sock is not None:
+            sock.close()
+
+    async def _shake_hands(self, sock: socket.socket) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        self._handshakes[task] = None
+        try:
+            await self._loop.connect_accepted_socket(
+                self._make_channel,
+                sock,
+                ssl=self._context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+            )
+        except OSError as exc:  # ssl.SSLError and ConnectionError are such
+            self.failed += 1
+            log.info("no TLS with a client: %s", exc)
+
+    async def close(self) -> None:
+        """Stop listening and give up handshakes under way. Connections stay open."""
+        if self._sock.fileno() < 0:
+            return  # closed already
+        self._loop.remove_reader(self._sock)
+        if self._resume is not None:
+            self._resume.cancel()
+            self._resume = None
+        self._sock.close()
+        tasks = list(self._handshakes)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

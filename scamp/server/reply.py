@@ -1,0 +1,156 @@
+"""Sending what a handler made: bytes, JSON or a stream, and errors at every stage of that."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from typing import TypeVar
+
+import orjson
+
+from scamp.errors import (
+    IdleTimeout,
+    LocalProtocolError,
+    ScampError,
+    ServiceError,
+    TransportError,
+)
+from scamp.limits import BODY_IDLE
+from scamp.transport import Channel, OutgoingMessage
+from scamp.wire import ReplyHeader, RequestId, encode_header
+
+log = logging.getLogger("scamp.server")
+
+_ERROR_BODY = b"{}"
+"""The body of an error. Some clients decode the body before they look at the header, and an empty
+one is not JSON: it would hide the error."""
+
+_T = TypeVar("_T")
+
+INTERNAL = "the service failed; its log says why"
+
+
+async def within(seconds: float, work: Awaitable[_T]) -> _T:
+    """The result of a handler's `work`, or ServiceError ``timeout`` after `seconds`.
+
+    A TimeoutError of the handler's own making passes through as what it is: a failure of its.
+    """
+    scope = asyncio.timeout(seconds)
+    try:
+        async with scope:
+            return await work
+    except TimeoutError:
+        if scope.expired():
+            raise ServiceError("timeout", f"the action took longer than {seconds:g} s") from None
+        raise
+
+
+class Reply:
+    """The one reply to one request. Nothing is sent before the first byte of a body is there."""
+
+    def __init__(self, channel: Channel, request_id: RequestId | None) -> None:
+        self._channel = channel
+        self._request_id = request_id
+        self._message: OutgoingMessage | None = None
+
+    @property
+    def started(self) -> bool:
+        """True when a HEADER is out: an error can then only be a TXERR."""
+        return self._message is not None
+
+    @property
+    def finished(self) -> bool:
+        """True after EOF or TXERR."""
+        return self._message is not None and self._message.closed
+
+    async def send(self, result: object, timeout: float) -> None:
+        """Send a handler's result; `timeout` is the longest wait for one piece of a stream.
+
+        Raises ConnectionLost, IdleTimeout when the peer takes nothing for BODY_IDLE seconds,
+        ServiceError ``timeout``, TypeError for what is not JSON, and whatever a stream raises.
+        When cancelled, the reply can only be failed.
+        """
+        if isinstance(result, AsyncIterable):
+            await self._send_stream(aiter(result), timeout)
+            return
+        if isinstance(result, bytes | bytearray | memoryview):
+            body = bytes(result)
+        else:
+            body = orjson.dumps(result)
+        await self._send_whole(ReplyHeader(self._request_id), body)
+
+    async def _send_whole(self, header: ReplyHeader | bytes, body: bytes) -> None:
+        self._message = message = self._channel.open_message(header)
+        await message.write(body, BODY_IDLE)
+        message.end()
+
+    async def _send_stream(self, pieces: AsyncIterator[object], timeout: float) -> None:
+        try:
+            while True:
+                try:
+                    piece = await within(timeout, anext(pieces))
+                except StopAsyncIteration:
+                    break
+                if not isinstance(piece, bytes | bytearray | memoryview):
+                    raise TypeError(f"a stream gives bytes, not {type(piece).__name__}")
+                if self._message is None:
+                    self._message = self._channel.open_message(ReplyHeader(self._request_id))
+                await self._message.write(bytes(piece), BODY_IDLE)
+        finally:
+            close = getattr(pieces, "aclose", None)
+            if close is not None:
+                await close()
+        if self._message is None:
+            self._message = self._channel.open_message(ReplyHeader(self._request_id))
+        self._message.end()
+
+    async def send_error(self, error: ServiceError) -> None:
+        """Say that the action failed: an error reply, or TXERR when the body has begun.
+
+        Never raises for a lost connection: there is nobody left to tell.
+        """
+        if self._message is not None:
+            self.fail(str(error) or INTERNAL)
+            return
+        try:
+            header = encode_header(self._error_header(error))
+        except LocalProtocolError as exc:
+            log.error("error %r cannot be sent: %s", error.code[:64], exc)
+            header = encode_header(
+                ReplyHeader(self._request_id, error=INTERNAL, error_code="internal")
+            )
+        try:
+            await self._send_whole(header, _ERROR_BODY)
+        except IdleTimeout as exc:
+            self.fail(str(exc))
+        except TransportError:
+            return
+
+    def send_error_nowait(self, error: ServiceError) -> None:
+        """As `send_error`, for when nothing may be awaited; the body is left out if need be."""
+        if self._message is not None:
+            self.fail(str(error) or INTERNAL)
+            return
+        with contextlib.suppress(ScampError):
+            self._message = message = self._channel.open_message(self._error_header(error))
+            message.write_nowait(_ERROR_BODY)
+            message.end()
+
+    def fail(self, text: str) -> None:
+        """TXERR: whatever was sent is not an answer. Opens the reply if it must."""
+        with contextlib.suppress(ScampError):
+            if self._message is None:
+                header = ReplyHeader(self._request_id, error=text, error_code="aborted")
+                self._message = self._channel.open_message(header)
+            self._message.fail(text if text not in ("", "0") else INTERNAL)
+
+    def _error_header(self, error: ServiceError) -> ReplyHeader:
+        # Some clients look at error_code alone, some at error alone: neither is ever empty.
+        return ReplyHeader(
+            self._request_id,
+            error=error.message or error.code or "error",
+            error_code=error.code or "error",
+            error_data=error.data,
+        )
