@@ -33,6 +33,11 @@ class _Waiting:
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
+    @property
+    def waiting(self) -> bool:
+        """True while a task waits for this message to move."""
+        return self._waiter is not None
+
     async def _wait(self, idle: float) -> None:
         """Wait for `wake`. Raises IdleTimeout after `idle` seconds. Safe to cancel.
 
