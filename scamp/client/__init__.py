@@ -1,0 +1,21 @@
+"""The client side: from an action to a reply, over pooled connections."""
+
+from scamp.client.call import Call, Reply
+from scamp.client.deadline import Deadline
+from scamp.client.options import ClientOptions
+from scamp.client.requester import Requester, parse_action
+from scamp.client.router import InstanceView
+from scamp.client.stats import ClientStats
+from scamp.client.traits import PeerKind
+
+__all__ = [
+    "Call",
+    "ClientOptions",
+    "ClientStats",
+    "Deadline",
+    "InstanceView",
+    "PeerKind",
+    "Reply",
+    "Requester",
+    "parse_action",
+]

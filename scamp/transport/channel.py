@@ -225,6 +225,11 @@ class Channel(asyncio.Protocol):
             self._transport.pause_reading()
         self._paused_by.add(message)
 
+    @property
+    def stalled(self) -> bool:
+        """True while one body holds the socket: too much unread, or too much unsent."""
+        return bool(self._paused_by) or not self._writable
+
     def resume_for(self, message: IncomingMessage) -> None:
         if message in self._paused_by:
             self._paused_by.discard(message)

@@ -1,0 +1,442 @@
+"""One connection to one service: requests out, each reply to the request that it belongs to.
+
+Some peers do not echo `request_id` but number their replies as they send them. With two requests in
+flight on such a connection a reply could reach the wrong caller, so:
+
+* ids start at a random high number, which a counting peer cannot hit;
+* until the first reply has shown what the peer is, one request is in flight;
+* a peer that renumbers has one request at a time, and the connection is closed as soon as one is
+  abandoned: its reply, if it still came, could not be told from the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import ssl
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from scamp.client.traits import PeerKind
+from scamp.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    LocalProtocolError,
+    ReplyTimeout,
+    ScampError,
+)
+from scamp.limits import (
+    DISCARD_LIMIT,
+    MAX_ABANDONED,
+    MAX_INFLIGHT,
+    MAX_REQUEST_ID,
+)
+from scamp.transport import Channel, IncomingMessage, OutgoingMessage
+from scamp.wire import ReplyHeader, RequestHeader, Role
+
+if TYPE_CHECKING:
+    from scamp.client.stats import ClientStats
+
+log = logging.getLogger("scamp.client")
+
+FIRST_ID_FROM: Final = 1 << 29
+FIRST_ID_TO: Final = 1 << 30
+
+
+class SlotState(Enum):
+    """Where a connection stands, seen from the pool."""
+
+    READY = "ready"
+    RETIRED = "retired"
+    """Finishes what it carries, takes nothing new, then closes."""
+    CLOSED = "closed"
+
+    __hash__ = object.__hash__
+
+
+class Exchange:
+    """One request and its reply on one connection.
+
+    `result` resolves with the reply once its first byte, its end or its failure is here. The
+    connection resolves it: by the reply, or with ConnectionLost when the channel is lost; the
+    deadline timer of `wait` resolves it otherwise.
+    """
+
+    __slots__ = (
+        "connection",
+        "finished",
+        "on_done",
+        "reply",
+        "request",
+        "request_id",
+        "result",
+        "unwanted",
+    )
+
+    def __init__(
+        self, connection: ClientConnection, request_id: int, request: OutgoingMessage
+    ) -> None:
+        self.connection = connection
+        self.request_id = request_id
+        self.request = request
+        self.reply: IncomingMessage | None = None
+        self.result: asyncio.Future[IncomingMessage] = asyncio.get_running_loop().create_future()
+        self.finished = False
+        self.unwanted = False
+        self.on_done: Callable[[], None] | None = None
+        """Called once, when the exchange is over or its caller has gone."""
+
+    async def wait(self, at: float, seconds: float) -> IncomingMessage:
+        """The reply, when its first byte is here. Raises ReplyTimeout at loop time `at`.
+
+        Raises ConnectionLost too. Safe to cancel: `abandon` afterwards.
+        """
+        result = self.result
+        if not result.done():
+            timer = asyncio.get_running_loop().call_at(at, self._expire, seconds)
+            try:
+                await result
+            finally:
+                timer.cancel()
+        return result.result()
+
+    def _expire(self, seconds: float) -> None:
+        self.fail(ReplyTimeout(seconds))
+
+    def fail(self, error: Exception) -> None:
+        """Resolve `result` with an error, if it is still open."""
+        if not self.result.done():
+            self.result.set_exception(error)
+            self.result.exception()  # the caller may have gone; that is no news
+
+    def ready(self) -> None:
+        """The reply's first byte, end or failure is here."""
+        reply = self.reply
+        if reply is None or self.result.done():
+            return
+        if reply.error is not None:
+            self.fail(reply.error)
+        else:
+            self.result.set_result(reply)
+
+    def abandon(self, *, suspect: bool = False) -> None:
+        """The caller wants no more of this. Idempotent; does nothing when all has been said.
+
+        `suspect` retires the connection: the service did not answer in time.
+        """
+        self.done()
+        self.connection.abandon(self, suspect=suspect)
+
+    def done(self) -> None:
+        """Tell the owner, once."""
+        callback, self.on_done = self.on_done, None
+        if callback is not None:
+            callback()
+
+
+class ClientConnection:
+    """A `ChannelHandler` that matches replies to requests. Made by `connect`."""
+
+    def __init__(
+        self,
+        kind: PeerKind,
+        *,
+        stats: ClientStats,
+        on_change: Callable[[ClientConnection], None],
+        on_learned: Callable[[PeerKind], None],
+        max_streams: int,
+    ) -> None:
+        self._stats = stats
+        self._on_change = on_change
+        self._on_learned = on_learned
+        self._max_streams = max_streams
+        self._next_id = FIRST_ID_FROM + secrets.randbelow(FIRST_ID_TO - FIRST_ID_FROM)
+        self._first_id = self._next_id
+        self._exchanges: dict[int, Exchange] = {}  # no reply HEADER yet
+        self._open = 0  # exchanges that hold a place: until both messages have ended
+        self._unwanted = 0  # of those, whose callers have gone
+        self._exclusive = False
+        self.channel: Channel | None = None
+        self.kind = kind
+        self.state = SlotState.READY
+        self.lost_in_use = False
+        """True when it ended, not by us, while somebody waited for a reply."""
+
+    # -- for the pool -------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Exchanges that hold a place here."""
+        return self._open
+
+    @property
+    def room(self) -> int:
+        """How many more requests may be started now."""
+        channel = self.channel
+        if self.state is not SlotState.READY or self._exclusive or channel is None:
+            return 0
+        if channel.stalled:
+            return 0  # a slow body holds the socket: nobody new should queue behind it
+        limit = self._max_streams if self.kind is PeerKind.ECHOES else 1
+        return max(0, limit - self._open)
+
+    @property
+    def empty(self) -> bool:
+        """True when a request that needs the connection for itself may be started."""
+        return self.state is SlotState.READY and self._open == 0
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the service."""
+        return self.channel.address if self.channel is not None else ""
+
+    # -- exchanges ----------------------------------------------------------------------
+
+    def start(
+        self, encode: Callable[[int], bytes], body: bytes, *, end: bool, exclusive: bool
+    ) -> Exchange:
+        """Begin a request. `encode` makes the HEADER body for an id; `body` fits the window.
+
+        With `end` the request is complete at once and leaves in one write. Raises ConnectionLost
+        with `written` False when the connection has just gone, LocalProtocolError when the header
+        cannot be sent.
+        """
+        channel = self.channel
+        if channel is None or self.state is not SlotState.READY or channel.closing:
+            raise ConnectionLost(self.address, "closing", written=False)
+        if len(body) > MAX_INFLIGHT:
+            raise LocalProtocolError(f"first piece of {len(body)} bytes exceeds the window")
+        request_id = self._next_id
+        request = channel.open_message(encode(request_id))
+        self._next_id += 1
+        exchange = Exchange(self, request_id, request)
+        self._exchanges[request_id] = exchange
+        self._open += 1
+        channel.busy += 1
+        self._exclusive = exclusive
+        self._stats.attempts += 1
+        if body:
+            channel.send_data(request, body)
+            request.sent += len(body)
+        if end:
+            request.end()
+        if self._next_id >= MAX_REQUEST_ID:
+            self.retire()
+        return exchange
+
+    def request_ended(self, exchange: Exchange) -> None:
+        """A streamed request is complete: its EOF has been queued."""
+        if exchange.reply is not None and exchange.reply.ended:
+            self._finish(exchange)
+
+    def abandon(self, exchange: Exchange, *, suspect: bool) -> None:
+        """See `Exchange.abandon`."""
+        if exchange.finished or exchange.unwanted:
+            return
+        exchange.result.cancel()
+        if self.state is SlotState.CLOSED:
+            self._finish(exchange)
+            return
+        exchange.unwanted = True
+        self._unwanted += 1
+        if not exchange.request.closed or self.kind is not PeerKind.ECHOES:
+            # A request half sent, or a peer whose next reply could be taken for this one.
+            self._stats.abandoned["close"] += 1
+            self.close("request abandoned")
+            return
+        self._stats.abandoned["discard"] += 1
+        if exchange.reply is not None:
+            self._discard(exchange.reply)
+        elif suspect or self._unwanted > MAX_ABANDONED:
+            self.retire()
+        self._close_if_done()
+
+    def _discard(self, reply: IncomingMessage) -> None:
+        """Read the rest of a reply for nobody; a long one retires the connection."""
+        reply.discard(DISCARD_LIMIT, self.retire)
+
+    def _finish(self, exchange: Exchange) -> None:
+        """Both messages have ended: give the place back."""
+        if exchange.finished:
+            return
+        exchange.finished = True
+        exchange.done()
+        self._open -= 1
+        if exchange.unwanted:
+            self._unwanted -= 1
+        self._exclusive = False
+        channel = self.channel
+        if channel is not None:
+            channel.busy -= 1
+        if exchange.reply is not None:
+            self._stats.bytes_received += exchange.reply.received
+        self._stats.bytes_sent += exchange.request.sent
+        self._close_if_done()
+        if self.state is not SlotState.CLOSED:
+            self._on_change(self)
+
+    def _close_if_done(self) -> None:
+        if self.state is SlotState.RETIRED and not self._live:
+            self.close("retired")
+
+    @property
+    def _live(self) -> bool:
+        """True while somebody still waits for something on this connection."""
+        return self._open > self._unwanted
+
+    # -- replies ------------------------------------------------------------------------
+
+    def channel_opened(self, channel: Channel) -> None:
+        """From the channel: TLS is up and the fingerprint is right."""
+        self.channel = channel
+
+    def message_received(self, message: IncomingMessage) -> None:
+        """From the channel: a HEADER arrived."""
+        header = message.header
+        if not isinstance(header, ReplyHeader):
+            log.warning("%s sent a message of type %s", self.address, _type_of(header))
+            message.discard(DISCARD_LIMIT, self.retire)
+            return
+        exchange = self._match(header)
+        if exchange is None:
+            message.discard(DISCARD_LIMIT, self.retire)
+            return
+        del self._exchanges[exchange.request_id]
+        exchange.reply = message
+        message.when_ended(lambda: self._reply_ended(exchange))
+        if exchange.unwanted:
+            self._discard(message)
+        elif header.failed:
+            exchange.ready()
+        else:
+            message.when_ready(exchange.ready)
+
+    def _match(self, header: ReplyHeader) -> Exchange | None:
+        """The exchange that this reply belongs to; None when it is nobody's."""
+        request_id = header.request_id
+        if isinstance(request_id, str) and request_id.isascii() and request_id.isdigit():
+            request_id = int(request_id[:20])
+        exchange = self._exchanges.get(request_id) if isinstance(request_id, int) else None
+        if self.kind is PeerKind.ECHOES:
+            if exchange is None:
+                self._stray(header)
+            return exchange
+        if exchange is not None and self.kind is PeerKind.UNKNOWN:
+            self._learn(PeerKind.ECHOES)
+            return exchange
+        # The peer renumbers, or is about to be found out. It can only mean the one request that is
+        # in flight, and it answers requests that are complete.
+        if exchange is None and len(self._exchanges) == 1:
+            (exchange,) = self._exchanges.values()
+        if exchange is None or not exchange.request.closed:
+            self._stray(header)
+            self.close("a reply that belongs to no request")
+            return None
+        if self.kind is PeerKind.UNKNOWN:
+            self._learn(PeerKind.RENUMBERS)
+        return exchange
+
+    def _learn(self, kind: PeerKind) -> None:
+        self.kind = kind
+        self._stats.learned[kind.value] += 1
+        self._on_learned(kind)
+
+    def _stray(self, header: ReplyHeader) -> None:
+        self._stats.stray_replies += 1
+        request_id = header.request_id
+        log.warning("%s sent a reply with id %r, which is not in flight", self.address, request_id)
+        issued = isinstance(request_id, int) and self._first_id <= request_id < self._next_id
+        if self.kind is PeerKind.ECHOES and not issued:
+            # It may have been replaced by something that counts; do not trust what was learned.
+            self._on_learned(PeerKind.UNKNOWN)
+            self.retire()
+
+    def _reply_ended(self, exchange: Exchange) -> None:
+        if exchange.request.closed:
+            self._finish(exchange)
+
+    # -- ending -------------------------------------------------------------------------
+
+    def retire(self) -> None:
+        """Take nothing new; close when the last request that somebody waits for has finished."""
+        if self.state is not SlotState.READY:
+            return
+        self.state = SlotState.RETIRED
+        self._on_change(self)
+        self._close_if_done()
+
+    def close(self, reason: str) -> None:
+        """Close now; requests in flight fail with ConnectionLost."""
+        channel = self.channel
+        if channel is None or self.state is SlotState.CLOSED:
+            return
+        if self._open:
+            channel.abort(reason)
+        else:
+            channel.close(reason)
+        self._end(ConnectionLost(channel.address, reason, written=True))
+
+    def channel_lost(self, error: ScampError) -> None:
+        """From the channel: it is over."""
+        self._end(error)
+
+    def _end(self, error: ScampError) -> None:
+        if self.state is SlotState.CLOSED:
+            return
+        self.state = SlotState.CLOSED
+        if self._live:
+            self.lost_in_use = True
+            self._stats.lost_in_use += 1
+        else:
+            self._stats.lost_idle += 1
+        reason = error.reason if isinstance(error, ConnectionLost) else str(error)
+        if reason.startswith("protocol error"):
+            self._stats.protocol_errors += 1
+        exchanges, self._exchanges = list(self._exchanges.values()), {}
+        for exchange in exchanges:
+            written = exchange.request.flushed
+            exchange.fail(ConnectionLost(self.address, reason, written=written))
+            self._finish(exchange)
+        self._on_change(self)
+
+
+def _type_of(header: object) -> str:
+    return "request" if isinstance(header, RequestHeader) else str(getattr(header, "type", "?"))
+
+
+async def connect(
+    host: str,
+    port: int,
+    fingerprint: str | None,
+    connection: ClientConnection,
+    *,
+    context: ssl.SSLContext,
+    timeout: float,
+    idle_limit: float,
+) -> None:
+    """Open a TLS connection to `host`:`port` for `connection`; the certificate must match.
+
+    Raises ConnectFailed, FingerprintMismatch or ConnectTimeout (after `timeout` seconds for TCP and
+    TLS together). Safe to cancel: nothing is left open.
+    """
+    loop = asyncio.get_running_loop()
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    channel = Channel(
+        Role.CLIENT, connection, address=address, expected=fingerprint, idle_limit=idle_limit
+    )
+    try:
+        async with asyncio.timeout(timeout):
+            await loop.create_connection(
+                lambda: channel, host, port, ssl=context, ssl_handshake_timeout=timeout
+            )
+    except TimeoutError as exc:
+        raise ConnectTimeout(address, timeout) from exc
+    except ssl.SSLError as exc:
+        raise ConnectFailed(address, f"TLS: {exc.reason or exc}") from exc
+    except OSError as exc:
+        raise ConnectFailed(address, exc.strerror or str(exc) or type(exc).__name__) from exc
+    if channel.failure is not None:
+        raise channel.failure

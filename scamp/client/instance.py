@@ -1,0 +1,346 @@
+"""One instance of a service: its connections, who waits for one, and whether it is up."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from scamp.client.connection import ClientConnection, SlotState, connect
+from scamp.client.deadline import Deadline
+from scamp.client.options import ClientOptions
+from scamp.client.pool import PoolCore
+from scamp.client.stats import ClientStats
+from scamp.client.traits import PeerKind, TraitStore
+from scamp.discovery import Announcement
+from scamp.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    ConnectTimeout,
+    FingerprintMismatch,
+    QueueTimeout,
+    Saturated,
+    ScampError,
+)
+
+log = logging.getLogger("scamp.client")
+
+BACKOFF_FIRST: Final = 1.0
+BACKOFF_MAX: Final = 60.0
+PANIC_INTERVAL: Final = 0.1
+"""Seconds between attempts on an instance that is out, when every instance is."""
+
+
+@dataclass(slots=True)
+class Waiter:
+    """A request that waits for a connection.
+
+    `future` is resolved by `Instance._serve` after `starter` was called, or with an error by
+    whoever finds that there will be no connection.
+    """
+
+    future: asyncio.Future[None]
+    starter: Callable[[ClientConnection], None]
+
+
+class Instance:
+    """Connections to one (address, fingerprint), and the health that decides whether to use it.
+
+    A failure to connect or to verify, or the loss of a connection in use, takes it out for a while
+    (1 s, doubling to 60 s, with jitter), until a background connection succeeds. Errors that the
+    service answers with never do.
+    """
+
+    def __init__(
+        self,
+        service: Announcement,
+        options: ClientOptions,
+        context: ssl.SSLContext,
+        traits: TraitStore,
+        stats: ClientStats,
+    ) -> None:
+        self.service = service
+        self.host = service.host
+        self.port = service.port
+        self.fingerprint = service.fingerprint
+        self._options = options
+        self._context = context
+        self._traits = traits
+        self._stats = stats
+        self._pool: PoolCore[ClientConnection, Waiter] = PoolCore(
+            traits.kind(service.key),
+            max_connections=options.max_connections,
+            max_waiters=options.max_waiters,
+        )
+        self._connections: set[ClientConnection] = set()  # retired ones too
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._recovery: asyncio.Task[None] | None = None
+        self._closed = False
+        self._failures = 0
+        self._out_until = 0.0
+        self._last_attempt = 0.0
+        self.out = False
+        self.in_flight = 0
+        """Requests that the requester has given to this instance and that are not over."""
+        self.last_error: ScampError | None = None
+
+    # -- what others ask ----------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def kind(self) -> PeerKind:
+        """What was learned of the peer."""
+        return self._pool.kind
+
+    @property
+    def connections(self) -> frozenset[ClientConnection]:
+        """Every connection that is not closed."""
+        return frozenset(self._connections)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a connection."""
+        return self._pool.waiting
+
+    def retry_at(self) -> float:
+        """Loop time of the next attempt, when it is out."""
+        return self._out_until
+
+    def may_panic(self, now: float) -> bool:
+        """True when it is out but may be tried all the same, because every other one is out too."""
+        if self._pool.dialing or any(slot.room for slot in self._pool.slots):
+            return True
+        return now - self._last_attempt >= PANIC_INTERVAL
+
+    def serves(self, service: Announcement) -> bool:
+        """True when `service` is the same process at the same place, maybe announced anew."""
+        return service.key == self.service.key and service.uri == self.service.uri
+
+    def release(self) -> None:
+        """A request that the requester gave to this instance is over."""
+        self.in_flight -= 1
+
+    # -- requests -----------------------------------------------------------------------
+
+    async def place(
+        self,
+        starter: Callable[[ClientConnection], None],
+        *,
+        alone: bool,
+        deadline: Deadline,
+    ) -> None:
+        """Call `starter` with a connection that has a place, now or when one comes free.
+
+        `starter` must begin the request at once. With `alone` the connection carries nothing else.
+        Raises ConnectFailed, QueueTimeout, Saturated, and whatever `starter` raises. When cancelled
+        nothing has been started, or `starter` has been called and its exchange must be abandoned.
+        """
+        connection = self._pool.pick(alone=alone)
+        if connection is not None:
+            starter(connection)
+            return
+        if self._closed:
+            raise ConnectionLost(self.address, "the client is closed", written=False)
+        if self._pool.full:
+            raise Saturated("requests waiting for a connection to one instance")
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(loop.create_future(), starter)
+        self._pool.wait(waiter, alone=alone)
+        self._dial()
+        timer = loop.call_at(deadline.at, _expire, waiter, deadline.seconds)
+        try:
+            await waiter.future
+        finally:
+            timer.cancel()
+            self._pool.forget(waiter)
+
+    def _serve(self) -> None:
+        """Give free places to those who wait, and dial for the rest."""
+        while (granted := self._pool.grant()) is not None:
+            waiter, connection = granted
+            if waiter.future.done():
+                continue
+            try:
+                waiter.starter(connection)
+            except ScampError as exc:
+                waiter.future.set_exception(exc)
+            else:
+                waiter.future.set_result(None)
+        self._dial()
+
+    # -- connections --------------------------------------------------------------------
+
+    def _dial(self) -> None:
+        if self._closed:
+            return
+        for _ in range(self._pool.dials()):
+            self._pool.dialing += 1
+            self._spawn(self._dial_once())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _dial_once(self) -> None:
+        try:
+            await self._connect()
+        except ConnectFailed as exc:
+            self._pool.dialing -= 1
+            if not self._pool.slots:
+                self._fail_waiters(exc)
+        except BaseException:
+            self._pool.dialing -= 1
+            raise
+        else:
+            self._pool.dialing -= 1
+        if not self._closed:
+            self._serve()
+
+    async def _connect(self) -> None:
+        """Open one connection and add it. Raises ConnectFailed, after noting it."""
+        connection = ClientConnection(
+            self._pool.kind,
+            stats=self._stats,
+            on_change=self._changed,
+            on_learned=self._learned,
+            max_streams=self._options.max_streams,
+        )
+        self._last_attempt = asyncio.get_running_loop().time()
+        try:
+            await connect(
+                self.host,
+                self.port,
+                self.fingerprint,
+                connection,
+                context=self._context,
+                timeout=self._options.connect_timeout,
+                idle_limit=self._options.idle_timeout,
+            )
+        except ConnectFailed as exc:
+            self._stats.connect_failures[_reason(exc)] += 1
+            self._failed(exc)
+            raise
+        if self._closed:
+            connection.close("the client is closed")
+            return
+        if connection.state is not SlotState.READY:
+            return  # lost again before we came here; already noted
+        if connection.kind is PeerKind.UNKNOWN:
+            connection.kind = self._pool.kind  # learned by another one meanwhile
+        self._stats.connects += 1
+        self._connections.add(connection)
+        self._pool.add(connection)
+        self._recovered()
+
+    def _changed(self, connection: ClientConnection) -> None:
+        """A connection has a free place, takes nothing new any more, or is closed."""
+        if connection.state is not SlotState.READY:
+            self._pool.remove(connection)
+        if connection.state is SlotState.CLOSED and connection in self._connections:
+            self._connections.discard(connection)
+            if connection.lost_in_use:
+                error = connection.channel.failure if connection.channel is not None else None
+                self._failed(error or ConnectionLost(self.address, "lost", written=True))
+        if not self._closed:
+            self._serve()
+
+    def _learned(self, kind: PeerKind) -> None:
+        self._traits.learn(self.service.key, kind)
+        self._pool.kind = kind
+        if kind is not PeerKind.UNKNOWN:
+            log.debug("%s (%s) %s request ids", self.address, self.service.identity, kind.value)
+            for connection in self._pool.slots:
+                if connection.kind is PeerKind.UNKNOWN:
+                    connection.kind = kind
+
+    def _fail_waiters(self, error: ScampError) -> None:
+        for waiter in self._pool.take_waiters():
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
+
+    # -- health -------------------------------------------------------------------------
+
+    def _failed(self, error: ScampError) -> None:
+        """Take the instance out for a while and recover it in the background."""
+        self.last_error = error
+        if self._closed:
+            return
+        loop = asyncio.get_running_loop()
+        if self.out and loop.time() < self._out_until:
+            return  # one outage, however many connections it took down
+        if not self.out:
+            log.warning("%s (%s) is out: %s", self.address, self.service.identity, error)
+        self.out = True
+        delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** min(self._failures, 10))
+        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        self._failures += 1
+        self._out_until = loop.time() + delay
+        if self._recovery is None:
+            self._recovery = self._spawn(self._recover())
+
+    def _recovered(self) -> None:
+        if self.out:
+            log.info("%s (%s) is back", self.address, self.service.identity)
+        self.out = False
+        self._failures = 0
+
+    async def _recover(self) -> None:
+        """Dial in the background until it works."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self.out:
+                await asyncio.sleep(max(0.0, self._out_until - loop.time()))
+                if not self.out:
+                    return
+                try:
+                    await self._connect()
+                except ConnectFailed:
+                    continue
+                self._stats.reconnects += 1
+                self._serve()
+        finally:
+            self._recovery = None
+
+    # -- ending -------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """The service is no longer announced: finish what is in flight, take nothing new."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        self._fail_waiters(ConnectionLost(self.address, "no longer announced", written=False))
+        for connection in list(self._connections):
+            connection.retire()
+
+    async def close(self) -> None:
+        """Close every connection now; requests in flight fail with ConnectionLost."""
+        self.leave()
+        for connection in list(self._connections):
+            connection.close("the client is closed")
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _expire(waiter: Waiter, seconds: float) -> None:
+    if not waiter.future.done():
+        waiter.future.set_exception(QueueTimeout(seconds))
+
+
+def _reason(error: ConnectFailed) -> str:
+    if isinstance(error, FingerprintMismatch):
+        return "fingerprint"
+    if isinstance(error, ConnectTimeout):
+        return "timeout"
+    if error.reason.startswith("TLS"):
+        return "tls"
+    return "refused" if "refused" in error.reason.lower() else "other"

@@ -1,0 +1,292 @@
+"""From an action to a reply: choose an instance, place the request, retry where that is safe."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import time
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, Final
+
+from scamp.client.budget import RetryBudget
+from scamp.client.call import Call, Reply
+from scamp.client.connection import ClientConnection, Exchange
+from scamp.client.deadline import Deadline
+from scamp.client.instance import Instance
+from scamp.client.options import ClientOptions
+from scamp.client.router import InstanceView, Router
+from scamp.client.stats import ClientStats
+from scamp.discovery import Offer, Registry
+from scamp.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    DispatchFailed,
+    NoUsableInstance,
+    ReplyFailed,
+    ReplyTimeout,
+    ScampError,
+    ServiceError,
+    UnknownAction,
+)
+from scamp.limits import MAX_INFLIGHT
+from scamp.transport import IncomingMessage, client_context
+from scamp.wire import ReplyHeader
+
+RETRY_DELAY: Final = 0.025
+"""Seconds; the first retry waits up to this, each further one up to twice the one before."""
+
+_ACTION: Final = re.compile(
+    r"(?:(?P<sector>[^:~]+):)?(?P<action>[^:~]+\.[^:~.]+)(?:~(?P<version>[0-9]{1,9}))?"
+)
+
+
+def parse_action(text: str) -> tuple[str, str, int]:
+    """``[SECTOR:]Namespace.name[~VERSION]`` as (sector, action, version).
+
+    Sector ``main`` and version 1 when left out. Raises ValueError.
+    """
+    match = _ACTION.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not an action: expected [SECTOR:]Namespace.name[~VERSION]")
+    return match["sector"] or "main", match["action"], int(match["version"] or 1)
+
+
+class Requester:
+    """Sends requests to the services that a registry knows. Belongs to one event loop."""
+
+    def __init__(self, registry: Registry, options: ClientOptions | None = None) -> None:
+        self.registry = registry
+        self.options = options or ClientOptions()
+        self.stats = ClientStats()
+        self._router = Router(
+            registry,
+            self.options,
+            client_context(legacy_rsa=self.options.legacy_rsa),
+            self.stats,
+        )
+        self._uploads: set[asyncio.Task[None]] = set()
+        self._budget = RetryBudget(self.options.retry_budget, self.options.retry_minimum)
+
+    async def request(
+        self,
+        action: str,
+        body: bytes | AsyncIterator[bytes] = b"{}",
+        *,
+        ticket: str | None = None,
+        client_id: int | None = None,
+        envelope: str = "json",
+        timeout: float | None = None,
+    ) -> Reply:
+        """Call ``[SECTOR:]Namespace.name[~VERSION]``; return the reply, its body still to be read.
+
+        `timeout` in seconds; the default is the action's own, else `ClientOptions.request_timeout`.
+        Raises ServiceError when the service says that the action failed, UnknownAction, and what
+        `send` raises. Safe to cancel.
+        """
+        sector, name, version = parse_action(action)
+        offers = self.registry.find(sector, name, version)
+        if not offers:
+            raise UnknownAction(action)
+        own = max((offer.action.timeout or self.options.request_timeout) for offer in offers)
+        reply = await self.send(
+            Call(
+                offers=offers,
+                body=body,
+                deadline=Deadline.after(own if timeout is None else timeout),
+                envelope=envelope,
+                ticket=ticket,
+                client_id=client_id,
+                retry_safe=all(offer.action.has("read") for offer in offers),
+                caller_lowered=timeout is not None and timeout < own,
+            )
+        )
+        if reply.failed:
+            header = reply.header
+            reply.abandon()
+            data = dict(header.error_data) if header.error_data is not None else None
+            raise ServiceError(header.error_code, header.error, data)
+        return reply
+
+    async def send(self, call: Call) -> Reply:
+        """Send `call`; return when the reply's first byte, its end or its error header is here.
+
+        Raises ConnectFailed, ConnectionLost, ConnectTimeout, QueueTimeout, ReplyTimeout,
+        IdleTimeout, EnvelopeNotOffered, NoUsableInstance, Saturated, DispatchFailed, and
+        ReplyFailed for a TXERR before the first byte; what the body iterator raises comes out
+        unchanged. Safe to cancel: the request is abandoned in the way that is safe for its peer.
+        """
+        began = time.monotonic()
+        self.stats.requests += 1
+        self._budget.request(began)
+        tried: list[Instance] = []
+        failure: ScampError | None = None
+        while True:
+            try:
+                instance, offer = self._router.choose(
+                    call.offers, call.envelope, tried, time.monotonic()
+                )
+            except NoUsableInstance:
+                if failure is not None:
+                    raise failure from None  # what went wrong says more than that nothing is left
+                raise
+            try:
+                return await self._attempt(call, instance, offer, len(tried) + 1, began)
+            except (ConnectFailed, ConnectionLost, ReplyFailed, DispatchFailed) as exc:
+                reason = _retry_reason(exc, call)
+                if reason is None or not self._may_retry(call, len(tried)):
+                    raise
+                self.stats.retries[reason] += 1
+                failure = exc
+            tried.append(instance)
+            delay = random.uniform(0, RETRY_DELAY * 2 ** (len(tried) - 1))  # noqa: S311 - jitter
+            await asyncio.sleep(min(delay, call.deadline.remaining()))
+
+    def _may_retry(self, call: Call, done: int) -> bool:
+        if done >= self.options.retries or call.touched or call.deadline.expired:
+            return False
+        if not self._budget.take(time.monotonic()):
+            self.stats.retries_denied += 1
+            return False
+        return True
+
+    # -- one attempt --------------------------------------------------------------------
+
+    async def _attempt(
+        self, call: Call, instance: Instance, offer: Offer, number: int, began: float
+    ) -> Reply:
+        body = call.body
+        held = isinstance(body, bytes) and len(body) <= MAX_INFLIGHT
+        instance.in_flight += 1
+        exchange = await self._place(call, instance, offer, held=held)
+        sent = time.monotonic()
+        upload: asyncio.Task[None] | None = None
+        deadline = call.deadline
+        try:
+            if held:
+                message = await exchange.wait(deadline.at, deadline.seconds)
+            else:
+                source = _pieces(body) if isinstance(body, bytes) else body
+                upload = asyncio.create_task(self._upload(call, exchange, source))
+                self._uploads.add(upload)
+                upload.add_done_callback(self._uploads.discard)
+                message = await self._wait_with_upload(exchange, upload, deadline)
+        except ReplyTimeout:
+            exchange.abandon(suspect=not call.caller_lowered)
+            raise
+        except BaseException:
+            exchange.abandon()
+            raise
+        header = message.header
+        if isinstance(header, ReplyHeader) and header.dispatch_failure:
+            exchange.abandon()
+            raise DispatchFailed(header.error or header.error_code or "dispatch failure")
+        return Reply(
+            exchange,
+            message,
+            offer,
+            attempts=number,
+            queued=sent - began,
+            upstream=time.monotonic() - sent,
+            upload=upload,
+        )
+
+    async def _place(self, call: Call, instance: Instance, offer: Offer, *, held: bool) -> Exchange:
+        """Start the request on a connection of `instance`, when one has a place."""
+        started: list[Exchange] = []
+
+        def start(connection: ClientConnection) -> None:
+            exchange = connection.start(
+                partial(call.encode, offer.action),
+                call.body if held and isinstance(call.body, bytes) else b"",
+                end=held,
+                exclusive=not held,
+            )
+            exchange.on_done = instance.release
+            started.append(exchange)
+
+        try:
+            await instance.place(start, alone=not held, deadline=call.deadline)
+        except BaseException:
+            if started:
+                started[0].abandon()
+            else:
+                instance.release()
+            raise
+        return started[0]
+
+    async def _wait_with_upload(
+        self, exchange: Exchange, upload: asyncio.Task[None], deadline: Deadline
+    ) -> IncomingMessage:
+        """Wait for the reply while the body goes up; the deadline runs only when it has."""
+        allowance = deadline.remaining()
+        try:
+            both: set[asyncio.Future[Any]] = {upload, exchange.result}
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            loop = asyncio.get_running_loop()
+            return await exchange.wait(loop.time() + allowance, deadline.seconds)
+        except BaseException:
+            upload.cancel()
+            raise
+
+    async def _upload(self, call: Call, exchange: Exchange, source: AsyncIterator[bytes]) -> None:
+        """Send a body piece by piece. Runs as a task; its failure becomes the exchange's."""
+        request = exchange.request
+        try:
+            async for piece in source:
+                call.touched = True
+                await request.write(piece, self.options.body_idle)
+            request.end()
+            exchange.connection.request_ended(exchange)
+        except ConnectionLost as exc:
+            exchange.fail(exc)  # when the connection has not done so itself
+        except Exception as exc:
+            exchange.fail(exc)  # for whoever waits for the reply
+            exchange.abandon()
+        finally:
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
+    # -- the rest -----------------------------------------------------------------------
+
+    def instances(self) -> list[InstanceView]:
+        """Every instance in use."""
+        return self._router.views()
+
+    @property
+    def retries_left(self) -> int:
+        """Retries that the budget allows now."""
+        return self._budget.left(time.monotonic())
+
+    async def close(self) -> None:
+        """Close every connection. Requests in flight fail with ConnectionLost."""
+        for upload in self._uploads:
+            upload.cancel()
+        await self._router.close()
+
+    async def __aenter__(self) -> Requester:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+
+def _retry_reason(error: ScampError, call: Call) -> str | None:
+    """Why the request may be sent again, or None when it may not.
+
+    What was never written may go anywhere; what may have been executed only when the action reads.
+    """
+    if isinstance(error, ConnectFailed):
+        return "connect"
+    if isinstance(error, DispatchFailed):
+        return "dispatch_failure"
+    if isinstance(error, ConnectionLost):
+        return "lost" if not error.written or call.retry_safe else None
+    return "txerr" if call.retry_safe else None
+
+
+async def _pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), MAX_INFLIGHT):
+        yield body[start : start + MAX_INFLIGHT]
