@@ -1,0 +1,191 @@
+"""The discovery cache file: announcements one after another, each behind a separator line.
+
+``\\n%%%\\n`` and a record, repeated; the first separator may stand at the very start of the file
+without its first newline. What stands before it is ignored. Protocol: section 7.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from scamp import limits
+from scamp.errors import DiscoveryError
+
+SEPARATOR: Final = b"\n%%%\n"
+_HEAD: Final = b"%%%\n"
+_CUT_SEPARATOR: Final = (b"\n%%%", b"\n%%", b"\n%")
+_READ_ATTEMPTS: Final = 3
+_NO_PLACES: Mapping[bytes, int] = MappingProxyType({})
+
+
+def no_pause() -> None:
+    """For callers that need not let other threads run in between."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """Enough to see that a file was replaced, written to or touched. `mtime_ns` in nanoseconds."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, info: os.stat_result) -> FileState:
+        return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+
+    @property
+    def mtime(self) -> float:
+        """Seconds since the epoch."""
+        return self.mtime_ns / 1e9
+
+
+class FileUnusableError(DiscoveryError):
+    """A file could not be read; the text says why."""
+
+
+def read_file(
+    path: str | os.PathLike[str], limit: int, known: FileState | None = None
+) -> tuple[bytes | None, FileState]:
+    """The whole content of a regular file of at most `limit` bytes, and its state.
+
+    The content is None when the state is `known`. A file that is renamed over `path` meanwhile does
+    no harm: what was opened is read to its end. One that is written to in place meanwhile is read
+    again, three times at most. Blocks; never waits for a pipe. Raises `FileUnusableError`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        with open(fd, "rb", buffering=0) as file:
+            for _ in range(_READ_ATTEMPTS):
+                info = os.fstat(fd)
+                if not stat.S_ISREG(info.st_mode):
+                    kind = "a directory" if stat.S_ISDIR(info.st_mode) else "not a regular file"
+                    raise FileUnusableError(f"{os.fspath(path)} is {kind}")
+                if info.st_size > limit:
+                    raise FileUnusableError(f"{os.fspath(path)} is larger than {limit} bytes")
+                state = FileState.of(info)
+                if state == known:
+                    return None, state
+                file.seek(0)
+                data = _read_all(file.read, info.st_size)
+                if FileState.of(os.fstat(fd)) == state and len(data) == info.st_size:
+                    return data, state
+    except OSError as exc:
+        raise FileUnusableError(f"{os.fspath(path)}: {exc.strerror or exc}") from exc
+    raise FileUnusableError(f"{os.fspath(path)} is being written to while it is read")
+
+
+def _read_all(read: Callable[[int], bytes | None], size: int) -> bytes:
+    data = read(size + 1) or b""
+    while len(data) < size:  # only the largest files come in pieces
+        more = read(size + 1 - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def first_record(data: bytes) -> int:
+    """Where the first record begins; -1 when there is no separator."""
+    if data.startswith(_HEAD):
+        return len(_HEAD)
+    found = _find(data, 0, no_pause)
+    return found + len(SEPARATOR) if found >= 0 else -1
+
+
+def _find(data: bytes, start: int, pause: Callable[[], None]) -> int:
+    """The next separator. Searches piece by piece, because a search keeps other threads out."""
+    step = limits.MAX_ANNOUNCEMENT
+    while start < len(data):
+        found = data.find(SEPARATOR, start, start + step + len(SEPARATOR) - 1)
+        if found >= 0:
+            return found
+        start += step
+        pause()
+    return -1
+
+
+def scan(
+    data: bytes,
+    known: Sequence[bytes] = (),
+    places: Mapping[bytes, int] = _NO_PLACES,
+    pause: Callable[[], None] = no_pause,
+) -> Iterator[bytes]:
+    """The records of a file, in order, blank ones left out.
+
+    `known` are the records of an earlier version, `places` where each stands in it. A record that
+    follows the one that it followed then costs one comparison, in place of a search, a copy and a
+    hash. Known records are given back as the objects they were. Of a record longer than
+    `limits.MAX_ANNOUNCEMENT` one byte more than that is given, enough to see that it is too long.
+    `pause` is called once per record.
+    """
+    at = first_record(data)
+    if at < 0:
+        return
+    expected = 0
+    while at < len(data):
+        pause()
+        if expected < len(known) and data.startswith(known[expected], at):
+            end = at + len(known[expected])
+            if end == len(data) or data.startswith(SEPARATOR, end):
+                yield known[expected]
+                expected += 1
+                at = end + len(SEPARATOR)
+                continue
+        end = _find(data, at, pause)
+        following = len(data) if end < 0 else end + len(SEPARATOR)
+        if end < 0:
+            end = _without_cut_separator(data, at)
+        record = data[at : min(end, at + limits.MAX_ANNOUNCEMENT + 1)]
+        place = places.get(record)
+        if place is not None:
+            record, expected = known[place], place + 1
+        elif expected + 1 < len(known) and data.startswith(known[expected + 1], following):
+            expected += 1
+        if record and not record.isspace():
+            yield record
+        at = following
+
+
+def _without_cut_separator(data: bytes, at: int) -> int:
+    for cut in _CUT_SEPARATOR:
+        if data.endswith(cut, at):
+            return len(data) - len(cut)
+    return len(data)
+
+
+def split_records(data: bytes) -> list[bytes]:
+    """The records of a cache file, as they stand, good or bad; [] when there is no separator."""
+    return list(scan(data))
+
+
+def _checked(record: bytes) -> bytes:
+    if SEPARATOR in b"\n%b\n" % record:
+        raise ValueError("a record contains the separator")
+    return record
+
+
+def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
+    """Write `records` as a cache file: PATH.new first, then renamed over PATH.
+
+    Readers see the old file or the new one, never a part. Blocks. Raises `OSError`, and
+    `ValueError` for a record that contains the separator; then PATH is as it was.
+    """
+    target = Path(path)
+    fresh = target.with_name(target.name + ".new")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+    fd = os.open(fresh, flags, 0o644)
+    try:
+        with open(fd, "wb") as file:
+            file.writelines(SEPARATOR + _checked(record) for record in records)
+        os.replace(fresh, target)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,321 @@
+"""From the bytes of a cache file to the services that are in force: the rules, without I/O.
+
+**Damaged as a whole** is a file without a separator (an empty one too) or without one acceptable
+record. Nothing is learned from it: what was known stays in force.
+
+**A refused record** costs no other. The service that it seems to be about, if known, stays in force
+with what it announced last: a record that cannot be read proves nothing about its service.
+
+**A record that is gone** means that the service has left. The exception is a file that is cut off:
+when its last record breaks off in the middle, the records behind the cut are missing for that
+reason, so all known services stay in force, while what stands before the cut is taken. If the
+next version of the file ends in the very same broken record, it was not a cut but a bad record, and
+absence counts again. (A file that is cut exactly between two records cannot be told from one that
+some services have left.)
+
+**Replay**: of several records of one service in one file the newest counts. A record that is more
+than a second older than the newest seen of its service is refused; the second is for Go, which
+prints microseconds unpadded. A record has no expiry: it is live as long as it stands in the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from scamp import limits
+from scamp.discovery.announcement import (
+    fingerprint_hint,
+    identity_hint,
+    is_cut,
+    parse_announcement,
+    parse_renewed,
+)
+from scamp.discovery.authorized import AuthorizedServices
+from scamp.discovery.cachefile import first_record, no_pause, scan
+from scamp.discovery.model import Announcement, count_actions, held_actions, permitted
+from scamp.discovery.registry import Key
+from scamp.errors import AnnouncementError, DiscoveryError
+
+REPLAY_TOLERANCE: Final = 1.0
+"""Seconds by which a service may step back."""
+
+MAX_TIMESTAMPS: Final = 2 * limits.MAX_SERVICES
+"""Services, present and past, whose newest timestamp is remembered."""
+
+Rejection = tuple[str, str, str]  # identity or "?", reason, detail
+
+
+class FileDamagedError(DiscoveryError):
+    """The file as a whole is no good; what was known stays in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record and what came of it: an announcement, or the reason for refusing it."""
+
+    raw: bytes
+    service: Announcement | None
+    key: Key  # of a refused record: what it seems to be about, "" where unknown
+    rejection: Rejection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A service in the index: its record, and what remains of it after authorization."""
+
+    record: Record
+    offered: Announcement
+    unauthorized: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is known after reading a version of the file. Never changed, only succeeded."""
+
+    records: tuple[Record, ...] = ()
+    raws: tuple[bytes, ...] = ()
+    places: dict[bytes, int] = field(default_factory=dict)
+    in_force: dict[Key, InForce] = field(default_factory=dict)
+    newest: dict[Key, float] = field(default_factory=dict)
+    rejections: tuple[Rejection, ...] = ()
+    authorized: AuthorizedServices | None = None
+    kept: int = 0
+    unauthorized: int = 0
+    cut_tail: bytes | None = None  # the broken record at the end, believed to be a cut or not
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The way from one state to the next. `verified` counts signatures that were checked."""
+
+    state: Loaded
+    added: tuple[Announcement, ...]
+    removed: tuple[Key, ...]
+    verified: int
+
+
+def load(
+    before: Loaded,
+    data: bytes,
+    authorized: AuthorizedServices | None,
+    pause: Callable[[], None] = no_pause,
+) -> Step:
+    """Read one version of the file. Heavy for what is new in it, light for the rest.
+
+    `authorized` None permits everything. `pause` is called between records, for a worker thread to
+    let others run. Raises `FileDamagedError`.
+    """
+    if first_record(data) < 0:
+        raise FileDamagedError("the file is empty" if not data else "no separator in the file")
+    raws: list[bytes] = []
+    for raw in scan(data, before.raws, before.places, pause):
+        if len(raws) == limits.MAX_SERVICES:
+            break
+        raws.append(raw)
+    same = len(raws) == len(before.raws) and all(
+        new is old for new, old in zip(raws, before.raws, strict=True)
+    )
+    if same:
+        return authorize(before, authorized, pause)
+    records, verified = _parse(before, raws, pause)
+    if all(record.service is None for record in records):
+        raise FileDamagedError(f"not one of {len(records)} records is acceptable")
+    last = records[-1]
+    cut_tail = last.raw if last.service is None and is_cut(last.raw) else None
+    cut = cut_tail is not None and cut_tail != before.cut_tail
+    return _settle(before, records, verified, cut_tail, cut, authorized, pause)
+
+
+def authorize(
+    before: Loaded,
+    authorized: AuthorizedServices | None,
+    pause: Callable[[], None] = no_pause,
+) -> Step:
+    """The same version of the file under (perhaps) other permissions."""
+    if authorized is before.authorized:
+        return Step(before, (), (), 0)
+    return _settle(before, before.records, 0, before.cut_tail, before.cut, authorized, pause)
+
+
+def _parse(
+    before: Loaded, raws: Iterable[bytes], pause: Callable[[], None]
+) -> tuple[tuple[Record, ...], int]:
+    """A record for each of `raws`, old ones as they were, and the number of new ones."""
+    records: list[Record] = []
+    verified = actions = 0
+    by_identity: dict[str, Record] | None = None
+    for raw in raws:
+        place = before.places.get(raw)
+        if place is not None:
+            record = before.records[place]
+        else:
+            pause()
+            if by_identity is None:
+                by_identity = {key[1]: held.record for key, held in before.in_force.items()}
+            known = by_identity.get(identity_hint(raw) or "")
+            if known is not None and known.raw == raw:
+                record = known
+            else:
+                verified += 1
+                record = _read(raw, known)
+        if record.service is not None:
+            actions += count_actions(record.service)
+            if actions > limits.MAX_ACTIONS:
+                actions -= count_actions(record.service)
+                detail = f"more than {limits.MAX_ACTIONS} actions in the file"
+                record = Record(raw, None, record.key, (record.key[1], "limit", detail))
+        records.append(record)
+    return tuple(records), verified
+
+
+def _read(raw: bytes, known: Record | None) -> Record:
+    try:
+        service = None
+        if known is not None and known.service is not None:
+            service = parse_renewed(raw, known.raw, known.service)
+        if service is None:
+            service = parse_announcement(raw)
+    except AnnouncementError as exc:
+        identity = identity_hint(raw)
+        key = (fingerprint_hint(raw), identity or "")
+        return Record(raw, None, key, (identity or "?", exc.reason, exc.detail))
+    return Record(raw, service, service.key)
+
+
+def _settle(
+    before: Loaded,
+    records: tuple[Record, ...],
+    verified: int,
+    cut_tail: bytes | None,
+    cut: bool,
+    authorized: AuthorizedServices | None,
+    pause: Callable[[], None],
+) -> Step:
+    """Decide what is in force, and what that changes."""
+    rejections = [record.rejection for record in records if record.rejection is not None]
+    chosen = _choose(before, records, rejections)
+    kept = _keep(before, records, chosen, cut)
+
+    in_force: dict[Key, InForce] = {}
+    added: list[Announcement] = []
+    unauthorized = 0
+    for key, record in _both(chosen, kept):
+        held = before.in_force.get(key)
+        if held is None or held.record is not record or authorized is not before.authorized:
+            pause()
+            new = _authorize(record, authorized, held)
+            if held is None or new.offered is not held.offered:
+                added.append(new.offered)
+            held = new
+        in_force[key] = held
+        unauthorized += held.unauthorized
+    removed = tuple(key for key in before.in_force if key not in in_force)
+
+    raws = tuple(record.raw for record in records)
+    state = Loaded(
+        records,
+        raws,
+        {raw: place for place, raw in enumerate(raws)},
+        in_force,
+        _remember(before.newest, chosen, in_force),
+        tuple(rejections),
+        authorized,
+        len(kept),
+        unauthorized,
+        cut_tail,
+        cut,
+    )
+    return Step(state, tuple(added), removed, verified)
+
+
+def _choose(
+    before: Loaded, records: Iterable[Record], rejections: list[Rejection]
+) -> dict[Key, Record]:
+    """The newest record of each service, replays refused."""
+    chosen: dict[Key, Record] = {}
+    for record in records:
+        service = record.service
+        if service is None:
+            continue
+        other = chosen.get(record.key)
+        if other is not None and other.service is not None:
+            older = record if service.timestamp < other.service.timestamp else other
+            if other.raw != record.raw:
+                detail = "a newer one stands in the same file"
+                rejections.append((service.identity, "replay", detail))
+            if older is record:
+                continue
+        chosen[record.key] = record
+    for key, record in tuple(chosen.items()):
+        newest = before.newest.get(key)
+        if newest is None or record.service is None:
+            continue
+        behind = newest - record.service.timestamp
+        if behind > REPLAY_TOLERANCE:
+            del chosen[key]
+            detail = f"{behind:.1f} s older than the newest seen"
+            rejections.append((record.service.identity, "replay", detail))
+            if key in before.in_force:
+                chosen[key] = before.in_force[key].record
+    return chosen
+
+
+def _keep(
+    before: Loaded, records: Iterable[Record], chosen: dict[Key, Record], cut: bool
+) -> dict[Key, Record]:
+    """Known services that stay in force although no acceptable record stands for them."""
+    missing = [key for key in before.in_force if key not in chosen]
+    if not missing:
+        return {}
+    hints = {record.key for record in records if record.service is None}
+    return {
+        key: before.in_force[key].record
+        for key in missing
+        if cut or key in hints or ("", key[1]) in hints
+    }
+
+
+def _both(first: dict[Key, Record], second: dict[Key, Record]) -> Iterator[tuple[Key, Record]]:
+    yield from first.items()
+    yield from second.items()
+
+
+def _authorize(
+    record: Record, authorized: AuthorizedServices | None, held: InForce | None
+) -> InForce:
+    """What the service may offer; the very object of before when nothing is different."""
+    service = record.service
+    if service is None:  # pragma: no cover - only accepted records are chosen
+        raise AssertionError("a refused record cannot be in force")
+    offered, unauthorized = service, 0
+    if authorized is not None:
+        offered, unauthorized = permitted(service, authorized.permits)
+    same_record = held is not None and held.record is record
+    if held is not None and same_record and held_actions(held.offered) == held_actions(offered):
+        offered = held.offered
+    return InForce(record, offered, unauthorized)
+
+
+def _remember(
+    newest: dict[Key, float], chosen: dict[Key, Record], in_force: dict[Key, InForce]
+) -> dict[Key, float]:
+    """The newest timestamp of every service; when there are too many, past ones are forgotten."""
+    found = dict(newest)
+    for key, record in chosen.items():
+        if record.service is not None and record.service.timestamp > found.get(key, 0.0):
+            found[key] = record.service.timestamp
+    if len(found) > MAX_TIMESTAMPS:
+        for key in [key for key in found if key not in in_force]:
+            del found[key]
+            if len(found) <= MAX_TIMESTAMPS:
+                break
+    return found
+
+
+def count_reasons(rejections: Iterable[Rejection]) -> dict[str, int]:
+    """How many records were refused, by reason."""
+    return dict(Counter(reason for _, reason, _ in rejections))
