@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 
 from scamp.errors import ConfigError
-from scamp.limits import HANDSHAKE_TIMEOUT
+from scamp.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
 from scamp.transport import Channel
 
 log = logging.getLogger("scamp.server")
@@ -137,6 +137,7 @@ class Listener:
                 sock,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
+                ssl_shutdown_timeout=CLOSE_TIMEOUT,
             )
         except OSError as exc:  # ssl.SSLError and ConnectionError are such
             self.failed += 1
