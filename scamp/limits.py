@@ -37,6 +37,10 @@ window never gets here; one that ignores ACKs (Go) is held by TCP instead."""
 WRITE_HIGH: Final = 256 * KIB
 """Bytes waiting in the transport at which writers of bodies wait."""
 
+WRITE_LIMIT: Final = 16 * MIB
+"""Bytes waiting in the transport at which the connection is cut. Bodies stop at WRITE_HIGH; this
+is for headers, ACKs and PONGs to a peer that sends and never reads."""
+
 MAX_REQUEST_ID: Final = (1 << 31) - 1
 """Ids stay below 2**31: some peers keep them in 32 bits."""
 

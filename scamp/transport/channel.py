@@ -15,7 +15,7 @@ from scamp.errors import (
     RequestAborted,
     ScampError,
 )
-from scamp.limits import MAX_INFLIGHT, READ_PAUSE, WRITE_HIGH
+from scamp.limits import MAX_INFLIGHT, READ_PAUSE, WRITE_HIGH, WRITE_LIMIT
 from scamp.transport.message import IncomingMessage, OutgoingMessage
 from scamp.transport.tls import peer_fingerprint
 from scamp.wire import (
@@ -83,6 +83,7 @@ class Channel(asyncio.Protocol):
         self._paused_by: set[IncomingMessage] = set()
         self._writable = True
         self._flush_due = False
+        self._queued = 0  # body bytes since the last flush
         self._reason: str | None = None
         self.address = address
         self.fingerprint = ""
@@ -118,6 +119,8 @@ class Channel(asyncio.Protocol):
             return
         self.bytes_in += len(data)
         for event in self._wire.receive(data):
+            if self.failure is not None:
+                return  # the handler aborted; what still came is void
             self._on_event(event)
         if self._wire.has_data_to_send:
             self._schedule_flush()
@@ -127,6 +130,9 @@ class Channel(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._writable = True
+        self._wake_writers()
+
+    def _wake_writers(self) -> None:
         for message in list(self._outgoing.values()):
             message.wake()
 
@@ -195,11 +201,16 @@ class Channel(asyncio.Protocol):
 
     def room(self, message: OutgoingMessage) -> int:
         """Bytes of `message` that may be sent now. Raises ConnectionLost on a lost channel."""
-        self._check()
-        return self._wire.window(message.msgno) if self._writable else 0
+        if self.closing:
+            # Not _check: the message is open, so its header may be out.
+            raise self.failure or self._lost(written=True)
+        if not self._writable or self._queued >= WRITE_HIGH:
+            return 0
+        return self._wire.window(message.msgno)
 
     def send_data(self, message: OutgoingMessage, data: bytes) -> None:
         self._wire.send_data(message.msgno, data)
+        self._queued += len(data)
         self._schedule_flush()
 
     def end_message(self, message: OutgoingMessage) -> None:
@@ -253,6 +264,12 @@ class Channel(asyncio.Protocol):
             self.flushes += 1
             self.bytes_out += len(data)
             transport.write(data)
+            if transport.get_write_buffer_size() > WRITE_LIMIT:
+                self.abort("the peer does not read")
+                return
+        queued, self._queued = self._queued, 0
+        if queued >= WRITE_HIGH and self._writable:
+            self._wake_writers()
 
     # -- ending -------------------------------------------------------------------------
 
@@ -284,7 +301,10 @@ class Channel(asyncio.Protocol):
         if self.failure is not None:
             raise self.failure
         if self._transport is None or self._transport.is_closing():
-            raise ConnectionLost(self.address, self._reason or "closing", written=False)
+            raise self._lost(written=False)
+
+    def _lost(self, *, written: bool) -> ConnectionLost:
+        return ConnectionLost(self.address, self._reason or "closing", written=written)
 
     @property
     def open_messages(self) -> int:

@@ -54,6 +54,8 @@ class _Waiting:
         finally:
             timer.cancel()
             self._waiter = None
+            if waiter.done() and not waiter.cancelled():
+                waiter.exception()  # seen: a cancel may have come between it and us
 
 
 def _expire(waiter: asyncio.Future[None], idle: float) -> None:
