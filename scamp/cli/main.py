@@ -6,6 +6,8 @@ import click
 
 from scamp.cli.common import EPILOG, ScampGroup
 from scamp.cli.keys import fingerprint, keygen
+from scamp.cli.listing import list_group
+from scamp.cli.request import request
 from scamp.cli.ticket import ticket
 
 
@@ -22,4 +24,6 @@ def main() -> None:
 
 main.add_command(fingerprint)
 main.add_command(keygen)
+main.add_command(list_group)
+main.add_command(request)
 main.add_command(ticket)
