@@ -1,0 +1,142 @@
+"""What ``scamp-gateway check`` looks at: every file that the gateway would use, offline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from gateway.listener import tls_context
+from gateway.settings import Settings
+from gateway.sources import Loaded
+from scamp import limits
+from scamp.authz import AuthzTable
+from scamp.discovery.authorized import AuthorizedServices
+from scamp.discovery.cachefile import read_file
+from scamp.discovery.loader import Loaded as Discovered
+from scamp.discovery.loader import count_reasons, load
+from scamp.discovery.model import count_actions
+from scamp.errors import ScampError
+from scamp.tickets import TicketKeys
+
+_SHOWN: Final = 10
+"""Details of one kind that are listed; the rest is only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. ``warn`` is for what works and may not be meant."""
+
+    level: Literal["ok", "warn", "FAIL"]
+    about: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level:<5} {self.about}: {self.text}"
+
+
+def examine(loaded: Loaded, *, now: Callable[[], float] = time.time) -> list[Finding]:
+    """Try everything; blocks while it reads. Nothing is connected to, nothing raised."""
+    settings = loaded.settings
+    findings = [Finding("ok", "settings", f"{len(loaded.origins)} set")]
+    findings += [Finding("warn", "scamp.conf", warning) for warning in loaded.warnings]
+    findings += [Finding("FAIL", "settings", problem) for problem in settings.problems()]
+    for part in (_authorized, _keys, _table, _tls, _access_log):
+        findings += _guarded(part, settings)
+    findings += _guarded(lambda one: _cache(one, now()), settings)
+    return findings
+
+
+def _guarded(
+    part: Callable[[Settings], Iterator[Finding]], settings: Settings
+) -> Iterator[Finding]:
+    name = getattr(part, "__name__", "").strip("_<>")
+    try:
+        yield from part(settings)
+    except (ScampError, OSError) as exc:
+        about = {"keys": "ticket keys", "table": "authorization table", "tls": "TLS"}
+        yield Finding("FAIL", about.get(name, "discovery"), str(exc))
+
+
+def _authorized(settings: Settings) -> Iterator[Finding]:
+    about, path = "authorized_services", settings.authorized_services
+    if path is None:
+        yield Finding("warn", about, "none given: every service may offer every action")
+        return
+    authorized = _read_authorized(path)
+    if not len(authorized):
+        # The follower takes such a file for damaged, and loads nothing before a good one.
+        yield Finding("FAIL", about, f"{path}: not one good line")
+        return
+    for problem in authorized.problems[:_SHOWN]:
+        yield Finding("warn", about, f"line skipped: {problem}")
+    yield Finding(
+        "ok", about, f"{path}: {len(authorized)} certificates, {len(authorized.problems)} bad lines"
+    )
+
+
+def _read_authorized(path: Path) -> AuthorizedServices:
+    content, _ = read_file(path, limits.MAX_AUTHORIZED_FILE)
+    return AuthorizedServices.parse(content or b"", path=str(path))
+
+
+def _cache(settings: Settings, now: float) -> Iterator[Finding]:
+    about, path = "discovery cache", settings.discovery_cache
+    if path is None:
+        return
+    permitted = (
+        None
+        if settings.authorized_services is None
+        else _read_authorized(settings.authorized_services)
+    )
+    data, state = read_file(path, limits.MAX_CACHE_FILE)
+    found = load(Discovered(), data or b"", permitted).state
+    for identity, reason, detail in found.rejections[:_SHOWN]:
+        yield Finding("warn", about, f"record of {identity} refused: {reason}: {detail}")
+    reasons = count_reasons(found.rejections)
+    refused = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+    actions = sum(count_actions(one.offered) for one in found.in_force.values())
+    yield Finding(
+        "ok",
+        about,
+        f"{path}: {len(found.in_force)} services accepted with {actions} actions, "
+        f"{len(found.rejections)} refused{f' ({refused})' if refused else ''}, "
+        f"{found.unauthorized} actions not authorized",
+    )
+    age = now - state.mtime
+    if age > settings.discovery_max_age:
+        text = f"stale: {age:.0f} s old, the limit is {settings.discovery_max_age:g} s"
+        yield Finding("warn", about, f"{text}; what writes it may have died")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    if not settings.ticket_keys:
+        return
+    keys = TicketKeys(settings.ticket_keys).load()
+    sizes = ", ".join(f"RSA {key.key_size} bits" for key in keys)
+    yield Finding(
+        "ok", "ticket keys", f"{len(keys)} ({sizes}), mode {settings.effective_auth_mode}"
+    )
+
+
+def _table(settings: Settings) -> Iterator[Finding]:
+    if settings.authz_table is None:
+        return
+    content, _ = read_file(settings.authz_table, limits.MAX_AUTHZ_TABLE)
+    table = AuthzTable.parse(content or b"")
+    yield Finding("ok", "authorization table", f"{settings.authz_table}: {len(table)} actions")
+
+
+def _tls(settings: Settings) -> Iterator[Finding]:
+    if tls_context(settings) is not None:
+        yield Finding("ok", "TLS", f"{settings.tls_certificate} and its key belong together")
+
+
+def _access_log(settings: Settings) -> Iterator[Finding]:
+    if settings.access_log in ("-", "off"):
+        return
+    folder = Path(settings.access_log).parent
+    if not folder.is_dir():
+        yield Finding("FAIL", "access log", f"{folder} is not a directory")

@@ -1,0 +1,202 @@
+"""The ``scamp-gateway`` command."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, Final, Literal, TypeVar, get_args, get_origin
+
+import click
+
+from gateway import logs, sources
+from gateway.reference import configuration_reference
+from gateway.settings import Settings
+from gateway.sources import Loaded, flag_of
+from scamp.errors import ConfigError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+SIGNAL_HELP: Final = """\
+\b
+Signals:
+  SIGTERM, SIGINT  drain and stop; a second one: stop now
+  SIGHUP           look at all followed files at once, open the access log anew
+"""
+
+
+class Refused(click.ClickException):
+    """Something that the user has to change: told in one line per problem, exit status 2."""
+
+    exit_code = 2
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        for line in self.message.splitlines():
+            click.echo(f"scamp-gateway: {line}", file=file, err=file is None)
+
+
+def settings_options(command: F) -> F:
+    """Give a command ``--config`` and one option for each setting that has a flag.
+
+    The options only carry text; what is right for a setting is said in one place, its field.
+    """
+    for name in reversed(Settings.model_fields):
+        if flag_of(name):
+            command = _option(name)(command)
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="TOML file with settings. [SCAMP_GATEWAY_CONFIG]",
+    )(command)
+
+
+def _option(name: str) -> Callable[[F], F]:
+    field, flag = Settings.model_fields[name], flag_of(name)
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    unit = str(extra.get("unit") or "")
+    if field.annotation is bool:
+        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=field.description)
+    choices = _choices(field.annotation)
+    if choices:
+        return click.option(
+            f"--{flag}", name, type=click.Choice(choices), default=None, help=field.description
+        )
+    metavar = unit if unit.isupper() else (unit or "value").upper()
+    shown = f"{field.description or ''}{' (repeatable)' if field.default == () else ''}"
+    return click.option(
+        f"--{flag}",
+        name,
+        metavar=metavar,
+        multiple=isinstance(field.default, tuple),
+        default=None,
+        help=shown,
+    )
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    for one in (annotation, *get_args(annotation)):
+        if get_origin(one) is Literal:
+            return get_args(one)
+    return ()
+
+
+def _load(config: Path | None, flags: dict[str, Any]) -> Loaded:
+    try:
+        return sources.load(flags, config=config)
+    except ConfigError as exc:
+        raise Refused(str(exc)) from exc
+
+
+@click.group(
+    "scamp-gateway",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(package_name="scamp-gateway", prog_name="scamp-gateway")
+def main() -> None:
+    """HTTP in front of a mesh of SCAMP services."""
+
+
+@main.command(epilog=SIGNAL_HELP)
+@settings_options
+def run(config: Path | None, **flags: Any) -> None:
+    """Serve until told to stop. One line on stdout says when, and where."""
+    loaded = _load(config, flags)
+    settings = loaded.settings
+    try:
+        settings.require_complete()
+    except ConfigError as exc:
+        raise Refused(str(exc)) from exc
+    logs.configure(settings.log_level, settings.log_format)
+    from gateway import lifecycle  # the commands that only look do without aiohttp
+
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        try:
+            code = runner.run(lifecycle.run(loaded, ready=_announce))
+        except ConfigError as exc:
+            raise Refused(str(exc)) from exc
+        except OSError as exc:  # an address that cannot be bound
+            raise click.ClickException(str(exc)) from exc
+    sys.exit(code)
+
+
+def _announce(public: str, admin: str) -> None:
+    click.echo(f"scamp-gateway ready: {public} admin {admin}")
+    sys.stdout.flush()
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@main.command()
+@settings_options
+def check(config: Path | None, **flags: Any) -> None:
+    """Try the whole configuration without starting or connecting to anything.
+
+    Exit status 0 when a gateway would serve with it, 1 when not.
+    """
+    from gateway.checks import examine
+
+    try:
+        loaded = sources.load(flags, config=config)
+    except ConfigError as exc:
+        for line in str(exc).splitlines():
+            click.echo(f"FAIL  settings: {line}")
+        sys.exit(1)
+    findings = examine(loaded)
+    for finding in findings:
+        click.echo(str(finding))
+    bad = sum(finding.level == "FAIL" for finding in findings)
+    click.echo(f"{bad} problem{'' if bad == 1 else 's'}" if bad else "all good")
+    sys.exit(1 if bad else 0)
+
+
+@main.command("config")
+@click.option("--reference", is_flag=True, help="Print the page docs/configuration.md instead.")
+@settings_options
+def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
+    """Show every setting in force, and where it came from. Secrets are left out."""
+    if reference:
+        click.echo(configuration_reference(), nl=False)
+        return
+    loaded = _load(config, flags)
+    shown = loaded.settings.model_dump(mode="json")
+    width = max(map(len, shown))
+    for name, value in shown.items():
+        click.echo(f"{name:<{width}}  {value!s}  ({loaded.origins.get(name, 'default')})")
+
+
+@main.command()
+@click.option("--port", default=8080, show_default=True, help="Public port; 0: any free one.")
+@click.option("--admin-port", default=9090, show_default=True, help="Admin port; 0: any free one.")
+@click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where keys, tickets and data go. Default: a new directory, removed at the end.",
+)
+@click.option("--quiet-services", is_flag=True, help="Do not show what the services log.")
+def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) -> None:
+    """Bring up a small mesh of real services and a gateway in front, and say what to try.
+
+    Ctrl-C ends all of it.
+    """
+    from gateway.demo.supervisor import run_demo
+
+    logs.configure("warning", "text")
+    with asyncio.Runner() as runner:
+        sys.exit(
+            runner.run(
+                run_demo(port=port, admin_port=admin_port, folder=folder, quiet=quiet_services)
+            )
+        )
+
+
+if __name__ == "__main__":
+    main()

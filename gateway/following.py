@@ -1,0 +1,157 @@
+"""Files that are followed while the gateway runs: ticket keys, privilege table, TLS files.
+
+The discovery cache and authorized_services are followed by `scamp.discovery.CacheFollower`. What
+all have in common: a file that cannot be used leaves the last good one in force, and says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from gateway.listener import Listener, tls_context
+from gateway.settings import Settings
+from scamp.authz import AuthzSource
+from scamp.errors import ScampError
+from scamp.tickets import TicketKeys, TicketVerifier
+
+log = logging.getLogger("gateway.following")
+
+POLL_INTERVAL: Final = 1.0
+"""Seconds between looks at small files."""
+
+
+class Followed(Protocol):
+    """One thing that is made from files. `name` is a metric label."""
+
+    name: str
+
+    async def look(self, *, force: bool) -> bool:
+        """Take what changed; True when there was something. Raises `ScampError` or OSError once
+        per change that is no good; what was in force stays."""
+
+
+class Stamps:
+    """Whether any of some files is another than when last asked."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = tuple(paths)
+        self._last = self._now()
+
+    def changed(self) -> bool:
+        """Compares mtime, size and inode; a missing file differs from one that is there."""
+        now = self._now()
+        before, self._last = self._last, now
+        return now != before
+
+    def _now(self) -> list[tuple[int, int, int] | None]:
+        return [_stamp(path) for path in self._paths]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+class FollowedKeys:
+    """Ticket keys: what a new file proves replaces what the old one proved."""
+
+    name = "ticket_keys"
+
+    def __init__(self, keys: TicketKeys, verifier: TicketVerifier) -> None:
+        self._keys = keys
+        self._verifier = verifier
+
+    async def look(self, *, force: bool) -> bool:
+        keys = self._keys.poll()
+        if keys is None:
+            return False
+        self._verifier.replace_keys(keys)
+        return True
+
+
+class FollowedTable:
+    """The privilege table; `path` is None when the Auth service has it, and only force reads it."""
+
+    name = "authz_table"
+
+    def __init__(self, source: AuthzSource, path: Path | None) -> None:
+        self._source = source
+        self._stamps = Stamps([path] if path is not None else [])
+
+    async def look(self, *, force: bool) -> bool:
+        if not self._stamps.changed() and not force:
+            return False
+        await self._source.refresh()
+        return True
+
+
+class FollowedTls:
+    """Certificate, key and client CA: new connections get them, old ones go on as they are."""
+
+    name = "tls"
+
+    def __init__(self, settings: Settings, listener: Listener) -> None:
+        self._settings = settings
+        self._listener = listener
+        paths = (settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+        self._stamps = Stamps(path for path in paths if path is not None)
+
+    async def look(self, *, force: bool) -> bool:
+        if not (self._stamps.changed() or force) or not self._listener.open:
+            return False
+        context = await asyncio.to_thread(tls_context, self._settings)
+        await self._listener.start(context)
+        return True
+
+
+class Following:
+    """Looks at everything from time to time, and at once when asked to.
+
+    `report` is called with name and success for everything that was taken or refused.
+    """
+
+    def __init__(
+        self,
+        things: Sequence[Followed],
+        report: Callable[[str, bool], None],
+        *,
+        interval: float = POLL_INTERVAL,
+    ) -> None:
+        self._things = things
+        self._report = report
+        self._interval = interval
+        self._lock = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Go on until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval)
+            await self.look()
+
+    async def look(self, *, force: bool = False) -> None:
+        """Look at each once. Whatever one of them raises, the others are looked at."""
+        async with self._lock:
+            for thing in self._things:
+                await self._look_at(thing, force=force)
+
+    async def _look_at(self, thing: Followed, *, force: bool) -> None:
+        try:
+            taken = await thing.look(force=force)
+        except (ScampError, OSError) as exc:
+            log.warning("%s not reloaded, the last good one stays: %s", thing.name, exc)
+            self._report(thing.name, False)
+        except Exception:
+            log.exception("%s not reloaded, the last good one stays", thing.name)
+            self._report(thing.name, False)
+        else:
+            if taken:
+                log.info("%s reloaded", thing.name)
+                self._report(thing.name, True)

@@ -1,0 +1,174 @@
+"""Sockets and TLS of the listeners."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from gateway.settings import Address, Settings
+from scamp.errors import ConfigError
+
+BACKLOG: Final = 1024
+"""Connections that the kernel holds before they are accepted (net.core.somaxconn caps it)."""
+
+_PORT_TRIES: Final = 10
+
+
+def open_sockets(address: Address) -> list[socket.socket]:
+    """TCP sockets for `address`, all on the same port, bound and not yet listening.
+
+    Without a host: one for IPv4 and, where the machine has it, one for IPv6 that takes no IPv4, so
+    that clients appear with the addresses they have. Raises `ConfigError` with the address.
+    """
+    try:
+        if address.host is not None:
+            return _bind_all(address.host, address.port)
+        for _ in range(_PORT_TRIES):
+            sockets = _bind_everywhere(address.port)
+            if sockets is not None:
+                return sockets
+    except OSError as exc:
+        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or str(exc)
+        raise ConfigError(f"cannot listen on {address}: {reason}") from exc
+    raise ConfigError(f"cannot listen on {address}: no port that is free for IPv4 and IPv6")
+
+
+def _bind_all(host: str, port: int) -> list[socket.socket]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    try:
+        for family, _, _, _, where in dict.fromkeys(found):
+            if port == 0 and sockets:
+                where = (where[0], sockets[0].getsockname()[1], *where[2:])
+            sockets.append(_bind(family, where))
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def _bind_everywhere(port: int) -> list[socket.socket] | None:
+    """None when the system's choice for IPv4 is taken for IPv6: try again."""
+    four = _bind(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - asked for
+    try:
+        six = _bind(socket.AF_INET6, ("::", four.getsockname()[1]))
+    except OSError as exc:
+        if exc.errno != errno.EADDRINUSE:
+            return [four]  # a machine without IPv6
+        four.close()
+        if port:
+            raise
+        return None
+    return [four, six]
+
+
+def _bind(family: int, where: tuple[object, ...]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """The context of the public listener, read from its files now; None for plain HTTP.
+
+    Blocks. Raises `ConfigError`, naming the file.
+    """
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    secret = settings.tls_key_password
+    # With an empty passphrase OpenSSL fails on an encrypted key; without one it asks the terminal.
+    password = secret.get_secret_value() if secret is not None else ""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    for path in (settings.tls_certificate, settings.tls_key, settings.tls_client_ca):
+        _must_read(path)
+    try:
+        context.load_cert_chain(settings.tls_certificate, settings.tls_key, password)
+    except (ssl.SSLError, OSError, ValueError) as exc:
+        files = f"{settings.tls_certificate} and {settings.tls_key}"
+        raise ConfigError(f"{files} cannot be used: {_words(exc)}") from exc
+    if settings.tls_client_ca is not None:
+        try:
+            context.load_verify_locations(settings.tls_client_ca)
+        except (ssl.SSLError, OSError) as exc:
+            raise ConfigError(f"{settings.tls_client_ca} cannot be used: {_words(exc)}") from exc
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _must_read(path: Path | None) -> None:
+    if path is None:
+        return
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as exc:
+        raise ConfigError(f"{path}: {exc.strerror or exc}") from exc
+
+
+def _words(exc: Exception) -> str:
+    reason = getattr(exc, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else str(exc)
+
+
+class Listener:
+    """The sites of one runner on one address, and the change from one TLS context to the next."""
+
+    def __init__(self, runner: web.BaseRunner, sockets: list[socket.socket]) -> None:
+        self._runner = runner
+        self._sockets = sockets
+        self._sites: list[web.SockSite] = []
+        self._host, self.port = sockets[0].getsockname()[:2]
+        self._scheme = "http"
+        self.open = False
+
+    @property
+    def url(self) -> str:
+        """For people and scripts: scheme, address and real port."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{self._scheme}://{host}:{self.port}"
+
+    async def start(self, context: ssl.SSLContext | None = None) -> None:
+        """Serve with this context; connections made with an earlier one go on as they are.
+
+        Each site has a duplicate of the socket, so that an old one can be stopped after the new one
+        listens, and no connection attempt finds nobody. Raises `ConfigError` when another program
+        took the port between binding and listening.
+        """
+        old, self._sites = self._sites, []
+        for sock in self._sockets:
+            site = web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)
+            self._sites.append(site)
+            try:
+                await site.start()
+            except OSError as exc:
+                raise ConfigError(f"cannot listen on {self.url}: {exc.strerror or exc}") from exc
+        self._scheme = "http" if context is None else "https"
+        self.open = True
+        for site in old:
+            await site.stop()
+
+    async def stop(self) -> None:
+        """Stop listening; connections stay. May be called twice."""
+        self.open = False
+        sites, self._sites = self._sites, []
+        for site in sites:
+            await site.stop()
+        for sock in self._sockets:
+            sock.close()

@@ -1,0 +1,324 @@
+"""The gateway's configuration, typed. Where each value comes from is the business of `sources`.
+
+Every setting has a description, a unit and a default; flags, environment variables, keys of the
+TOML file and ``docs/configuration.md`` are all made from these fields, so none can lack another.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    ByteSize,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from scamp import limits
+from scamp.errors import ConfigError
+
+ENV_PREFIX: Final = "SCAMP_GATEWAY_"
+
+USUAL_TICKET_KEYS: Final = (
+    Path("/etc/scamp/auth/ticket_verify_public_key.pem"),
+    Path("/etc/GT/auth/ticket_verify_public_key.pem"),
+)
+"""Where meshes keep the key. Never used unasked, only named when no key was given."""
+
+AuthMode = Literal["enforce", "verify", "forward"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. `host` is None for every interface, `port` 0 for any that is free."""
+
+    host: str | None
+    port: int
+
+    @classmethod
+    def parse(cls, text: object) -> Address:
+        """Read ``HOST:PORT``, ``:PORT``, ``[IPV6]:PORT``. Raises ValueError for all else."""
+        if isinstance(text, cls):
+            return text
+        host, colon, port = str(text).strip().rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError(f"{text!r}: write an IPv6 address in brackets, [::1]:8080")
+        if not colon or not (port.isascii() and port.isdigit()) or int(port[:6]) > 65535:
+            raise ValueError(f"{text!r} is not HOST:PORT (or :PORT for every interface)")
+        return cls(None if host in ("", "*") else host, int(port))
+
+    def __str__(self) -> str:
+        host = self.host or ""
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+def _split(value: object) -> object:
+    """Lists come from the environment as one text, entries separated by commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _setting(
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    flag: str | None = None,
+    unset: str = "",
+    **constraints: Any,
+) -> Any:
+    """A field. `flag` is the option's name where it is not the field's (lists are repeated);
+    empty: there is none. `unset` tells what None means."""
+    extra: dict[str, JsonValue] = {"unit": unit, "flag": flag, "unset": unset}
+    return Field(default, description=description, json_schema_extra=extra, **constraints)
+
+
+Bind = Annotated[Address, BeforeValidator(Address.parse), PlainSerializer(str)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. Immutable; made by `sources.load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+    )
+
+    # -- listeners ----------------------------------------------------------------------
+
+    bind: Bind = _setting(
+        Address(None, 8080), "Public listener. Without a host: every interface.", unit="HOST:PORT"
+    )
+    admin_bind: Bind = _setting(
+        Address("127.0.0.1", 9090),
+        "Admin listener: metrics, health and state. It has no authentication.",
+        unit="HOST:PORT",
+    )
+    tls_certificate: Path | None = _setting(
+        None, "PEM certificate chain for the public listener.", unit="file", unset="plain HTTP"
+    )
+    tls_key: Path | None = _setting(
+        None, "PEM private key of that certificate.", unit="file", unset="plain HTTP"
+    )
+    tls_key_password: SecretStr | None = _setting(
+        None, "Passphrase of the private key.", unset="the key is not encrypted", flag=""
+    )
+    tls_key_password_file: Path | None = _setting(
+        None, "File that holds the passphrase; a newline at its end does not count.", unit="file"
+    )
+    tls_client_ca: Path | None = _setting(
+        None,
+        "PEM certificates of which one must have signed each client's certificate.",
+        unit="file",
+        unset="clients need no certificate",
+    )
+    trusted_proxies: Networks = _setting(
+        (),
+        "Addresses or networks of proxies whose X-Forwarded-For and the like are believed.",
+        unit="IP/BITS",
+        flag="trusted-proxy",
+    )
+
+    # -- mesh ---------------------------------------------------------------------------
+
+    scamp_conf: Path | None = _setting(
+        None,
+        "The mesh's scamp.conf. What is not set elsewhere is taken from it.",
+        unit="file",
+        unset="the one that $SCAMP or $SCAMP_CONFIG names, or the usual places hold, if any",
+    )
+    discovery_cache: Path | None = _setting(
+        None,
+        "Discovery cache file, followed while running.",
+        unit="file",
+        unset="discovery.cache_path of scamp.conf",
+    )
+    discovery_max_age: float = _setting(
+        limits.CACHE_MAX_AGE,
+        "Age of the discovery cache file from which it is stale (discovery.cache_max_age).",
+        unit="seconds",
+        gt=0,
+    )
+    discovery_poll_interval: float = _setting(
+        1.0, "Pause between looks at the discovery files.", unit="seconds", ge=0.05, le=60
+    )
+    authorized_services: Path | None = _setting(
+        None,
+        "The authorized_services file, followed while running.",
+        unit="file",
+        unset="bus.authorized_services of scamp.conf",
+    )
+    sectors: Names = _setting(
+        ("main",),
+        "Sectors whose actions are reachable over HTTP.",
+        unit="name",
+        flag="sector",
+        min_length=1,
+    )
+    legacy_rsa: bool = _setting(
+        False, "Allow TLS without forward secrecy, which some old Go services need."
+    )
+    connect_timeout: float = _setting(
+        limits.CONNECT_TIMEOUT, "Longest time for TCP and TLS to a service.", unit="seconds", gt=0
+    )
+    max_connections_per_instance: int = _setting(
+        limits.MAX_CONNECTIONS, "Connections to one instance of a service.", unit="count", ge=1
+    )
+    max_waiters_per_instance: int = _setting(
+        limits.MAX_WAITERS, "Requests that may wait for a connection to one instance.",
+        unit="count", ge=0,
+    )  # fmt: skip
+    retries: int = _setting(
+        limits.MAX_RETRIES, "Retries of one request, where that is safe.", unit="count", ge=0, le=10
+    )
+    retry_budget: float = _setting(
+        0.2, "Retries as a share of the requests of the last 10 s.", unit="ratio", ge=0, le=1
+    )
+
+    # -- tickets ------------------------------------------------------------------------
+
+    auth_mode: AuthMode | None = _setting(
+        None,
+        "enforce: signature, time and privileges; verify: signature and time; "
+        "forward: tickets are passed on unread.",
+        unset="enforce when a ticket key is given, else the gateway refuses to start",
+    )
+    ticket_keys: Paths = _setting(
+        (),
+        "PEM public keys or certificates that sign tickets, oldest first; followed.",
+        unit="file",
+        flag="ticket-key",
+    )
+    ticket_leeway: float = _setting(
+        limits.TICKET_LEEWAY, "Clock skew allowed at a ticket's start.", unit="seconds", ge=0
+    )
+    authz_table: Path | None = _setting(
+        None,
+        "Privilege table as a JSON file, followed.",
+        unit="file",
+        unset="the Auth service is asked (Auth.getAuthzTable)",
+    )
+    authz_ttl: float = _setting(
+        limits.AUTHZ_TTL, "Age at which the privilege table is fetched again.",
+        unit="seconds", gt=0,
+    )  # fmt: skip
+    authz_grace: float = _setting(
+        limits.AUTHZ_GRACE, "How long an old table serves while no new one can be had.",
+        unit="seconds", ge=0,
+    )  # fmt: skip
+
+    # -- requests -----------------------------------------------------------------------
+
+    request_timeout: float = _setting(
+        limits.RPC_TIMEOUT,
+        "From request to first byte of the reply, unless the action announces its own "
+        "(rpc.timeout).",
+        unit="seconds",
+        gt=0,
+    )
+    body_idle_timeout: float = _setting(
+        limits.BODY_IDLE, "Longest pause in a body, in either direction.", unit="seconds", gt=0
+    )
+    max_body: ByteSize | None = _setting(
+        None, "Largest request body (10MiB and the like are understood).",
+        unit="bytes", unset="no limit",
+    )  # fmt: skip
+    max_in_flight: int = _setting(
+        5000, "Requests under way at once; beyond it they get 503.", unit="count", ge=1
+    )
+    error_status: dict[str, Annotated[int, Field(ge=400, le=599)]] = _setting(
+        {}, "HTTP status by error_code of a service, over the built-in ones.", flag=""
+    )
+    server_timing: bool = _setting(False, "Add a Server-Timing header to answers.")
+
+    # -- process ------------------------------------------------------------------------
+
+    workers: int = _setting(1, "Worker processes. Only 1 in this version.", unit="count")
+    log_level: LogLevel = _setting("info", "Least severe operational log line written.")
+    log_format: Literal["json", "text"] = _setting("json", "Form of the log lines on stderr.")
+    access_log: str = _setting(
+        "-", "File for one JSON line per request; - is stdout, off is none.", unit="PATH|-|off",
+        min_length=1,
+    )  # fmt: skip
+    drain_delay: float = _setting(
+        5.0, "How long connections are still accepted after SIGTERM.", unit="seconds", ge=0
+    )
+    drain_limit: float = _setting(
+        25.0, "How long requests under way may then take to finish.", unit="seconds", ge=0
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # `sources.load` asks each source itself, to be able to say where a bad value stands.
+        return (init_settings,)
+
+    @field_validator("workers")
+    @classmethod
+    def _one_worker(cls, value: int) -> int:
+        if value != 1:
+            raise ValueError("this version runs one worker process; start more gateways instead")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together; one of them is not set")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        return self
+
+    @property
+    def effective_auth_mode(self) -> AuthMode:
+        """The mode in force: with a key and no other word, `enforce`."""
+        return self.auth_mode or "enforce"
+
+    def problems(self) -> list[str]:
+        """What is missing for a gateway to run, one sentence each; empty when nothing is."""
+        return list(self._problems())
+
+    def require_complete(self) -> None:
+        """Raise `ConfigError` with the first of `problems`."""
+        for problem in self._problems():
+            raise ConfigError(problem)
+
+    def _problems(self) -> Iterable[str]:
+        if self.discovery_cache is None:
+            yield (
+                "no discovery cache: give --discovery-cache FILE, or --scamp-conf FILE "
+                "(or $SCAMP) for a scamp.conf that says where it is"
+            )
+        if not self.ticket_keys and self.auth_mode != "forward":
+            found = next((path for path in USUAL_TICKET_KEYS if os.access(path, os.R_OK)), "FILE")
+            yield (
+                f"no ticket key: give --ticket-key {found}, or say --auth-mode forward to pass "
+                "tickets on unread"
+            )

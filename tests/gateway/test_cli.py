@@ -1,0 +1,197 @@
+"""The command line: what it takes, what it refuses and with which status, and the offline check."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from gateway.cli import main
+from gateway.settings import ENV_PREFIX
+from scamp import keys
+from scamp.discovery import Action, AnnouncementSpec, build_announcement, new_identity, write_cache
+
+CONTRACT_FLAGS = [
+    *("--config", "--bind", "--admin-bind", "--scamp-conf", "--discovery-cache"),
+    *("--authorized-services", "--ticket-key", "--authz-table", "--auth-mode", "--sector"),
+    *("--workers", "--log-level", "--access-log"),
+]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("scamp.config.SEARCHED", ())
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+# -- run --------------------------------------------------------------------------------
+
+
+def test_run_takes_the_flags_that_scripts_depend_on() -> None:
+    shown = invoke("run", "--help").output
+    for flag in CONTRACT_FLAGS:
+        assert f"  {flag} " in shown, flag
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--discovery-cache", "x"], "no ticket key: give --ticket-key"),
+        (["--ticket-key", "x"], "no discovery cache: give --discovery-cache"),
+        (["--workers", "2"], "--workers: workers '2': this version runs one worker process"),
+        (["--auth-mode", "of"], "'of' is not one of 'enforce', 'verify', 'forward'"),
+        (["--bind", "nonsense"], "--bind: bind 'nonsense': 'nonsense' is not HOST:PORT"),
+        (["--config", "/none"], "/none: No such file"),
+        (["--bnd", "x"], "No such option"),
+    ],
+)
+def test_usage_errors_are_one_clear_line_and_status_2(arguments: list[str], message: str) -> None:
+    result = invoke("run", *arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.output
+
+
+def test_files_that_a_gateway_cannot_start_without_end_it_with_status_2(tmp_path: Path) -> None:
+    result = invoke(
+        *("run", "--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0"),
+        *("--discovery-cache", tmp_path / "cache", "--ticket-key", tmp_path / "none"),
+    )
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].endswith("none: No such file or directory")
+
+
+# -- config -----------------------------------------------------------------------------
+
+
+def test_config_shows_values_and_origins_without_secrets(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text("retries = 1\ntls_key_password = 'hunter2'\n")
+    result = invoke("config", "--config", path, "--sector", "main", "--sector", "web")
+    assert result.exit_code == 0
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert lines["retries"].endswith(f"1  ({path}:1)")
+    assert lines["sectors"].endswith("['main', 'web']  (--sector)")
+    assert lines["bind"].endswith(":8080  (default)")
+    assert "hunter2" not in result.output
+
+
+# -- check ------------------------------------------------------------------------------
+
+
+def announcement(name: str) -> tuple[bytes, str]:
+    private, certificate = keys.generate(name, now=datetime.now(UTC))
+    spec = AnnouncementSpec(
+        identity=new_identity(name),
+        sector="main",
+        uri="beepish+tls://127.0.0.1:30100",
+        actions=(Action("main", "Product.Sku", "fetch", 1, ("read",), ("json",)),),
+    )
+    key = keys.load_private_key(private)
+    raw = build_announcement(spec, key, certificate, timestamp=time.time())
+    return raw, keys.fingerprint(certificate)
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Path:
+    """A folder with everything that a gateway needs, all of it good."""
+    raw, fingerprint = announcement("shop")
+    write_cache(tmp_path / "cache", [raw])
+    (tmp_path / "authorized").write_text(f"{fingerprint} main:ALL\n")
+    private, certificate = keys.generate("auth", now=datetime.now(UTC))
+    (tmp_path / "key.pem").write_bytes(keys.public_key_pem(private))
+    (tmp_path / "private.pem").write_bytes(private)
+    (tmp_path / "cert.pem").write_bytes(certificate)
+    (tmp_path / "table.json").write_text('{"product.sku.fetch": [1]}')
+    return tmp_path
+
+
+def check(mesh: Path, *more: str | Path) -> Result:
+    return invoke(
+        *("check", "--discovery-cache", mesh / "cache", "--ticket-key", mesh / "key.pem"),
+        *("--authorized-services", mesh / "authorized", "--authz-table", mesh / "table.json"),
+        *("--tls-certificate", mesh / "cert.pem", "--tls-key", mesh / "private.pem"),
+        *more,
+    )
+
+
+def test_check_of_a_good_configuration_counts_and_ends_with_0(mesh: Path) -> None:
+    result = check(mesh)
+    assert result.exit_code == 0, result.output
+    assert "1 services accepted with 1 actions, 0 refused" in result.stdout
+    assert "authorized_services: " in result.stdout
+    assert "1 (RSA 2048 bits), mode enforce" in result.stdout
+    assert result.stdout.endswith("all good\n")
+    assert "warn" not in result.stdout
+
+
+def test_check_counts_refused_records_by_reason_and_goes_on(mesh: Path) -> None:
+    raw, _ = announcement("other")
+    good = (mesh / "cache").read_bytes().removeprefix(b"\n%%%\n")
+    write_cache(mesh / "cache", [good, raw.replace(b"fetch", b"fotch"), b"rubbish"])
+    result = check(mesh)
+    assert result.exit_code == 0
+    assert "1 services accepted with 1 actions, 2 refused (1 malformed, 1 signature)" in (
+        result.stdout
+    )
+
+
+def test_check_says_what_is_stale_and_what_is_not_authorized(mesh: Path) -> None:
+    (mesh / "authorized").write_text(f"{':'.join(['00'] * 20)} main:ALL\n")
+    os.utime(mesh / "cache", (1, 1))
+    result = check(mesh)
+    assert result.exit_code == 0
+    assert "accepted with 0 actions" in result.stdout
+    assert "1 actions not authorized" in result.stdout
+    assert "warn  discovery cache: stale: " in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "about"),
+    [
+        ("cache", b"garbage", "discovery: no separator in the file"),
+        ("cache", None, "discovery: "),
+        ("authorized", None, "discovery: "),
+        ("authorized", b"", "authorized_services: "),
+        ("key.pem", b"garbage", "ticket keys: "),
+        ("key.pem", None, "ticket keys: "),
+        ("table.json", b"[]", "authorization table: the authorization table is not a JSON object"),
+        ("table.json", None, "authorization table: "),
+        ("cert.pem", b"garbage", "TLS: "),
+        ("private.pem", None, "TLS: "),
+    ],
+)
+def test_check_of_a_bad_file_names_it_and_ends_with_1(
+    mesh: Path, name: str, content: bytes | None, about: str
+) -> None:
+    path = mesh / name
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    result = check(mesh)
+    assert result.exit_code == 1
+    failures = [line for line in result.stdout.splitlines() if line.startswith("FAIL")]
+    assert failures
+    assert any(about in line for line in failures), failures
+    assert "Traceback" not in result.output
+
+
+def test_check_tells_bad_settings_like_any_other_problem() -> None:
+    result = invoke("check", "--retries", "x")
+    assert result.exit_code == 1
+    assert "FAIL  settings: --retries: retries 'x': " in result.stdout
+    result = invoke("check")
+    assert result.exit_code == 1
+    assert "no discovery cache" in result.stdout
+    assert "no ticket key" in result.stdout

@@ -1,0 +1,270 @@
+"""Settings: their sources and the order of these, what is refused and how, the reference page."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from gateway import sources
+from gateway.reference import configuration_reference
+from gateway.settings import ENV_PREFIX, Address, Settings
+from scamp.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the developer's environment nor a scamp.conf of this machine takes part."""
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("scamp.config.SEARCHED", ())
+
+
+def toml(folder: Path, text: str) -> Path:
+    path = folder / "gateway.toml"
+    path.write_text(text)
+    return path
+
+
+# -- order ------------------------------------------------------------------------------
+
+
+def test_defaults_are_the_documented_figures() -> None:
+    settings = sources.load().settings
+    assert str(settings.bind) == ":8080"
+    assert str(settings.admin_bind) == "127.0.0.1:9090"
+    assert settings.sectors == ("main",)
+    assert (settings.ticket_leeway, settings.authz_ttl, settings.authz_grace) == (30, 300, 900)
+    assert (settings.request_timeout, settings.body_idle_timeout) == (75, 60)
+    assert (settings.drain_delay, settings.drain_limit) == (5, 25)
+    assert settings.max_body is None
+
+
+def test_flags_go_over_environment_over_file_over_scamp_conf_over_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conf = tmp_path / "scamp.conf"
+    conf.write_text(
+        "rpc.timeout = 11\ndiscovery.cache_max_age = 11\ndiscovery.cache_path = /conf/cache\n"
+        "bus.authorized_services = /conf/authorized\n"
+    )
+    path = toml(
+        tmp_path,
+        f'scamp_conf = "{conf}"\nrequest_timeout = 22\nretries = 2\nmax_in_flight = 22\n'
+        'discovery_cache = "/toml/cache"\n',
+    )
+    monkeypatch.setenv("SCAMP_GATEWAY_MAX_IN_FLIGHT", "33")
+    monkeypatch.setenv("SCAMP_GATEWAY_RETRIES", "3")
+    loaded = sources.load({"retries": "4", "bind": None}, config=path)
+    settings = loaded.settings
+    assert settings.retries == 4
+    assert settings.max_in_flight == 33
+    assert settings.request_timeout == 22
+    assert settings.discovery_cache == Path("/toml/cache")
+    assert settings.discovery_max_age == 11
+    assert settings.authorized_services == Path("/conf/authorized")
+    assert settings.connect_timeout == 10
+    assert loaded.origins["retries"] == "--retries"
+    assert loaded.origins["max_in_flight"] == "SCAMP_GATEWAY_MAX_IN_FLIGHT"
+    assert loaded.origins["request_timeout"] == f"{path}:2"
+    assert loaded.origins["discovery_max_age"] == f"{conf} (discovery.cache_max_age)"
+    assert "connect_timeout" not in loaded.origins
+
+
+def test_scamp_conf_without_a_cache_path_means_the_path_that_all_share(tmp_path: Path) -> None:
+    conf = tmp_path / "scamp.conf"
+    conf.write_text("rpc.timeout = 5\n")
+    settings = sources.load({}, environ={"SCAMP": str(conf)}).settings
+    assert settings.discovery_cache == Path("/tmp/scamp_discovery_cache")
+    assert settings.request_timeout == 5
+    assert settings.scamp_conf == conf
+
+
+def test_missing_scamp_conf_matters_only_when_it_is_needed(tmp_path: Path) -> None:
+    environ = {"SCAMP": str(tmp_path / "none")}
+    loaded = sources.load({"discovery_cache": "/x"}, environ=environ)
+    assert "none: No such file" in loaded.warnings[0]
+    with pytest.raises(ConfigError, match="none: No such file"):
+        sources.load({}, environ=environ)
+    with pytest.raises(ConfigError, match="none: No such file"):
+        sources.load({"scamp_conf": tmp_path / "none", "discovery_cache": "/x"})
+
+
+def test_environment_names_the_file_and_holds_lists_and_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCAMP_GATEWAY_CONFIG", str(toml(tmp_path, "max_body = '10MiB'")))
+    monkeypatch.setenv("SCAMP_GATEWAY_SECTORS", "main, web")
+    monkeypatch.setenv("SCAMP_GATEWAY_TRUSTED_PROXIES", "10.0.0.0/8,::1")
+    monkeypatch.setenv("SCAMP_GATEWAY_ERROR_STATUS", '{"out_of_stock": 409}')
+    monkeypatch.setenv("SCAMP_GATEWAY_SERVER_TIMING", "true")
+    monkeypatch.setenv("SCAMP_GATEWAY_BIND", "")
+    settings = sources.load().settings
+    assert settings.max_body == 10 * 1024 * 1024
+    assert settings.sectors == ("main", "web")
+    assert [str(one) for one in settings.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
+    assert settings.error_status == {"out_of_stock": 409}
+    assert settings.server_timing
+    assert settings.bind == Address(None, 8080)
+
+
+# -- refusals ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("\nadmin_bnd = 'x'", ":2: there is no setting 'admin_bnd' (did you mean 'admin_bind'?)"),
+        ("admin-bind = 'x'", ":1: there is no setting 'admin-bind' (did you mean 'admin_bind'?)"),
+        ("zzz = 1", ":1: there is no setting 'zzz'"),
+        ("retries = 1\nretries = 2", ":2"),
+        ("retries = ", ":1: Invalid value"),
+        ("workers = 1\nretries = 'many'", ":2: retries 'many': Input should be a valid integer"),
+        ("request_timeout = -1", ":1: request_timeout -1: Input should be greater than 0"),
+        ("bind = '::1:80'", "write an IPv6 address in brackets"),
+        ("bind = '80'", "is not HOST:PORT"),
+        ("bind = ':65536'", "is not HOST:PORT"),
+        ("auth_mode = 'of'", "Input should be 'enforce', 'verify' or 'forward'"),
+        ("workers = 4", "this version runs one worker process"),
+        ("sectors = []", "at least 1"),
+        ("[error_status]\nbroken = 200", ":1: error_status.broken 200: "),
+        ("tls_key = 'k'", "tls_certificate and tls_key go together"),
+        ("tls_client_ca = 'k'", "tls_client_ca needs tls_certificate"),
+        ("trusted_proxies = ['10.0.0.1/8']", "trusted_proxies"),
+    ],
+)
+def test_bad_file_is_refused_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    path = toml(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        sources.load(config=path)
+    assert message in str(caught.value)
+    if "tls" not in text:
+        assert str(caught.value).startswith(f"{path}:")
+
+
+def test_every_bad_key_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        sources.load(config=toml(tmp_path, "bnd = 1\nworkrs = 2"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_unknown_variable_is_refused_with_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCAMP_GATEWAY_TICKET_KEY", "x")
+    with pytest.raises(ConfigError, match=r"TICKET_KEY: .*did you mean SCAMP_GATEWAY_TICKET_KEYS"):
+        sources.load()
+
+
+def test_bad_value_names_flag_or_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"^--ticket-leeway: ticket_leeway 'soon': "):
+        sources.load({"ticket_leeway": "soon"})
+    monkeypatch.setenv("SCAMP_GATEWAY_ERROR_STATUS", "{")
+    with pytest.raises(ConfigError, match="written as JSON"):
+        sources.load()
+
+
+def test_variables_that_kubernetes_makes_for_a_service_are_let_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {
+        "PORT": "tcp://10.0.0.1:8080",
+        "PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "PORT_8080_TCP_ADDR": "10.0.0.1",
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT": "8080",
+        "SERVICE_PORT_HTTP": "8080",
+        "ADMIN_SERVICE_HOST": "10.0.0.2",
+        "ADMIN_PORT": "tcp://10.0.0.2:9090",
+    }.items():
+        monkeypatch.setenv(ENV_PREFIX + name, value)
+    assert sources.load().settings.bind == Address(None, 8080)
+    monkeypatch.setenv(f"{ENV_PREFIX}ADMIN_PORT", "9090")
+    with pytest.raises(ConfigError, match="ADMIN_PORT: there is no such setting"):
+        sources.load()
+
+
+@pytest.mark.parametrize(
+    ("flags", "problem"),
+    [
+        ({}, "no discovery cache: give --discovery-cache FILE"),
+        ({"discovery_cache": "x"}, "no ticket key: give --ticket-key"),
+        ({"discovery_cache": "x", "auth_mode": "enforce"}, "no ticket key"),
+        ({"discovery_cache": "x", "auth_mode": "verify"}, "no ticket key"),
+    ],
+)
+def test_incomplete_settings_say_what_to_set(flags: dict[str, str], problem: str) -> None:
+    settings = sources.load(flags).settings
+    with pytest.raises(ConfigError, match=problem):
+        settings.require_complete()
+
+
+@pytest.mark.parametrize(
+    ("flags", "mode"),
+    [
+        ({"auth_mode": "forward"}, "forward"),
+        ({"ticket_keys": ("k",)}, "enforce"),
+        ({"ticket_keys": ("k",), "auth_mode": "verify"}, "verify"),
+    ],
+)
+def test_key_or_explicit_mode_is_enough(flags: dict[str, str], mode: str) -> None:
+    settings = sources.load({"discovery_cache": "x", **flags}).settings
+    settings.require_complete()
+    assert settings.effective_auth_mode == mode
+
+
+# -- secrets ----------------------------------------------------------------------------
+
+
+def test_secret_is_read_from_its_file_and_never_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("hunter2\n")
+    settings = sources.load({"tls_key_password_file": str(secret)}).settings
+    assert settings.tls_key_password is not None
+    assert settings.tls_key_password.get_secret_value() == "hunter2"
+    assert "hunter2" not in repr(settings) + settings.model_dump_json()
+
+
+def test_secret_given_twice_or_unreadable_is_refused(tmp_path: Path) -> None:
+    path = toml(tmp_path, 'tls_key_password = "x"')
+    with pytest.raises(ConfigError, match=r"set twice, by .*toml:1 and --tls-key-password-file"):
+        sources.load({"tls_key_password_file": "/none"}, config=path)
+    with pytest.raises(ConfigError, match="/none: No such file"):
+        sources.load({"tls_key_password_file": "/none"})
+    with pytest.raises(ConfigError) as caught:
+        sources.load(config=toml(tmp_path, "tls_key_password = 12345678"))
+    assert "12345678" not in str(caught.value)
+
+
+# -- addresses and the page -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "shown"),
+    [
+        (":8080", None, 8080, ":8080"),
+        ("*:8080", None, 8080, ":8080"),
+        ("127.0.0.1:0", "127.0.0.1", 0, "127.0.0.1:0"),
+        ("[::1]:8080", "::1", 8080, "[::1]:8080"),
+        ("name.example:65535", "name.example", 65535, "name.example:65535"),
+    ],
+)
+def test_addresses(text: str, host: str | None, port: int, shown: str) -> None:
+    address = Address.parse(text)
+    assert address == Address(host, port)
+    assert str(address) == shown
+
+
+def test_every_setting_is_described() -> None:
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert field.description.endswith("."), name
+
+
+def test_committed_reference_is_current() -> None:
+    committed = (ROOT / "docs" / "configuration.md").read_text()
+    assert committed == configuration_reference(), (
+        "run: scamp-gateway config --reference > docs/configuration.md"
+    )
