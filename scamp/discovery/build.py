@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
@@ -29,11 +29,11 @@ class AnnouncementSpec:
 
     identity: str
     sector: str
+    weight: int | float
+    interval: float
     uri: str
-    envelopes: tuple[str, ...] = ("json",)
-    actions: tuple[Action, ...] = ()
-    weight: int | float = 1
-    interval: float = 5.0
+    envelopes: tuple[str, ...]
+    actions: tuple[Action, ...]
 
 
 def new_identity(name: str) -> str:
@@ -60,7 +60,8 @@ def build_announcement(
     if other:
         envelopes.append({"vmaj": 4, "vmin": 0, **compress_columns(other, _COLUMNS)})
     try:
-        text = orjson.dumps(
+        # All ASCII: JavaScript takes packets from the network for Latin-1.
+        text = json.dumps(
             [
                 3,
                 spec.identity,
@@ -71,8 +72,10 @@ def build_announcement(
                 envelopes,
                 [[namespace, *entries] for namespace, entries in own.items()],
                 timestamp,
-            ]
-        )
+            ],
+            separators=(",", ":"),
+            allow_nan=False,
+        ).encode("ascii")
     except (TypeError, ValueError, OverflowError) as exc:
         raise AnnouncementError("malformed", f"cannot be written as JSON: {exc}") from exc
     signature = key.sign(text, padding.PKCS1v15(), hashes.SHA256())

@@ -23,7 +23,7 @@ from scamp.discovery import loader
 from scamp.discovery.authorized import AuthorizedServices
 from scamp.discovery.cachefile import FileState, FileUnusableError, read_file
 from scamp.discovery.registry import Change, Draft, Registry
-from scamp.discovery.status import MAX_REJECTED_SHOWN, DiscoveryStatus, LoadReport
+from scamp.discovery.status import MAX_REJECTED_SHOWN, DiscoveryStatus, LoadReport, log_difference
 from scamp.errors import AuthorizedServicesError
 
 logger = logging.getLogger("scamp.discovery")
@@ -281,7 +281,7 @@ class CacheFollower:
             failed_loads=old.failed_loads + failed,
             last_error=known.seen.error or known.rules.error,
         )
-        _log_difference(old, self.status, len(loaded.in_force))
+        log_difference(old, self.status, len(loaded.in_force))
 
     def _report(self, look: _Look, change: Change, seconds: float) -> LoadReport:
         return LoadReport(
@@ -313,29 +313,3 @@ def _draft(look: _Look, registry: Registry) -> None:
         draft.add(service)
         pause()
     look.draft, look.change = draft, draft.change()
-
-
-def _log_difference(old: DiscoveryStatus, new: DiscoveryStatus, services: int) -> None:
-    if new.last_error != old.last_error:
-        if new.last_error is not None:
-            logger.warning("%s; %d services stay in force", new.last_error, services)
-        else:
-            logger.info("discovery is good again: %d services", services)
-    if new.stale != old.stale:
-        if new.stale:
-            logger.warning("the discovery cache is stale: its writer seems to have died")
-        else:
-            logger.info("the discovery cache is being written again")
-    if _refused(new) != _refused(old):
-        if new.rejected:
-            logger.warning(
-                "records refused: %s; first: %s", dict(new.rejected), new.rejected_records[:5]
-            )
-        else:
-            logger.info("no record is refused any more")
-    if new.unauthorized != old.unauthorized:
-        logger.info("actions announced without authorization: %d", new.unauthorized)
-
-
-def _refused(status: DiscoveryStatus) -> list[tuple[str, str]]:
-    return [(identity, reason) for identity, reason, _ in status.rejected_records]

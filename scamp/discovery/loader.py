@@ -149,11 +149,11 @@ def _parse(
     verified = actions = 0
     by_identity: dict[str, Record] | None = None
     for raw in raws:
+        pause()
         place = before.places.get(raw)
         if place is not None:
             record = before.records[place]
         else:
-            pause()
             if by_identity is None:
                 by_identity = {key[1]: held.record for key, held in before.in_force.items()}
             known = by_identity.get(identity_hint(raw) or "")
@@ -197,16 +197,16 @@ def _settle(
 ) -> Step:
     """Decide what is in force, and what that changes."""
     rejections = [record.rejection for record in records if record.rejection is not None]
-    chosen = _choose(before, records, rejections)
+    chosen = _choose(before, records, rejections, pause)
     kept = _keep(before, records, chosen, cut)
 
     in_force: dict[Key, InForce] = {}
     added: list[Announcement] = []
     unauthorized = 0
     for key, record in _both(chosen, kept):
+        pause()
         held = before.in_force.get(key)
         if held is None or held.record is not record or authorized is not before.authorized:
-            pause()
             new = _authorize(record, authorized, held)
             if held is None or new.offered is not held.offered:
                 added.append(new.offered)
@@ -233,11 +233,15 @@ def _settle(
 
 
 def _choose(
-    before: Loaded, records: Iterable[Record], rejections: list[Rejection]
+    before: Loaded,
+    records: Iterable[Record],
+    rejections: list[Rejection],
+    pause: Callable[[], None],
 ) -> dict[Key, Record]:
     """The newest record of each service, replays refused."""
     chosen: dict[Key, Record] = {}
     for record in records:
+        pause()
         service = record.service
         if service is None:
             continue
@@ -251,6 +255,7 @@ def _choose(
                 continue
         chosen[record.key] = record
     for key, record in tuple(chosen.items()):
+        pause()
         newest = before.newest.get(key)
         if newest is None or record.service is None:
             continue

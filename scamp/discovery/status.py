@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
+
+logger = logging.getLogger("scamp.discovery")
 
 MAX_REJECTED_SHOWN: Final = 100
 """Refused records that are described one by one; all of them are counted."""
@@ -70,3 +73,30 @@ class LoadReport:
     verified: int = 0
     added: int = 0
     removed: int = 0
+
+
+def log_difference(old: DiscoveryStatus, new: DiscoveryStatus, services: int) -> None:
+    """Log what has changed for better or worse, once. `services`: how many are in force."""
+    if new.last_error != old.last_error:
+        if new.last_error is not None:
+            logger.warning("%s; %d services stay in force", new.last_error, services)
+        else:
+            logger.info("discovery is good again: %d services", services)
+    if new.stale != old.stale:
+        if new.stale:
+            logger.warning("the discovery cache is stale: its writer seems to have died")
+        else:
+            logger.info("the discovery cache is being written again")
+    if _refused(new) != _refused(old):
+        if new.rejected:
+            logger.warning(
+                "records refused: %s; first: %s", dict(new.rejected), new.rejected_records[:5]
+            )
+        else:
+            logger.info("no record is refused any more")
+    if new.unauthorized != old.unauthorized:
+        logger.info("actions announced without authorization: %d", new.unauthorized)
+
+
+def _refused(status: DiscoveryStatus) -> list[tuple[str, str]]:
+    return [(identity, reason) for identity, reason, _ in status.rejected_records]
