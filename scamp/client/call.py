@@ -12,7 +12,7 @@ import orjson
 from scamp.client.connection import Exchange
 from scamp.client.deadline import Deadline
 from scamp.discovery import Action, Offer
-from scamp.errors import LocalProtocolError, ReplyFailed
+from scamp.errors import IdleTimeout, LocalProtocolError, ReplyFailed
 from scamp.limits import BODY_IDLE, MIB
 from scamp.transport import IncomingMessage
 from scamp.wire import ReplyHeader, RequestHeader, encode_header
@@ -136,7 +136,11 @@ class Reply:
         Raises ReplyFailed (TXERR), ConnectionLost, or IdleTimeout after `idle` seconds without a
         byte; after any of them what was read before is not an answer.
         """
-        data = await self._message.read(idle)
+        try:
+            data = await self._message.read(idle)
+        except IdleTimeout:
+            self._exchange.abandon(suspect=True)
+            raise
         if not data:
             self._stop_upload()
         return data

@@ -163,7 +163,9 @@ class ClientConnection:
         self.kind = kind
         self.state = SlotState.READY
         self.lost_in_use = False
-        """True when it ended, not by us, while somebody waited for a reply."""
+        """True when it ended while somebody waited for a reply."""
+        self.lost_to_peer = False
+        """True when the peer ended it, not we."""
 
     # -- for the pool -------------------------------------------------------------------
 
@@ -250,7 +252,7 @@ class ClientConnection:
         self._stats.abandoned["discard"] += 1
         if exchange.reply is not None:
             self._discard(exchange.reply)
-        elif suspect or self._unwanted > MAX_ABANDONED:
+        if suspect or self._unwanted > MAX_ABANDONED:
             self.retire()
         self._close_if_done()
 
@@ -381,6 +383,7 @@ class ClientConnection:
 
     def channel_lost(self, error: ScampError) -> None:
         """From the channel: it is over."""
+        self.lost_to_peer = self.channel is not None and not self.channel.closed_by_us
         self._end(error)
 
     def _end(self, error: ScampError) -> None:
@@ -436,7 +439,8 @@ async def connect(
         raise ConnectTimeout(address, timeout) from exc
     except ssl.SSLError as exc:
         raise ConnectFailed(address, f"TLS: {exc.reason or exc}") from exc
-    except OSError as exc:
-        raise ConnectFailed(address, exc.strerror or str(exc) or type(exc).__name__) from exc
+    except (OSError, ValueError) as exc:  # ValueError: a host name that cannot be one
+        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        raise ConnectFailed(address, reason) from exc
     if channel.failure is not None:
         raise channel.failure

@@ -31,6 +31,8 @@ log = logging.getLogger("scamp.client")
 
 BACKOFF_FIRST: Final = 1.0
 BACKOFF_MAX: Final = 60.0
+WARM_FIRST: Final = 0.05
+"""Seconds after which a connection that an idle service closed is opened again; doubles."""
 PANIC_INTERVAL: Final = 0.1
 """Seconds between attempts on an instance that is out, when every instance is."""
 
@@ -67,6 +69,7 @@ class Instance:
         self.host = service.host
         self.port = service.port
         self.fingerprint = service.fingerprint
+        self._loop = asyncio.get_running_loop()
         self._options = options
         self._context = context
         self._traits = traits
@@ -83,6 +86,8 @@ class Instance:
         self._failures = 0
         self._out_until = 0.0
         self._last_attempt = 0.0
+        self._last_used = 0.0
+        self._warm_delay = WARM_FIRST
         self.out = False
         self.in_flight = 0
         """Requests that the requester has given to this instance and that are not over."""
@@ -143,6 +148,8 @@ class Instance:
         Raises ConnectFailed, QueueTimeout, Saturated, and whatever `starter` raises. When cancelled
         nothing has been started, or `starter` has been called and its exchange must be abandoned.
         """
+        self._last_used = self._loop.time()
+        self._warm_delay = WARM_FIRST
         connection = self._pool.pick(alone=alone)
         if connection is not None:
             starter(connection)
@@ -151,7 +158,7 @@ class Instance:
             raise ConnectionLost(self.address, "the client is closed", written=False)
         if self._pool.full:
             raise Saturated("requests waiting for a connection to one instance")
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         waiter = Waiter(loop.create_future(), starter)
         self._pool.wait(waiter, alone=alone)
         self._dial()
@@ -181,12 +188,14 @@ class Instance:
     def _dial(self) -> None:
         if self._closed:
             return
+        if self.out and self._pool.slots and self._loop.time() < self._out_until:
+            return  # those who wait are served by the connections that work
         for _ in range(self._pool.dials()):
             self._pool.dialing += 1
             self._spawn(self._dial_once())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
+        task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
@@ -215,7 +224,7 @@ class Instance:
             on_learned=self._learned,
             max_streams=self._options.max_streams,
         )
-        self._last_attempt = asyncio.get_running_loop().time()
+        self._last_attempt = self._loop.time()
         try:
             await connect(
                 self.host,
@@ -234,7 +243,10 @@ class Instance:
             connection.close("the client is closed")
             return
         if connection.state is not SlotState.READY:
-            return  # lost again before we came here; already noted
+            gone = ConnectFailed(self.address, "closed by the peer at once")
+            self._stats.connect_failures["other"] += 1
+            self._failed(gone)
+            raise gone
         if connection.kind is PeerKind.UNKNOWN:
             connection.kind = self._pool.kind  # learned by another one meanwhile
         self._stats.connects += 1
@@ -251,8 +263,25 @@ class Instance:
             if connection.lost_in_use:
                 error = connection.channel.failure if connection.channel is not None else None
                 self._failed(error or ConnectionLost(self.address, "lost", written=True))
+            elif connection.lost_to_peer:
+                self._warm()
         if not self._closed:
             self._serve()
+
+    def _warm(self) -> None:
+        """The peer closed an idle connection of a service in use: have one before it is needed."""
+        idle = self._loop.time() - self._last_used
+        if self._closed or self._pool.slots or idle > self._options.idle_timeout:
+            return
+        delay, self._warm_delay = self._warm_delay, min(BACKOFF_MAX, self._warm_delay * 2)
+        self._spawn(self._warm_after(delay * random.uniform(0.5, 1.0)))  # noqa: S311 - jitter
+
+    async def _warm_after(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        if self._pool.slots or self._pool.dialing or self.out:
+            return
+        self._pool.dialing += 1
+        await self._dial_once()
 
     def _learned(self, kind: PeerKind) -> None:
         self._traits.learn(self.service.key, kind)
@@ -275,7 +304,7 @@ class Instance:
         self.last_error = error
         if self._closed:
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         if self.out and loop.time() < self._out_until:
             return  # one outage, however many connections it took down
         if not self.out:
@@ -296,7 +325,7 @@ class Instance:
 
     async def _recover(self) -> None:
         """Dial in the background until it works."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         try:
             while self.out:
                 await asyncio.sleep(max(0.0, self._out_until - loop.time()))

@@ -85,6 +85,7 @@ class Channel(asyncio.Protocol):
         self._flush_due = False
         self._queued = 0  # body bytes since the last flush
         self._reason: str | None = None
+        self._by_us = False
         self.address = address
         self.fingerprint = ""
         """The certificate that the peer showed; empty when none."""
@@ -274,6 +275,11 @@ class Channel(asyncio.Protocol):
     # -- ending -------------------------------------------------------------------------
 
     @property
+    def closed_by_us(self) -> bool:
+        """True when this side ended the channel, or is about to."""
+        return self._by_us
+
+    @property
     def closing(self) -> bool:
         """True when nothing new may be started here."""
         transport = self._transport
@@ -282,6 +288,7 @@ class Channel(asyncio.Protocol):
     def close(self, reason: str = "closed") -> None:
         """Send what is queued, then close. Messages still open fail with ConnectionLost."""
         self._flush()
+        self._by_us = True
         if self._reason is None:
             self._reason = reason
         if self._transport is not None:
@@ -289,6 +296,7 @@ class Channel(asyncio.Protocol):
 
     def abort(self, reason: str) -> None:
         """Close at once, dropping what is queued. Messages still open fail with ConnectionLost."""
+        self._by_us = True
         if self._reason is None:
             self._reason = reason
         if self.failure is None:
