@@ -1,0 +1,170 @@
+"""HEADER bodies: what is understood, what is refused, and what is never sent."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from scamp.errors import LocalProtocolError, RemoteProtocolError
+from scamp.limits import MAX_PACKET_BODY, MAX_REQUEST_ID
+from scamp.wire import (
+    Header,
+    OtherHeader,
+    ReplyHeader,
+    RequestHeader,
+    encode_header,
+    parse_header,
+)
+
+HEADERS: list[tuple[Header, dict[str, object]]] = [
+    (
+        RequestHeader("Product.Sku.fetch", 7),
+        {
+            "type": "request",
+            "request_id": 7,
+            "action": "Product.Sku.fetch",
+            "version": 1,
+            "envelope": "json",
+        },
+    ),
+    (
+        RequestHeader("a.b", 1, 3, "jsonstore", "T", "I", 42, {"traceparent": "00-1"}),
+        {
+            "type": "request",
+            "request_id": 1,
+            "action": "a.b",
+            "version": 3,
+            "envelope": "jsonstore",
+            "ticket": "T",
+            "identifying_token": "I",
+            "client_id": 42,
+            "traceparent": "00-1",
+        },
+    ),
+    (ReplyHeader(7), {"type": "reply", "request_id": 7}),
+    (ReplyHeader("seven"), {"type": "reply", "request_id": "seven"}),
+    (
+        ReplyHeader(7, "sentence", "word", {"dispatch_failure": True}),
+        {
+            "type": "reply",
+            "request_id": 7,
+            "error": "sentence",
+            "error_code": "word",
+            "error_data": {"dispatch_failure": True},
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("header", "fields"), HEADERS)
+def test_header_is_encoded_as_in_the_table(header: Header, fields: dict[str, object]) -> None:
+    assert orjson.loads(encode_header(header)) == fields
+
+
+@pytest.mark.parametrize(("header", "fields"), HEADERS)
+def test_header_is_parsed_as_in_the_table(header: Header, fields: dict[str, object]) -> None:
+    assert parse_header(orjson.dumps(fields), "request") == header
+
+
+def test_null_and_missing_mean_the_same() -> None:
+    nulls = b"""{"type":null,"action":"a.b","request_id":1,"version":null,"envelope":null,
+        "ticket":null,"identifying_token":null,"client_id":null}"""
+    assert parse_header(nulls, "request") == RequestHeader("a.b", 1)
+    assert parse_header(b'{"action":"a.b","request_id":1}', "request") == RequestHeader("a.b", 1)
+
+
+def test_a_header_without_type_is_what_the_role_expects() -> None:
+    assert parse_header(b'{"request_id":1}', "reply") == ReplyHeader(1)
+    assert isinstance(parse_header(b'{"request_id":1}', "request"), RequestHeader)
+
+
+def test_a_newline_may_end_the_body() -> None:
+    assert parse_header(b'{"type":"reply","request_id":1}\n', "request") == ReplyHeader(1)
+
+
+def test_numbers_may_be_strings_of_digits() -> None:
+    header = parse_header(
+        b'{"action":"a.b","request_id":1,"client_id":"42","version":"3"}', "request"
+    )
+    assert isinstance(header, RequestHeader)
+    assert (header.client_id, header.version) == (42, 3)
+
+
+def test_an_error_code_may_be_a_number() -> None:
+    header = parse_header(b'{"request_id":1,"error_code":404}', "reply")
+    assert isinstance(header, ReplyHeader)
+    assert header.error_code == "404"
+
+
+@pytest.mark.parametrize(
+    ("header", "failed"),
+    [
+        (ReplyHeader(1), False),
+        (ReplyHeader(1, error="e"), True),
+        (ReplyHeader(1, error_code="c"), True),
+    ],
+)
+def test_either_error_field_means_failure(header: ReplyHeader, failed: bool) -> None:
+    assert header.failed is failed
+
+
+@pytest.mark.parametrize("data", [None, {}, {"dispatch_failure": False}])
+def test_dispatch_failure_must_be_said(data: dict[str, object] | None) -> None:
+    assert not ReplyHeader(1, error_data=data).dispatch_failure
+
+
+def test_other_types_keep_their_name_and_fields() -> None:
+    header = parse_header(b'{"type":"subscribe","request_id":4,"x":1}', "request")
+    assert isinstance(header, OtherHeader)
+    assert (header.type, header.request_id, header.extra["x"]) == ("subscribe", 4, 1)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"request"',
+        b'{"type":1}',
+        b'{"request_id":1.5}',
+        b'{"request_id":true}',
+        b'{"request_id":[1]}',
+        b'{"action":{}}',
+        b'{"version":"one"}',
+        b'{"version":1.5}',
+        b'{"client_id":"-1"}',
+        b'{"client_id":true}',
+        b'{"envelope":["json"]}',
+        b'{"ticket":{}}',
+        b'{"a":"\xff"}',
+        b"[" * 5000,
+    ],
+)
+def test_a_malformed_header_is_the_peers_error(body: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        parse_header(body, "request")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        RequestHeader("a.b", 0),
+        RequestHeader("a.b", -1),
+        RequestHeader("a.b", MAX_REQUEST_ID + 1),
+        RequestHeader("a.b", 1, ticket="\ud800"),
+        RequestHeader("a.b", 1, ticket="x" * MAX_PACKET_BODY),
+        ReplyHeader(1, error="x" * MAX_PACKET_BODY),
+        ReplyHeader(1, error_data={"x": object()}),
+    ],
+)
+def test_what_must_not_be_sent_is_refused(header: Header) -> None:
+    with pytest.raises(LocalProtocolError):
+        encode_header(header)
+
+
+def test_a_ticket_is_not_shown_by_repr() -> None:
+    header = RequestHeader("a.b", 1, ticket="secret", identifying_token="hidden")  # noqa: S106
+    assert "secret" not in repr(header)
+    assert "hidden" not in repr(header)
