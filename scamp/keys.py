@@ -121,7 +121,7 @@ def load_public_key(pem: bytes) -> RSAPublicKey:
             if b"-----BEGIN CERTIFICATE-----" in pem
             else serialization.load_pem_public_key(pem)
         )
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise ConfigError("not a readable PEM public key or certificate") from exc
     if not isinstance(key, RSAPublicKey):
         raise ConfigError("the public key is not RSA, and SCAMP knows no other kind")

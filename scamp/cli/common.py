@@ -107,6 +107,8 @@ def read_file(path: Path, limit: int) -> bytes:
 def read_ticket(value: str) -> str:
     """A ticket from the command line: itself, ``-`` for standard input, ``@FILE`` for a file."""
     if value == "-":
+        if sys.stdin.isatty():
+            click.echo("reading the ticket from standard input", err=True)
         content = sys.stdin.buffer.read(limits.MAX_TICKET + 2)
     elif value.startswith("@"):
         content = read_file(Path(value[1:]), limits.MAX_TICKET + 2)

@@ -144,9 +144,12 @@ def _write(path: Path, content: bytes, *, mode: int, force: bool) -> None:
     target = path.with_name(f".{path.name}.{os.getpid()}") if force else path
     try:
         descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        if force:
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
             os.replace(target, path)
+        except BaseException:
+            target.unlink(missing_ok=True)  # half a key is of no use, and a whole one is secret
+            raise
     except OSError as exc:
         raise ConfigError(f"{path}: {exc.strerror or exc}") from exc

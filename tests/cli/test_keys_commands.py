@@ -158,3 +158,11 @@ def test_keygen_refuses_what_makes_no_name_or_key(
     monkeypatch.chdir(tmp_path)
     assert run("keygen", *arguments).exit_code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+def test_keygen_leaves_no_part_of_a_key_where_it_cannot_replace(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "shop.key").mkdir()
+    result = run("keygen", "shop", "--out", tmp_path, "--force")
+    assert result.exit_code == 2
+    assert "shop.key: Is a directory" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["shop.key"]

@@ -33,7 +33,10 @@ class Mesh:
         spec: dict[str, Any] = {
             "identity": f"{name}:{'A' * 24}",
             "sector": "main",
+            "weight": 1,
+            "interval": 5.0,
             "uri": "beepish+tls://10.0.0.5:30100",
+            "envelopes": ("json",),
             "actions": actions,
             **changed,
         }
