@@ -83,7 +83,7 @@ class ConnectFailed(TransportError):
     """No connection was made; not one byte of a request was written."""
 
     def __init__(self, address: str, reason: str) -> None:
-        super().__init__(address, reason)
+        Exception.__init__(self, address, reason)  # not super(): ConnectTimeout is a mixture
         self.address = address
         self.reason = reason
 

@@ -26,6 +26,7 @@ from scamp.errors import (
     Saturated,
     ScampError,
 )
+from scamp.limits import CLOSE_TIMEOUT
 
 log = logging.getLogger("scamp.client")
 
@@ -207,6 +208,12 @@ class Instance:
             self._pool.dialing -= 1
             if not self._pool.slots:
                 self._fail_waiters(exc)
+        except Exception as exc:
+            # Not foreseen; those who wait must not wait for ever because of it.
+            self._pool.dialing -= 1
+            log.exception("dialling %s failed", self.address)
+            self._failed(ConnectFailed(self.address, repr(exc)))
+            self._fail_waiters(ConnectFailed(self.address, repr(exc)))
         except BaseException:
             self._pool.dialing -= 1
             raise
@@ -353,9 +360,12 @@ class Instance:
 
     async def close(self) -> None:
         """Close every connection now; requests in flight fail with ConnectionLost."""
+        channels = [c.channel for c in self._connections if c.channel is not None]
         self.leave()
         for connection in list(self._connections):
             connection.close("the client is closed")
+        for channel in channels:
+            await channel.wait_closed(CLOSE_TIMEOUT)
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 

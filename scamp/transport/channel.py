@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from typing import Protocol
+from typing import Protocol, cast
 
 from scamp.errors import (
     ConnectionLost,
@@ -75,6 +75,7 @@ class Channel(asyncio.Protocol):
         self._role = role
         self._expected = expected
         self._idle_limit = idle_limit
+        self._gone = asyncio.Event()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._idle_since = self._loop.time()
         self._transport: asyncio.Transport | None = None
@@ -101,8 +102,8 @@ class Channel(asyncio.Protocol):
     # -- asyncio.Protocol ---------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - for the type checker
-        self._transport = transport
+        # uvloop's TLS transport is one without saying so.
+        transport = self._transport = cast("asyncio.Transport", transport)
         if not self.address:
             self.address = _peer_name(transport)
         self.fingerprint = peer_fingerprint(transport.get_extra_info("ssl_object"))
@@ -138,6 +139,7 @@ class Channel(asyncio.Protocol):
             message.wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._gone.set()
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
@@ -293,6 +295,17 @@ class Channel(asyncio.Protocol):
             self._reason = reason
         if self._transport is not None:
             self._transport.close()
+
+    async def wait_closed(self, timeout: float) -> None:
+        """Wait until the socket is closed; after `timeout` seconds it is cut. Safe to cancel."""
+        if self._transport is None:
+            return
+        try:
+            async with asyncio.timeout(timeout):
+                await self._gone.wait()
+        except TimeoutError:
+            self._transport.abort()
+            await self._gone.wait()
 
     def abort(self, reason: str) -> None:
         """Close at once, dropping what is queued. Messages still open fail with ConnectionLost."""
