@@ -151,18 +151,23 @@ class Listener:
         listens, and no connection attempt finds nobody. Raises `ConfigError` when another program
         took the port between binding and listening.
         """
-        old, self._sites = self._sites, []
-        for sock in self._sockets:
-            site = web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)
-            self._sites.append(site)
-            try:
-                await site.start()
-            except OSError as exc:
-                raise ConfigError(f"cannot listen on {self.url}: {exc.strerror or exc}") from exc
+        new: list[web.SockSite] = []
+        try:
+            for sock in self._sockets:
+                new.append(self._site(sock, context))
+                await new[-1].start()
+        except OSError as exc:
+            for site in new:
+                await site.stop()
+            raise ConfigError(f"cannot listen on {self.url}: {exc.strerror or exc}") from exc
+        old, self._sites = self._sites, new
         self._scheme = "http" if context is None else "https"
         self.open = True
         for site in old:
             await site.stop()
+
+    def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.SockSite:
+        return web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)
 
     async def stop(self) -> None:
         """Stop listening; connections stay. May be called twice."""

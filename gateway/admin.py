@@ -1,0 +1,276 @@
+"""The admin listener: health, metrics and state, for operators and machines. Reads only.
+
+It has no authentication and shows what the mesh looks like inside: it belongs on an address that
+strangers cannot reach, and never on the public one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import Any, Final, Protocol
+
+import orjson
+from aiohttp import hdrs, web
+
+from scamp.client.router import InstanceView
+from scamp.discovery import Announcement, DiscoveryStatus, Offer, Registry
+from scamp.discovery.model import count_actions
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One condition of being ready."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+class State(Protocol):
+    """What the pages show; the running gateway."""
+
+    @property
+    def registry(self) -> Registry: ...
+    def discovery(self) -> DiscoveryStatus:
+        """The follower's latest snapshot."""
+        ...
+
+    def instances(self) -> list[InstanceView]:
+        """Every instance that requests have gone to."""
+        ...
+
+    def in_flight(self) -> int:
+        """Public requests under way."""
+        ...
+
+    def readiness(self) -> list[Check]:
+        """The gateway is ready when all of them are good."""
+        ...
+
+    def configuration(self) -> Mapping[str, Any]:
+        """Every setting with value and origin, secrets left out."""
+        ...
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its full content type, in the format that `accept` asks for."""
+        ...
+
+    def exposed(self, sector: str) -> bool:
+        """Whether actions of the sector are reachable over HTTP."""
+        ...
+
+
+STATE: Final = web.AppKey("state", State)
+
+_PAGES: Final = {
+    "/metrics": "Prometheus",
+    "/livez": "the process runs",
+    "/readyz?verbose": "the conditions of being ready",
+    "/services": "services in force, and records refused",
+    "/actions": "actions in force",
+    "/connections": "instances in use",
+    "/config": "settings and where they came from",
+}
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def admin_application(state: State) -> web.Application:
+    """The application behind the admin listener."""
+    app = web.Application(middlewares=[_problems])
+    app[STATE] = state
+    app.add_routes(
+        [
+            web.get("/", _index),
+            web.get("/metrics", _metrics),
+            web.get("/livez", _livez),
+            web.get("/readyz", _readyz),
+            web.get("/services", _services),
+            web.get("/actions", _actions),
+            web.get("/connections", _connections),
+            web.get("/config", _config),
+        ]
+    )
+    return app
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        response = await handler(request)
+    except web.HTTPException as exc:
+        detail = {
+            404: f"there is nothing at {request.path}; / lists what there is",
+            405: f"{request.method} is not for {request.path}",
+        }.get(exc.status, exc.reason)
+        response = _problem(exc.status, detail)
+        if hdrs.ALLOW in exc.headers:
+            response.headers[hdrs.ALLOW] = exc.headers[hdrs.ALLOW]
+    response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    return response
+
+
+def _problem(status: int, detail: str) -> web.Response:
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    return web.Response(
+        body=orjson.dumps(body), status=status, content_type="application/problem+json"
+    )
+
+
+def _json(content: Any) -> web.Response:
+    return web.Response(
+        body=orjson.dumps(content, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
+        content_type="application/json",
+    )
+
+
+# -- machines ---------------------------------------------------------------------------
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
+    body, content_type = request.app[STATE].metrics(accept)
+    return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
+
+
+async def _livez(request: web.Request) -> web.Response:
+    return web.Response(text="ok\n")
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    checks = request.app[STATE].readiness()
+    ready = all(check.ok for check in checks)
+    text = "ready\n" if ready else "not ready\n"
+    if "verbose" in request.query or not ready:
+        text = "".join(
+            f"[{'+' if check.ok else '-'}] {check.name}: {check.detail}\n" for check in checks
+        ) + text  # fmt: skip
+    return web.Response(text=text, status=200 if ready else 503)
+
+
+# -- state as JSON ----------------------------------------------------------------------
+
+
+async def _services(request: web.Request) -> web.Response:
+    state = request.app[STATE]
+    services, status = state.registry.services(), state.discovery()
+    return _json(
+        {
+            "services": await asyncio.to_thread(lambda: [_service(one) for one in services]),
+            "discovery": _discovery(status),
+            "rejected_records": [
+                {"identity": identity, "reason": reason, "detail": detail}
+                for identity, reason, detail in status.rejected_records
+            ],
+        }
+    )
+
+
+def _service(service: Announcement) -> dict[str, Any]:
+    return {
+        "name": service.name,
+        "identity": service.identity,
+        "fingerprint": service.fingerprint,
+        "sector": service.sector,
+        "uri": service.uri,
+        "weight": service.weight,
+        "interval": service.interval,
+        "envelopes": service.envelopes,
+        "actions": count_actions(service),
+        "timestamp": service.timestamp,
+    }
+
+
+def _discovery(status: DiscoveryStatus) -> dict[str, Any]:
+    return {
+        "loaded": status.loaded,
+        "stale": status.stale,
+        "age": status.age(time.time()),
+        "accepted": status.accepted,
+        "kept": status.kept,
+        "rejected": dict(status.rejected),
+        "unauthorized": status.unauthorized,
+        "loads": status.loads,
+        "failed_loads": status.failed_loads,
+        "last_error": status.last_error,
+    }
+
+
+async def _actions(request: web.Request) -> web.Response:
+    state = request.app[STATE]
+
+    def collect() -> list[dict[str, Any]]:
+        # Off the loop: a mesh may have 100,000 actions. The walk is over one immutable state.
+        found = [_action(offers, state.exposed) for offers in state.registry.actions()]
+        found.sort(key=lambda one: str(one["action"]))
+        return found
+
+    return _json({"actions": await asyncio.to_thread(collect)})
+
+
+def _action(offers: tuple[Offer, ...], exposed: Callable[[str], bool]) -> dict[str, Any]:
+    action = offers[0].action
+    return {
+        "action": f"{action.sector}:{action.spelling}~{action.version}",
+        "exposed": exposed(action.sector),
+        "flags": action.flags,
+        "envelopes": action.envelopes,
+        "timeout": action.timeout,
+        "instances": [offer.service.identity for offer in offers],
+    }
+
+
+async def _connections(request: web.Request) -> web.Response:
+    return _json({"instances": [asdict(one) for one in request.app[STATE].instances()]})
+
+
+async def _config(request: web.Request) -> web.Response:
+    return _json(request.app[STATE].configuration())
+
+
+# -- people -----------------------------------------------------------------------------
+
+
+async def _index(request: web.Request) -> web.Response:
+    state = request.app[STATE]
+    status, instances = state.discovery(), state.instances()
+    age = status.age(time.time())
+    rows = {
+        "ready": "yes" if all(check.ok for check in state.readiness()) else "no",
+        "requests under way": state.in_flight(),
+        "services": len(state.registry.services()),
+        "records refused": sum(status.rejected.values()),
+        "discovery age": "never loaded" if age is None else f"{age:.0f} s",
+        "discovery": status.last_error or ("stale" if status.stale else "good"),
+        "instances in use": len(instances),
+        "instances out": sum(one.state == "out" for one in instances),
+        "connections": sum(one.connections for one in instances),
+    }
+    table = "".join(
+        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>\n"
+        for name, value in rows.items()
+    )
+    links = "".join(
+        f'<li><a href="{path}">{path}</a> {html.escape(what)}</li>\n'
+        for path, what in _PAGES.items()
+    )
+    page = (
+        '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>scamp-gateway</title>\n'
+        f"<h1>scamp-gateway</h1>\n<table>\n{table}</table>\n<ul>\n{links}</ul>\n</html>\n"
+    )
+    return web.Response(
+        text=page,
+        content_type="text/html",
+        headers={"Content-Security-Policy": "default-src 'none'"},
+    )

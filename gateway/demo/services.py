@@ -1,0 +1,189 @@
+"""The services of the demo, each one a process: ``python -m gateway.demo.services auth|shop …``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.demo.folder import Folder
+from gateway.demo.store import Sku, Store
+from scamp.errors import ServiceError
+from scamp.server import Request, Service
+from scamp.tickets import TicketKeys, TicketVerifier
+
+PRIVILEGES: Final = ("sku_read", "sku_create", "sku_update", "sku_destroy", "price_set")
+"""Names of the privileges, numbered from 1."""
+
+_REQUIRED: Final = {
+    "sku_read": ("Sku.fetch", "Sku.list", "Sku.export", "Sku.slow", "Sku.broken"),
+    "sku_create": ("Sku.create",),
+    "sku_update": ("Sku.update",),
+    "sku_destroy": ("Sku.destroy",),
+    "price_set": ("Price.set",),
+}
+
+EXPORT_ROWS: Final = 60_000
+_EXPORT_ROW: Final = '{{"row":{:07d},"code":"SKU-{:07d}","name":"Article number {:07d}"}}'
+_ROWS_AT_ONCE: Final = 500
+EXPORT_SIZE: Final = EXPORT_ROWS * (len(_EXPORT_ROW.format(0, 0, 0)) + 1) + 1
+"""Bytes of the whole export: rows, what stands between them, the brackets."""
+
+SLOW_SECONDS: Final = 10.0
+
+
+def authorization_table() -> dict[str, Any]:
+    """What ``Auth.getAuthzTable`` returns: privileges by action, and their names."""
+    table: dict[str, Any] = {
+        f"product.{action.lower()}": [PRIVILEGES.index(name) + 1]
+        for name, actions in _REQUIRED.items()
+        for action in actions
+    }
+    return {**table, "_NAMES": [None, *PRIVILEGES]}
+
+
+def auth_service(folder: Folder, name: str) -> Service:
+    """Knows which privileges actions take."""
+    service = _service(folder, name)
+
+    @service.action("Auth.getAuthzTable", flags="noauth,read")
+    async def get_authz_table(request: Request) -> dict[str, Any]:
+        return authorization_table()
+
+    return service
+
+
+def shop_service(folder: Folder, name: str) -> Service:
+    """Sells things. All instances share one sqlite file.
+
+    Several actions are flagged ``read``; the last one registered is what ``Product.Sku._read``
+    means, which is why ``fetch`` stands at the end of them.
+    """
+    service, store = _service(folder, name), Store(folder.database)
+    _add_odd_actions(service, name)
+
+    @service.action("Product.Sku.list", flags="read")
+    async def list_skus(request: Request) -> dict[str, Any]:
+        return {"skus": [sku.as_dict() for sku in await asyncio.to_thread(store.list)]}
+
+    @service.action("Product.Sku.fetch", flags="read")
+    async def fetch(request: Request) -> dict[str, Any]:
+        code = _text(await _object(request), "code")
+        return _found(code, await asyncio.to_thread(store.get, code))
+
+    @service.action("Product.Sku.create", flags="create")
+    async def create(request: Request) -> dict[str, Any]:
+        given = await _object(request)
+        sku = Sku(_text(given, "code"), _text(given, "name"), _price(given))
+        if not await asyncio.to_thread(store.add, sku):
+            raise ServiceError("conflict", f"{sku.code} exists already", {"code": sku.code})
+        return sku.as_dict()
+
+    @service.action("Product.Sku.update", flags="update")
+    async def update(request: Request) -> dict[str, Any]:
+        given = await _object(request)
+        code, name = _text(given, "code"), _text(given, "name")
+        return _found(code, await asyncio.to_thread(store.change, code, name=name))
+
+    @service.action("Product.Sku.destroy", flags="destroy")
+    async def destroy(request: Request) -> dict[str, Any]:
+        code = _text(await _object(request), "code")
+        if not await asyncio.to_thread(store.remove, code):
+            raise _missing(code)
+        return {"destroyed": code}
+
+    @service.action("Product.Price.set", flags="update")
+    async def set_price(request: Request) -> dict[str, Any]:
+        given = await _object(request)
+        code, price = _text(given, "code"), _price(given)
+        return _found(code, await asyncio.to_thread(store.change, code, price=price))
+
+    return service
+
+
+def _add_odd_actions(service: Service, name: str) -> None:
+    """A free one, a large one, a slow one and one that fails."""
+
+    @service.action("Product.Sku.ping", flags="noauth,read")
+    async def ping(request: Request) -> dict[str, Any]:
+        return {"pong": True, "instance": name}
+
+    @service.action("Product.Sku.export", flags="read")
+    async def export(request: Request) -> AsyncIterator[bytes]:
+        for first in range(0, EXPORT_ROWS, _ROWS_AT_ONCE):
+            rows = range(first + 1, first + _ROWS_AT_ONCE + 1)
+            text = ",".join(_EXPORT_ROW.format(row, row, row) for row in rows)
+            last = first + _ROWS_AT_ONCE == EXPORT_ROWS
+            yield f"{',' if first else '['}{text}{']' if last else ''}".encode()
+
+    @service.action("Product.Sku.slow", flags="read,t30")
+    async def slow(request: Request) -> dict[str, Any]:
+        await asyncio.sleep(SLOW_SECONDS)
+        return {"slept": SLOW_SECONDS}
+
+    @service.action("Product.Sku.broken", flags="read")
+    async def broken(request: Request) -> None:
+        raise ServiceError("printer_on_fire", "the label printer is on fire", {"printer": 3})
+
+
+def _service(folder: Folder, name: str) -> Service:
+    keys = TicketKeys([folder.ticket_key]).load()
+    return Service(
+        name,
+        key=folder.key(name).read_bytes(),
+        certificate=folder.certificate(name).read_bytes(),
+        ticket_verifier=TicketVerifier(keys),
+    )
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    given = await request.json()
+    if not isinstance(given, dict):
+        raise ServiceError("bad_request", "the body is not a JSON object")
+    return given
+
+
+def _text(given: dict[str, Any], key: str) -> str:
+    value = given.get(key)
+    if not isinstance(value, str) or not 1 <= len(value) <= 100:
+        raise ServiceError("bad_request", f"{key} is a text of 1 to 100 characters")
+    return value
+
+
+def _price(given: dict[str, Any]) -> int:
+    value = given.get("price")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**9:
+        raise ServiceError("bad_request", "price is a whole number of cents")
+    return value
+
+
+def _found(code: str, sku: Sku | None) -> dict[str, Any]:
+    if sku is None:
+        raise _missing(code)
+    return sku.as_dict()
+
+
+def _missing(code: str) -> ServiceError:
+    return ServiceError("not_found", f"there is no article {code}", {"code": code})
+
+
+def main() -> None:
+    """Serve until told to stop; the record for discovery goes to the demo's folder."""
+    parser = argparse.ArgumentParser(prog="python -m gateway.demo.services")
+    parser.add_argument("kind", choices=("auth", "shop"))
+    parser.add_argument("name")
+    parser.add_argument("folder", type=Path)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format=f"{given.name}: %(message)s")
+    folder = Folder(given.folder)
+    make = auth_service if given.kind == "auth" else shop_service
+    service = make(folder, given.name)
+    # The supervisor takes the record out itself, so nobody needs to be waited for.
+    asyncio.run(service.run(announce_file=folder.record(given.name), linger=0, grace=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+"""Brings the demo up, keeps it up, and takes all of it down again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import click
+
+from gateway.demo.folder import CacheWriter, Folder
+from gateway.demo.process import Child
+from gateway.demo.services import PRIVILEGES
+from gateway.demo.store import Store
+from gateway.demo.tour import script
+from scamp.errors import ConfigError
+
+SERVICES: Final = {"auth": "Auth", "shop-1": "Product", "shop-2": "Product"}
+"""Processes by name, with what they are authorized to offer."""
+
+USERS: Final = {
+    "alice": (1001, range(1, len(PRIVILEGES) + 1)),
+    "bob": (1002, (PRIVILEGES.index("sku_read") + 1,)),
+}
+
+START_LIMIT: Final = 30.0
+"""Seconds that services and gateway may take to come up."""
+
+_COMPOSE_INTERVAL: Final = 0.1
+_RESTART_DELAY: Final = 1.0
+_READY: Final = re.compile(r"scamp-gateway ready: (\S+) admin (\S+)")
+
+
+async def run_demo(
+    *,
+    port: int,
+    admin_port: int,
+    folder: Path | None,
+    quiet: bool = False,
+    stop: asyncio.Event | None = None,
+) -> int:
+    """Run until SIGINT, SIGTERM, SIGHUP or `stop`; the exit status.
+
+    `port` and `admin_port` may be 0. Without `folder` everything lies in a temporary directory that
+    is removed at the end. Whatever happens, no process is left: when this one is killed, the kernel
+    kills the others.
+    """
+    stop = stop or asyncio.Event()
+    with _signals(stop), _directory(folder) as place:
+        demo = Demo(Folder(place), quiet=quiet)
+        try:
+            return await demo.run(port, admin_port, stop)
+        except (ConfigError, OSError) as exc:
+            click.echo(f"scamp-gateway: {exc}", err=True)
+            return 1
+        finally:
+            await demo.end()
+
+
+@contextlib.contextmanager
+def _directory(folder: Path | None) -> Iterator[Path]:
+    if folder is not None:
+        yield folder.absolute()
+        return
+    with tempfile.TemporaryDirectory(prefix="scamp-demo-") as made:
+        yield Path(made)
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+
+
+class Demo:
+    """The processes of one demo."""
+
+    def __init__(self, folder: Folder, *, quiet: bool) -> None:
+        self._folder = folder
+        self._quiet = quiet
+        self._running: dict[str, Child] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._gateway: Child | None = None
+
+    async def run(self, port: int, admin_port: int, stop: asyncio.Event) -> int:
+        """Start everything, show what to try, wait for the end."""
+        await asyncio.to_thread(self._folder.prepare, SERVICES, USERS)
+        await asyncio.to_thread(Store(self._folder.database).prepare)
+        complete = asyncio.Event()
+        self._tasks = [
+            *(asyncio.create_task(self._keep(name)) for name in SERVICES),
+            asyncio.create_task(self._compose(complete)),
+        ]
+        announced = asyncio.create_task(complete.wait())
+        if not await _within(announced, stop, "the services do not come up"):
+            return 0
+        self._gateway = await self._start_gateway(port, admin_port)
+        addresses = asyncio.create_task(self._until_ready(self._gateway))
+        if not await _within(addresses, stop, "the gateway does not come up"):
+            return 0
+        self._show(*addresses.result())
+        ended = asyncio.create_task(self._gateway.wait())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({ended, stopping, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([stopping, ended])
+        if stop.is_set():
+            return 0
+        for task in self._tasks:
+            if task.done():
+                task.result()
+        raise ConfigError("the gateway has ended by itself")
+
+    async def end(self) -> None:
+        """End every process, the gateway first; bounded."""
+        await _cancel(self._tasks)
+        if self._gateway is not None:
+            await self._gateway.end(signal.SIGINT)
+        await asyncio.gather(*(child.end(signal.SIGTERM) for child in self._running.values()))
+
+    # -- services -----------------------------------------------------------------------
+
+    async def _keep(self, name: str) -> None:
+        """Run a service, and another one in its place when it ends."""
+        kind = "auth" if name == "auth" else "shop"
+        command = [sys.executable, "-m", "gateway.demo.services", kind, name]
+        while True:
+            child = await Child.start([*command, str(self._folder.path)], quiet=self._quiet)
+            self._running[name] = child
+            status = await child.wait()
+            del self._running[name]
+            self._folder.record(name).unlink(missing_ok=True)
+            click.echo(f"# {name} ended ({status}); it comes back in a second", err=True)
+            await asyncio.sleep(_RESTART_DELAY)
+
+    async def _compose(self, complete: asyncio.Event) -> None:
+        """Keep the discovery cache as the services say, and fresh."""
+        writer = CacheWriter(self._folder)
+        while True:
+            if await asyncio.to_thread(writer.update, tuple(self._running)) == len(SERVICES):
+                complete.set()
+            await asyncio.sleep(_COMPOSE_INTERVAL)
+
+    # -- gateway ------------------------------------------------------------------------
+
+    async def _start_gateway(self, port: int, admin_port: int) -> Child:
+        folder = self._folder
+        return await Child.start(
+            [
+                *(sys.executable, "-m", "gateway.cli", "run"),
+                *("--bind", f"127.0.0.1:{port}", "--admin-bind", f"127.0.0.1:{admin_port}"),
+                *("--discovery-cache", str(folder.cache)),
+                *("--authorized-services", str(folder.authorized)),
+                *("--ticket-key", str(folder.ticket_key)),
+                *("--access-log", str(folder.access_log)),
+                *("--discovery-poll-interval", "0.25"),
+                *("--log-level", "warning", "--log-format", "text"),
+            ],
+            output=True,
+        )
+
+    async def _until_ready(self, gateway: Child) -> tuple[str, str]:
+        """Both addresses, once the gateway says that it is ready."""
+        line = await gateway.line()
+        match = _READY.fullmatch(line)
+        if match is None:
+            raise ConfigError(f"the gateway did not start{f': {line}' if line else ''}")
+        async with aiohttp.ClientSession() as session:
+            while True:
+                async with session.get(f"{match[2]}/readyz") as answer:
+                    if answer.status == 200:
+                        return match[1], match[2]
+                await asyncio.sleep(_COMPOSE_INTERVAL)
+
+    def _show(self, public: str, admin: str) -> None:
+        folder = self._folder
+        processes = ", ".join(f"{name} {child.pid}" for name, child in self._running.items())
+        click.echo(
+            f"# gateway {public} (process {self._gateway.pid if self._gateway else '?'})\n"
+            f"# admin   {admin}\n"
+            f"# mesh    {processes}; kill -9 one of them and it goes on\n"
+            f"# files   {folder.path}\n"
+            "# alice has every privilege, bob may only read. Paste what you like:\n\n"
+            f"{script(folder, public, admin)}\n"
+            "# Ctrl-C ends all of it."
+        )
+        sys.stdout.flush()
+
+
+async def _within(task: asyncio.Task[Any], stop: asyncio.Event, problem: str) -> bool:
+    """Wait for `task`; False when stopped before. Raises `ConfigError` after `START_LIMIT`."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait(
+            {task, stopping}, timeout=START_LIMIT, return_when=asyncio.FIRST_COMPLETED
+        )
+        if stop.is_set():
+            return False
+        if not task.done():
+            raise ConfigError(f"{problem} within {START_LIMIT:g} s")
+        task.result()
+        return True
+    finally:
+        await _cancel([stopping, task])
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
