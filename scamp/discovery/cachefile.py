@@ -62,30 +62,37 @@ def read_file(
     """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb", buffering=0) as file:
+        try:
             for _ in range(_READ_ATTEMPTS):
                 info = os.fstat(fd)
-                if not stat.S_ISREG(info.st_mode):
-                    kind = "a directory" if stat.S_ISDIR(info.st_mode) else "not a regular file"
-                    raise FileUnusableError(f"{os.fspath(path)} is {kind}")
-                if info.st_size > limit:
-                    raise FileUnusableError(f"{os.fspath(path)} is larger than {limit} bytes")
                 state = FileState.of(info)
+                if problem := _unusable(info, limit):
+                    raise FileUnusableError(f"{os.fspath(path)} is {problem}")
                 if state == known:
                     return None, state
-                file.seek(0)
-                data = _read_all(file.read, info.st_size)
-                if FileState.of(os.fstat(fd)) == state and len(data) == info.st_size:
+                data = _read_all(fd, state.size)
+                if FileState.of(os.fstat(fd)) == state and len(data) == state.size:
                     return data, state
+        finally:
+            os.close(fd)
     except OSError as exc:
         raise FileUnusableError(f"{os.fspath(path)}: {exc.strerror or exc}") from exc
     raise FileUnusableError(f"{os.fspath(path)} is being written to while it is read")
 
 
-def _read_all(read: Callable[[int], bytes | None], size: int) -> bytes:
-    data = read(size + 1) or b""
-    while len(data) < size:  # only the largest files come in pieces
-        more = read(size + 1 - len(data))
+def _unusable(info: os.stat_result, limit: int) -> str | None:
+    if stat.S_ISDIR(info.st_mode):
+        return "a directory"
+    if not stat.S_ISREG(info.st_mode):
+        return "not a regular file"
+    return f"larger than {limit} bytes" if info.st_size > limit else None
+
+
+def _read_all(fd: int, size: int) -> bytes:
+    """Up to one byte more than `size`, from the beginning."""
+    data = os.pread(fd, size + 1, 0)
+    while 0 < len(data) < size:  # only the largest files come in pieces
+        more = os.pread(fd, size + 1 - len(data), len(data))
         if not more:
             break
         data += more

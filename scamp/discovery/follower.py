@@ -188,7 +188,10 @@ class CacheFollower:
             del before, look, change
             self._worker.submit(retired.clear)
         if self._on_load is not None and (fresh or failed):
-            self._on_load(report)
+            try:
+                self._on_load(report)
+            except Exception:
+                logger.exception("what is told of loads failed")
 
     async def _put_in_force(self, look: _Look) -> Change:
         for _ in range(_COMMIT_ATTEMPTS):

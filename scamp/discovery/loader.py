@@ -116,8 +116,10 @@ def load(
         if len(raws) == limits.MAX_SERVICES:
             break
         raws.append(raw)
-    same = len(raws) == len(before.raws) and all(
-        new is old for new, old in zip(raws, before.raws, strict=True)
+    same = (
+        bool(raws)
+        and len(raws) == len(before.raws)
+        and all(new is old for new, old in zip(raws, before.raws, strict=True))
     )
     if same:
         return authorize(before, authorized, pause)
@@ -146,7 +148,7 @@ def _parse(
 ) -> tuple[tuple[Record, ...], int]:
     """A record for each of `raws`, old ones as they were, and the number of new ones."""
     records: list[Record] = []
-    verified = actions = 0
+    verified = 0
     by_identity: dict[str, Record] | None = None
     for raw in raws:
         pause()
@@ -162,12 +164,6 @@ def _parse(
             else:
                 verified += 1
                 record = _read(raw, known)
-        if record.service is not None:
-            actions += count_actions(record.service)
-            if actions > limits.MAX_ACTIONS:
-                actions -= count_actions(record.service)
-                detail = f"more than {limits.MAX_ACTIONS} actions in the file"
-                record = Record(raw, None, record.key, (record.key[1], "limit", detail))
         records.append(record)
     return tuple(records), verified
 
@@ -238,7 +234,7 @@ def _choose(
     rejections: list[Rejection],
     pause: Callable[[], None],
 ) -> dict[Key, Record]:
-    """The newest record of each service, replays refused."""
+    """The newest record of each service, without replays and what is too much."""
     chosen: dict[Key, Record] = {}
     for record in records:
         pause()
@@ -266,7 +262,21 @@ def _choose(
             rejections.append((record.service.identity, "replay", detail))
             if key in before.in_force:
                 chosen[key] = before.in_force[key].record
+    _limit(chosen, rejections)
     return chosen
+
+
+def _limit(chosen: dict[Key, Record], rejections: list[Rejection]) -> None:
+    """Leave out the services that have no room in the index any more."""
+    total = 0
+    for key, record in tuple(chosen.items()):
+        size = 0 if record.service is None else count_actions(record.service)
+        if total + size > limits.MAX_ACTIONS:
+            del chosen[key]
+            detail = f"more than {limits.MAX_ACTIONS} actions in the file"
+            rejections.append((key[1], "limit", detail))
+        else:
+            total += size
 
 
 def _keep(

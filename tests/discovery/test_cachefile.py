@@ -1,0 +1,96 @@
+"""Splitting and writing the cache file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scamp import limits
+from scamp.discovery import split_records, write_cache
+from scamp.discovery.cachefile import FileUnusableError, read_file, scan
+
+SEPARATOR = b"\n%%%\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "records"),
+    [
+        (b"", []),
+        (b"no separator", []),
+        (b"\n%%%\nA", [b"A"]),
+        (b"%%%\nA", [b"A"]),
+        (b"ignored\n%%%\nA\n\n%%%\nB\n", [b"A\n", b"B\n"]),
+        (b"\n%%%\n\n%%%\n \n\n%%%\nA", [b"A"]),
+        (b"\n%%%\nA\n%%%", [b"A"]),
+        (b"\n%%%\nA\n%", [b"A"]),
+        (b"\n%%%\n50 %%% off", [b"50 %%% off"]),
+    ],
+)
+def test_splitting(data: bytes, records: list[bytes]) -> None:
+    assert split_records(data) == records
+
+
+RECORDS = st.lists(st.binary(min_size=1, max_size=4).map(lambda raw: b"r" + raw + b"."), max_size=8)
+
+
+@given(RECORDS, RECORDS)
+def test_knowing_an_earlier_version_does_not_change_what_is_found(
+    before: list[bytes], after: list[bytes]
+) -> None:
+    data = b"".join(SEPARATOR + record for record in after)
+    places = {raw: place for place, raw in enumerate(before)}
+    assert list(scan(data, before, places)) == split_records(data)
+
+
+def test_known_records_come_back_as_the_objects_they_were() -> None:
+    before = split_records(b"\n%%%\nA1\n%%%\nB1\n%%%\nC1\n%%%\nD1")
+    places = {raw: place for place, raw in enumerate(before)}
+    a, _, c, d = before
+    found = list(scan(b"\n%%%\nnew\n%%%\nA1\n%%%\nchanged\n%%%\nD1\n%%%\nC1", before, places))
+    assert found == [b"new", b"A1", b"changed", b"D1", b"C1"]
+    assert [found[1] is a, found[3] is d, found[4] is c] == [True, True, True]
+
+
+def test_of_an_endless_record_only_enough_to_refuse_it_is_taken() -> None:
+    big = b"x" * (2 * limits.MAX_ANNOUNCEMENT)
+    sizes = [len(raw) for raw in split_records(SEPARATOR + big + SEPARATOR + b"A")]
+    assert sizes == [limits.MAX_ANNOUNCEMENT + 1, 1]
+
+
+def test_what_is_written_reads_back_and_replaces_the_old_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    write_cache(path, [b"old"])
+    with path.open("rb") as reader:
+        write_cache(path, [b"A\n", b"B\n"])
+        assert split_records(reader.read()) == [b"old"]
+    assert path.read_bytes() == b"\n%%%\nA\n\n%%%\nB\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_record_with_a_separator_in_it_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    write_cache(path, [b"old"])
+    with pytest.raises(ValueError, match="separator"):
+        write_cache(path, [b"A", b"x\n%%%\ny"])
+    assert split_records(path.read_bytes()) == [b"old"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_reading_says_when_there_is_nothing_new(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    data, state = read_file(path, 10)
+    assert data == b"x"
+    assert read_file(path, 10, state) == (None, state)
+    os.utime(path, (1, 1))
+    assert read_file(path, 10, state)[0] == b"x"
+
+
+def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileUnusableError, match="not a regular file"):
+        read_file(tmp_path / "pipe", 10)
