@@ -1,0 +1,76 @@
+"""Contexts: which peers can be talked to, and how a certificate is known."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+import pytest
+
+from scamp import keys
+from scamp.errors import ConfigError
+from scamp.testing import make_identity
+from scamp.transport import client_context, peer_fingerprint, server_context
+
+OLD_GO = "AES128-GCM-SHA256"
+
+
+async def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> str:
+    """Connect once; the fingerprint that the client sees."""
+    listener = await asyncio.start_server(lambda _, w: w.close(), "127.0.0.1", 0, ssl=server)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client)
+        seen = peer_fingerprint(writer.get_extra_info("ssl_object"))
+        writer.close()
+        await writer.wait_closed()
+    return seen
+
+
+def test_key_and_certificate_must_belong_together() -> None:
+    with pytest.raises(ConfigError, match="cannot be used"):
+        server_context(make_identity(0).certificate, make_identity(1).key)
+
+
+def test_rubbish_is_no_certificate() -> None:
+    with pytest.raises(ConfigError):
+        server_context(b"rubbish", b"rubbish")
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_both_versions_of_tls_show_the_announced_fingerprint(
+    version: ssl.TLSVersion,
+) -> None:
+    identity = make_identity()
+    server = server_context(identity.certificate, identity.key)
+    server.minimum_version = server.maximum_version = version
+    seen = await shake_hands(server, client_context())
+    assert seen == identity.fingerprint == keys.fingerprint(identity.certificate)
+
+
+def test_no_certificate_gives_no_fingerprint() -> None:
+    assert peer_fingerprint(None) == ""
+
+
+def old_go_server() -> ssl.SSLContext:
+    identity = make_identity()
+    context = server_context(identity.certificate, identity.key)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(f"{OLD_GO}:@SECLEVEL=0")
+    return context
+
+
+async def test_a_server_with_rsa_key_exchange_only_is_refused_by_default() -> None:
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        await shake_hands(old_go_server(), client_context())
+
+
+async def test_a_server_with_rsa_key_exchange_only_can_be_allowed() -> None:
+    seen = await shake_hands(old_go_server(), client_context(legacy_rsa=True))
+    assert seen == make_identity().fingerprint
+
+
+def test_nothing_older_than_tls_1_2_is_spoken() -> None:
+    identity = make_identity()
+    for context in (client_context(), server_context(identity.certificate, identity.key)):
+        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
