@@ -18,7 +18,8 @@ from scamp.discovery.model import Announcement, packed_actions, with_actions
 from scamp.errors import AnnouncementError
 
 _TIMESTAMP_TAIL = re.compile(rb"\s*(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,17})?\s*\]\s*\Z")
-_IDENTITY_HEAD = re.compile(rb'\s*\[\s*3\s*,\s*"([^"\\\x00-\x1f]{1,255})"')
+_IDENTITY_HEAD = re.compile(rb'\s*\[\s*[0-9]\s*,\s*"([^"\\\x00-\x1f]{1,255})"')
+_IDENTITY_FIELD = re.compile(rb'\s*\{[^\n]{0,65536}?"ident"\s*:\s*"([^"\\\x00-\x1f]{1,255})"')
 
 _MAX_PARTS: Final = 8
 
@@ -100,15 +101,7 @@ def is_cut(raw: bytes) -> bool:
 
 def identity_hint(raw: bytes) -> str | None:
     """The identity that a refused record seems to be about; good for nothing but what to keep."""
-    match = _IDENTITY_HEAD.match(raw)
+    match = _IDENTITY_HEAD.match(raw) or _IDENTITY_FIELD.match(raw)
     if match is None:
         return None
     return match[1].decode("utf-8", "replace")
-
-
-def fingerprint_hint(raw: bytes) -> str:
-    """The fingerprint of the certificate in a refused record; "" when there is none to be read."""
-    try:
-        return load_certificate(split_parts(raw)[1]).fingerprint
-    except AnnouncementError:
-        return ""

@@ -27,7 +27,6 @@ from typing import Final
 
 from scamp import limits
 from scamp.discovery.announcement import (
-    fingerprint_hint,
     identity_hint,
     is_cut,
     parse_announcement,
@@ -58,7 +57,7 @@ class Record:
 
     raw: bytes
     service: Announcement | None
-    key: Key  # of a refused record: what it seems to be about, "" where unknown
+    key: Key  # of a refused record: no fingerprint, and the identity or ""
     rejection: Rejection | None = None
 
 
@@ -177,8 +176,7 @@ def _read(raw: bytes, known: Record | None) -> Record:
             service = parse_announcement(raw)
     except AnnouncementError as exc:
         identity = identity_hint(raw)
-        key = (fingerprint_hint(raw), identity or "")
-        return Record(raw, None, key, (identity or "?", exc.reason, exc.detail))
+        return Record(raw, None, ("", identity or ""), (identity or "?", exc.reason, exc.detail))
     return Record(raw, service, service.key)
 
 
@@ -286,12 +284,8 @@ def _keep(
     missing = [key for key in before.in_force if key not in chosen]
     if not missing:
         return {}
-    hints = {record.key for record in records if record.service is None}
-    return {
-        key: before.in_force[key].record
-        for key in missing
-        if cut or key in hints or ("", key[1]) in hints
-    }
+    hints = {record.key[1] for record in records if record.service is None}
+    return {key: before.in_force[key].record for key in missing if cut or key[1] in hints}
 
 
 def _both(first: dict[Key, Record], second: dict[Key, Record]) -> Iterator[tuple[Key, Record]]:

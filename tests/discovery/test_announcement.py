@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import datetime
 import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -215,6 +219,25 @@ def test_broken_parts(packet: Packet, part: int, value: bytes, reason: str) -> N
     parts = packet().split(b"\n\n")
     parts[part] = value
     assert refused(b"\n\n".join(parts)) == reason
+
+
+def test_a_key_that_is_not_rsa_is_refused(packet: Packet) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([])
+    start = datetime.datetime(2015, 1, 1, tzinfo=datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    parts = packet().split(b"\n\n")
+    parts[1] = certificate.public_bytes(serialization.Encoding.PEM).strip()
+    assert refused(b"\n\n".join(parts)) == "certificate"
 
 
 def test_missing_and_extra_parts(packet: Packet) -> None:

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from scamp.discovery import (
     Change,
     LoadReport,
     Registry,
+    loader,
     parse_announcement,
     write_cache,
 )
@@ -346,26 +348,24 @@ async def test_a_bad_record_costs_no_other_and_is_named(
 
 
 async def test_a_known_service_whose_record_is_broken_stays_in_force(
-    mesh: Mesh, abc: list[bytes]
+    mesh: Mesh, abc: list[bytes], other_signer: Any
 ) -> None:
     await mesh.put(*abc)
-    broken = abc[1].replace(b"Ns", b"Xx")
-    await mesh.put(abc[0], broken, abc[2])
-    assert mesh.known == {"a", "b", "c"}
-    assert mesh.registry.find("main", "Ns.b")
-    status = mesh.follower.status
-    assert (status.accepted, status.kept) == (2, 1)
+    text, pem, signature = abc[1].split(b"\n\n")
+    for parts in (
+        (text.replace(b'"Ns"', b'"Xx"'), pem, signature),
+        (text.replace(b"[3,", b"[4,"), pem, signature),
+        (text, other_signer.pem.strip(), signature),
+        (text, b"no certificate", signature),
+        (text,),
+    ):
+        await mesh.put(abc[0], b"\n\n".join(parts), abc[2])
+        assert mesh.known == {"a", "b", "c"}
+        assert mesh.registry.find("main", "Ns.b")
+        status = mesh.follower.status
+        assert (status.accepted, status.kept) == (2, 1)
     await mesh.put(abc[0], abc[2])
     assert mesh.known == {"a", "c"}
-
-
-async def test_a_broken_record_keeps_no_service_of_another_certificate(
-    mesh: Mesh, announce: Announce, other_signer: object
-) -> None:
-    theirs: bytes = other_signer.announce("a", "Ns.a")  # type: ignore[attr-defined]
-    await mesh.put(announce("a", "Ns.a"), announce("b"))
-    await mesh.put(theirs.replace(b"Ns", b"Xx"), announce("b"))
-    assert mesh.known == {"b"}
 
 
 async def test_wherever_the_file_is_cut_off_no_service_is_lost(
@@ -506,6 +506,34 @@ async def test_refused_records_are_all_counted_and_some_described(
     assert len(mesh.follower.status.rejected_records) == 100
 
 
+async def test_the_times_of_services_that_left_are_not_remembered_for_ever(
+    mesh: Mesh, announce: Announce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "MAX_TIMESTAMPS", 3)
+    for number in range(6):
+        await mesh.put(announce("stays"), announce(f"s{number}"))
+    await mesh.put(announce("stays"), announce("s0", timestamp=1_600_000_000.0))
+    assert mesh.known == {"stays", "s0"}
+    await mesh.put(announce("stays"), announce("s5", timestamp=1_600_000_000.0))
+    assert mesh.known == {"stays"}
+
+
+async def test_an_unforeseen_failure_is_named_and_the_next_look_may_go_well(
+    mesh: Mesh, abc: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object) -> None:
+        raise MemoryError("no room")
+
+    write_cache(mesh.path, abc)
+    with monkeypatch.context() as patch:
+        patch.setattr(loader, "load", fails)
+        await mesh.follower.start()
+        assert "no room" in str(mesh.follower.status.last_error)
+    await mesh.follower.refresh()
+    assert mesh.follower.status.last_error is None
+    assert mesh.known == {"a", "b", "c"}
+
+
 # -- authorization ----------------------------------------------------------------------
 
 
@@ -524,9 +552,9 @@ def rules(mesh: Mesh, text: str) -> None:
 
 
 async def test_an_action_that_is_not_permitted_does_not_exist(
-    guarded: Mesh, announce: Announce, signer: object
+    guarded: Mesh, announce: Announce, signer: Any
 ) -> None:
-    fingerprint: str = signer.fingerprint  # type: ignore[attr-defined]
+    fingerprint: str = signer.fingerprint
     rules(guarded, f"{fingerprint} Good\n")
     await guarded.put(announce("a", "Good.x", "Bad.x", "_meta.info"))
     find = guarded.registry.find
@@ -544,9 +572,9 @@ async def test_an_action_that_is_not_permitted_does_not_exist(
 
 @pytest.mark.parametrize("bad", ["", "not one good line\n", None])
 async def test_rules_that_break_leave_the_last_good_ones_in_force(
-    guarded: Mesh, announce: Announce, signer: object, bad: str | None
+    guarded: Mesh, announce: Announce, signer: Any, bad: str | None
 ) -> None:
-    rules(guarded, f"{signer.fingerprint} Good\n")  # type: ignore[attr-defined]
+    rules(guarded, f"{signer.fingerprint} Good\n")
     await guarded.put(announce("a", "Good.x", "Bad.x"))
     if bad is None:
         guarded.path.with_name("authorized").unlink()
@@ -559,12 +587,12 @@ async def test_rules_that_break_leave_the_last_good_ones_in_force(
 
 
 async def test_nothing_is_loaded_before_the_rules_can_be_read(
-    guarded: Mesh, announce: Announce, signer: object
+    guarded: Mesh, announce: Announce, signer: Any
 ) -> None:
     await guarded.put(announce("a", "Good.x"))
     assert not guarded.follower.status.loaded
     assert guarded.known == set()
-    rules(guarded, f"{signer.fingerprint} Good\n")  # type: ignore[attr-defined]
+    rules(guarded, f"{signer.fingerprint} Good\n")
     await guarded.follower.refresh()
     assert guarded.follower.status.available
     assert guarded.registry.find("main", "Good.x")
