@@ -45,7 +45,7 @@ def parse_renewed(raw: bytes, known_raw: bytes, known: Announcement) -> Announce
     """`raw` as an announcement, if it differs from one parsed before in its timestamp only.
 
     Services sign anew at every interval. Such a packet is verified like any other, but not parsed
-    again: the actions are shared with `known`. None when anything else differs. Raises
+    again: the actions are those of `known`. None when anything else differs. Raises
     `AnnouncementError` when the signature is bad.
     """
     text, pem, signature = split_parts(raw)
