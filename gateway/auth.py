@@ -1,0 +1,200 @@
+"""Who asks, and whether they may: tickets out of HTTP headers, checked against the action.
+
+A ticket never gets into a problem, a log line or a repr from here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from multidict import CIMultiDictProxy
+
+from gateway import catalogue
+from gateway.problems import Problem, from_error, quotable
+from gateway.translate import Announced
+from scamp.authz import AuthzSource
+from scamp.errors import (
+    AuthorizationError,
+    AuthzTableUnavailable,
+    MissingPrivilege,
+    TicketError,
+)
+from scamp.tickets import Ticket, TicketVerifier
+
+Mode = Literal["enforce", "verify", "forward"]
+
+TICKET_HEADER: Final = "X-SCAMP-Ticket"
+
+CHALLENGE: Final = (("WWW-Authenticate", "Bearer"),)
+
+
+@dataclass(slots=True)
+class Caller:
+    """What goes to the service. `user_id` and `client_id` are those of a verified ticket."""
+
+    ticket: str | None = field(default=None, repr=False)
+    user_id: int | None = None
+    client_id: int | None = None
+
+
+ANONYMOUS: Final = Caller()
+
+
+class Authenticator:
+    """Lets a request through with its ticket, or raises the Problem that says why not.
+
+    ``enforce`` checks signature, time and privileges; ``verify`` signature and time; ``forward``
+    passes the ticket on unread, and lets requests without one through: the service decides.
+
+    An action that is announced ``noauth`` by every instance needs no ticket. One that comes along
+    all the same is passed on if it is good and dropped if it is not: with an expired ticket in hand
+    one must still be able to log in. Two different tickets are refused in any case.
+    """
+
+    def __init__(
+        self,
+        mode: Mode,
+        verifier: TicketVerifier | None = None,
+        authz: AuthzSource | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`verifier` is needed for all modes but ``forward``, `authz` for ``enforce``; `clock`
+        gives seconds since 1970. Raises ValueError when one is missing."""
+        if mode != "forward" and verifier is None:
+            raise ValueError(f"mode {mode} needs a ticket verifier")
+        if mode == "enforce" and authz is None:
+            raise ValueError("mode enforce needs an authorization table")
+        self.mode = mode
+        self.verifier = verifier
+        self.authz = authz
+        self.results: Counter[str] = Counter()
+        """Tickets by result: ``valid``, ``missing``, ``malformed``, ``bad_signature``, ``expired``,
+        ``not_yet_valid``, ``different``, ``dropped``, ``forwarded``, ``unneeded``."""
+        self.refusals: Counter[str] = Counter()
+        """Valid tickets that did not suffice: ``privilege``, ``unconfigured``, ``unavailable``."""
+        self._clock = clock
+
+    async def admit(self, headers: CIMultiDictProxy[str], action: Announced) -> Caller:
+        """The caller, if the request may go to `action`. Waits only for the privilege table."""
+        text = self.ticket_in(headers)
+        if self.mode == "forward":
+            return self._forward(text)
+        if action.noauth:
+            return self._unneeded(text)
+        if text is None:
+            self.results["missing"] += 1
+            raise Problem(catalogue.TICKET_MISSING, action=action.label, headers=CHALLENGE)
+        try:
+            ticket = self._verify(text)
+        except TicketError as exc:
+            self.results[exc.reason] += 1
+            raise _invalid(exc.detail, action) from None
+        self.results["valid"] += 1
+        if self.mode == "enforce":
+            await self._authorize(action, ticket)
+        return Caller(text, ticket.user_id, ticket.client_id)
+
+    def ticket_in(self, headers: CIMultiDictProxy[str]) -> str | None:
+        """The one ticket that the request carries, None without one.
+
+        Raises Problem (tickets_differ). A scheme other than Bearer carries none.
+        """
+        found: str | None = None
+        if "Authorization" in headers:
+            for value in headers.getall("Authorization"):
+                found = self._same(found, _bearer(value))
+        if TICKET_HEADER in headers:
+            for value in headers.getall(TICKET_HEADER):
+                found = self._same(found, value.strip())
+        return found
+
+    def _same(self, found: str | None, other: str | None) -> str | None:
+        if not other or other == found:
+            return found
+        if found is None:
+            return other
+        self.results["different"] += 1
+        raise Problem(catalogue.TICKETS_DIFFER)
+
+    def _verify(self, text: str) -> Ticket:
+        assert self.verifier is not None  # noqa: S101 - the constructor saw to it
+        return self.verifier.verify(text, self._clock())
+
+    def _forward(self, text: str | None) -> Caller:
+        if text is None:
+            return ANONYMOUS
+        if not text.isascii():  # cannot be put into a HEADER as it is
+            self.results["malformed"] += 1
+            raise _invalid("a ticket is plain ASCII")
+        self.results["forwarded"] += 1
+        return Caller(text)
+
+    def _unneeded(self, text: str | None) -> Caller:
+        if text is None:
+            self.results["unneeded"] += 1
+            return ANONYMOUS
+        try:
+            ticket = self._verify(text)
+        except TicketError:
+            self.results["dropped"] += 1
+            return ANONYMOUS
+        self.results["valid"] += 1
+        return Caller(text, ticket.user_id, ticket.client_id)
+
+    async def _authorize(self, action: Announced, ticket: Ticket) -> None:
+        assert self.authz is not None  # noqa: S101 - the constructor saw to it
+        try:
+            table = self.authz.current() or await self.authz.get()
+            table.check(action.spelling, ticket)
+        except AuthzTableUnavailable as exc:
+            self.refusals["unavailable"] += 1
+            raise from_error(exc, action.label) from exc
+        except AuthorizationError as exc:
+            missing = isinstance(exc, MissingPrivilege)
+            self.refusals["privilege" if missing else "unconfigured"] += 1
+            challenge = f'Bearer error="insufficient_scope", error_description="{_said(exc)}"'
+            raise Problem(
+                catalogue.PRIVILEGE_MISSING if missing else catalogue.ACTION_UNCONFIGURED,
+                f"{exc}.",
+                action=action.label,
+                headers=(("WWW-Authenticate", challenge),),
+            ) from None
+
+
+def _bearer(value: str) -> str | None:
+    scheme, _, text = value.strip().partition(" ")
+    return text.strip() if scheme.lower() == "bearer" else None
+
+
+def _said(exc: Exception) -> str:
+    return quotable(str(exc))
+
+
+def _invalid(detail: str, action: Announced | None = None) -> Problem:
+    challenge = f'Bearer error="invalid_token", error_description="{quotable(detail)}"'
+    return Problem(
+        catalogue.TICKET_INVALID,
+        f"{detail[:1].upper()}{detail[1:]}.",
+        action=action.label if action is not None else None,
+        headers=(("WWW-Authenticate", challenge),),
+    )
+
+
+TICKET_RESULTS: Final[Sequence[str]] = (
+    "valid",
+    "missing",
+    "malformed",
+    "bad_signature",
+    "expired",
+    "not_yet_valid",
+    "different",
+    "dropped",
+    "forwarded",
+    "unneeded",
+)
+REFUSALS: Final[Sequence[str]] = ("privilege", "unconfigured", "unavailable")

@@ -1,0 +1,148 @@
+"""What a request brings along besides its meaning: id, trace, deadline, client address."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import re
+import secrets
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Final, TypeAlias
+
+from gateway import catalogue
+from gateway.problems import Problem
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+MAX_REQUEST_ID: Final = 128
+"""Characters in an ``X-Request-ID`` that is taken over."""
+
+MAX_TRACESTATE: Final = 512
+"""Characters of ``tracestate`` that are passed on (W3C: at least 512); a longer one is dropped."""
+
+MAX_PEERS: Final = 1024
+"""Peer addresses of which we remember whether they are trusted proxies."""
+
+MAX_FORWARDED: Final = 64
+"""Entries of ``X-Forwarded-For`` that are looked at, from the right."""
+
+_REQUEST_ID: Final = re.compile(rf"[\x21-\x7e]{{1,{MAX_REQUEST_ID}}}")
+_TRACEPARENT: Final = re.compile(
+    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
+    r"(?P<more>-.*)?"
+)
+_TRACESTATE: Final = re.compile(rf"[\x20-\x7e]{{1,{MAX_TRACESTATE}}}")
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+
+# -- request ids ------------------------------------------------------------------------
+
+
+class RequestIds:
+    """Makes ids that are unique over all processes; telling them in advance is of no use."""
+
+    __slots__ = ("_count", "_prefix")
+
+    def __init__(self) -> None:
+        self._prefix = secrets.token_hex(10)
+        self._count = itertools.count(1)
+
+    def __call__(self) -> str:
+        return f"{self._prefix}{next(self._count):012x}"
+
+
+def is_request_id(text: str) -> bool:
+    """Whether a caller's ``X-Request-ID`` can be taken over: short, printable ASCII, no space."""
+    return _REQUEST_ID.fullmatch(text) is not None
+
+
+# -- traces -----------------------------------------------------------------------------
+
+
+def continue_trace(traceparent: str, tracestate: str | None) -> tuple[str, dict[str, str]] | None:
+    """Trace id and the HEADER fields for the service; None when the header cannot be used.
+
+    The trace goes on with a new span id of ours as the parent (W3C Trace Context, level 1);
+    whether it is sampled is left as it came. What is not valid is treated as if it were not there.
+    """
+    match = _TRACEPARENT.fullmatch(traceparent)
+    if match is None or match["version"] == "ff":
+        return None
+    if match["version"] == "00" and match["more"]:
+        return None
+    trace = match["trace"]
+    if trace.strip("0") == "" or match["parent"].strip("0") == "":
+        return None
+    flags = "01" if int(match["flags"], 16) & 1 else "00"
+    fields = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-{flags}"}
+    if tracestate and _TRACESTATE.fullmatch(tracestate):
+        fields["tracestate"] = tracestate
+    return trace, fields
+
+
+# -- deadlines --------------------------------------------------------------------------
+
+
+def caller_timeout(text: str) -> float:
+    """The seconds of an ``X-SCAMP-Timeout``. Raises Problem (bad_header) unless above 0."""
+    if _SECONDS.fullmatch(text) is None or (seconds := float(text)) <= 0:
+        raise Problem(
+            catalogue.BAD_HEADER, "X-SCAMP-Timeout is a number of seconds greater than 0."
+        )
+    return seconds
+
+
+# -- who is asking ----------------------------------------------------------------------
+
+
+class ClientAddresses:
+    """The client's address: the peer's, or what trusted proxies say in ``X-Forwarded-For``.
+
+    The list is read right to left; the first address that is no trusted proxy is the client.
+    Where an entry is no address, what stands left of it counts for nothing.
+    """
+
+    def __init__(self, trusted: Sequence[Network] = ()) -> None:
+        self._trusted = tuple(trusted)
+        self._peers: dict[str, bool] = {}
+
+    def client(self, peer: str, forwarded: Sequence[str]) -> str:
+        """The client for a connection from `peer` with these ``X-Forwarded-For`` lines."""
+        if not self._trusted or not forwarded or not self._trusted_peer(peer):
+            return peer
+        client = peer
+        entries = ",".join(forwarded).rsplit(",", MAX_FORWARDED)
+        for entry in reversed(entries[-MAX_FORWARDED:]):
+            address = _address(entry)
+            if address is None:
+                break
+            client = str(address)
+            if not self._is_trusted(address):
+                break
+        return client
+
+    def _trusted_peer(self, peer: str) -> bool:
+        known = self._peers.get(peer)
+        if known is None:
+            if len(self._peers) >= MAX_PEERS:
+                self._peers.clear()
+            address = _address(peer)
+            known = self._peers[peer] = address is not None and self._is_trusted(address)
+        return known
+
+    def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._trusted)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    text = text.strip()
+    if text.startswith("["):  # [IPv6] or [IPv6]:port
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:  # IPv4:port
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

@@ -1,0 +1,293 @@
+"""From HTTP to SCAMP, without I/O: which action a request means, and whether it may be put so.
+
+Paths are taken from the raw request target and never normalized: what does not read as one name
+in one way is refused, so that the gateway and whatever stands before it cannot disagree.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+import orjson
+
+from gateway import catalogue
+from gateway.problems import Problem
+from scamp.discovery import Offer
+
+API_PREFIX: Final = "/api/"
+JSON: Final = "json"
+JSON_TYPE: Final = "application/json"
+VENDOR_PREFIX: Final = "application/vnd.scamp."
+MAX_QUERY_FIELDS: Final = 1000
+"""Parameters in one query string."""
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+"""What the gateway knows, and the values of the metric label; any other method is ``_other``."""
+
+FLAG_OF_METHOD: Final = {
+    "GET": "read",
+    "HEAD": "read",
+    "PUT": "update",
+    "PATCH": "update",
+    "DELETE": "destroy",
+}
+
+_PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_.:~-]+)+/?")
+_DOT_SEGMENT: Final = re.compile(r"/\.{1,2}(?:/|\Z)")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_FORBIDDEN_ESCAPE: Final = re.compile(r"%(?:2[fF]|5[cC]|[01][0-9A-Fa-f]|7[fF])")
+_ACTION: Final = re.compile(
+    r"(?:(?P<sector>[A-Za-z0-9_.-]+):)?"
+    r"(?P<namespace>[A-Za-z0-9_.-]+)\.(?P<name>[A-Za-z0-9_-]+)"
+    r"(?:~(?P<version>0|[1-9][0-9]{0,8}))?"
+)
+_ACTION_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_.:~-]+")
+_NAME_CHARACTERS: Final = re.compile(r"(?:[A-Za-z0-9_.-]+:)?[A-Za-z0-9_.-]+")
+_ENVELOPE: Final = re.compile(r"[A-Za-z0-9_.+-]{1,100}")
+_ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The action that a path asks for, in the caller's spelling."""
+
+    sector: str
+    action: str
+    version: int
+
+    def __str__(self) -> str:
+        return label_of(self.sector, self.action, self.version)
+
+
+def label_of(sector: str, action: str, version: int) -> str:
+    """``[SECTOR:]Namespace.name~VERSION``, sector left out when it is main."""
+    named = f"{action}~{version}"
+    return named if sector.lower() == "main" else f"{sector}:{named}"
+
+
+# -- paths ------------------------------------------------------------------------------
+
+
+def split_target(raw: str) -> tuple[str, str]:
+    """Decoded path and raw query of a request target, in origin or absolute form.
+
+    Raises Problem (bad_path) for whatever could be read in two ways.
+    """
+    if not raw.startswith("/"):
+        absolute = _ABSOLUTE.match(raw)
+        if absolute is None:
+            raise Problem(catalogue.BAD_PATH, "The request target is not a path.")
+        raw = raw[absolute.end() :] or "/"
+        if raw.startswith("?"):
+            raw = f"/{raw}"
+    path, _, query = raw.partition("?")
+    if _PLAIN_PATH.fullmatch(path) is None:
+        path = _decode(path)
+    if _DOT_SEGMENT.search(path):
+        raise Problem(catalogue.BAD_PATH, "The path has a dot segment.")
+    return path, query
+
+
+def _decode(path: str) -> str:
+    if "#" in path:
+        raise Problem(catalogue.BAD_PATH, "The request target has a fragment.")
+    if _BAD_ESCAPE.search(path):
+        raise Problem(catalogue.BAD_PATH, "The path has a % that is not an escape.")
+    if _FORBIDDEN_ESCAPE.search(path):
+        raise Problem(
+            catalogue.BAD_PATH, "The path has an encoded slash, backslash or control character."
+        )
+    try:
+        decoded = unquote_to_bytes(path.encode("utf-8", "surrogateescape")).decode()
+    except UnicodeDecodeError:
+        raise Problem(catalogue.BAD_PATH, "The path is not UTF-8.") from None
+    if "//" in decoded:
+        raise Problem(catalogue.BAD_PATH, "The path has an empty segment.")
+    if not decoded.isprintable() or "\\" in decoded:
+        raise Problem(catalogue.BAD_PATH, "The path has a backslash or control character.")
+    return decoded
+
+
+def native_target(path: str) -> Target | None:
+    """The action in ``/api/[SECTOR:]Namespace.name[~VERSION]``; None for every other path.
+
+    `path` comes from `split_target`. Raises Problem: bad_path for characters that no name has or
+    a version that is no number, unknown_action for what cannot name an action.
+    """
+    if not path.startswith(API_PREFIX):
+        return None
+    text = path[len(API_PREFIX) :]
+    if not text or "/" in text:
+        return None
+    match = _ACTION.fullmatch(text)
+    if match is not None:
+        action = f"{match['namespace']}.{match['name']}"
+        return Target(match["sector"] or "main", action, int(match["version"] or 1))
+    if _ACTION_CHARACTERS.fullmatch(text) is None:
+        raise Problem(catalogue.BAD_PATH, "Names consist of A-Z, a-z, 0-9, _, . and -.")
+    name, tilde, _ = text.partition("~")
+    if _NAME_CHARACTERS.fullmatch(name) is None:
+        raise Problem(catalogue.BAD_PATH, "An action is written [SECTOR:]Namespace.name[~VERSION].")
+    if tilde and _ACTION.fullmatch(name) is not None:
+        raise Problem(catalogue.BAD_PATH, "The version after ~ is a number without leading zeros.")
+    raise Problem(catalogue.UNKNOWN_ACTION, "An action is written Namespace.name.")
+
+
+# -- what is announced ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """One action as all its instances together announce it.
+
+    Instances may differ while a new version is rolled out. What opens something up counts only
+    when every one says it: ``noauth``, ``read``, ``update``, ``destroy``. `timeout` (seconds) is
+    the longest, so that no instance is cut short.
+    """
+
+    offers: tuple[Offer, ...]
+    label: str
+    spelling: str
+    sector: str
+    version: int
+    flags: frozenset[str]
+    envelopes: tuple[str, ...]
+    timeout: float
+    noauth: bool
+    read: bool
+    methods: tuple[str, ...]
+
+    @property
+    def allow(self) -> str:
+        """The value of an ``Allow`` header."""
+        return ", ".join(self.methods)
+
+
+def announced(offers: Iterable[Offer], default_timeout: float) -> Announced:
+    """Put the offers of one action together; at least one. `default_timeout` is in seconds.
+
+    A CRUD alias may find different actions of one namespace. Then the first by spelling is meant,
+    whatever the order of announcements.
+    """
+    every = tuple(offers)
+    chosen = min(every, key=lambda offer: offer.action.spelling.lower()).action
+    wanted = chosen.spelling.lower()
+    same = tuple(offer for offer in every if offer.action.spelling.lower() == wanted)
+    flags = frozenset.intersection(*(frozenset(offer.action.flags) for offer in same))
+    methods = ["POST", "OPTIONS"]
+    methods += [method for method, flag in FLAG_OF_METHOD.items() if flag in flags]
+    return Announced(
+        offers=same,
+        label=label_of(chosen.sector, chosen.spelling, chosen.version),
+        spelling=chosen.spelling,
+        sector=chosen.sector,
+        version=chosen.version,
+        flags=flags,
+        envelopes=tuple(dict.fromkeys(name for offer in same for name in offer.action.envelopes)),
+        timeout=max(offer.action.timeout or default_timeout for offer in same),
+        noauth="noauth" in flags,
+        read="read" in flags,
+        methods=tuple(method for method in METHODS if method in methods),
+    )
+
+
+def check_method(method: str, action: Announced) -> None:
+    """Raise Problem (method_not_allowed) unless the announced flags allow `method`."""
+    if method in action.methods:
+        return
+    flag = FLAG_OF_METHOD.get(method)
+    if flag is None:
+        detail = f"{method} is not a method of actions; use POST."
+    else:
+        detail = f"{method} needs an action flagged {flag}, and {action.label} is not; use POST."
+    raise Problem(
+        catalogue.METHOD_NOT_ALLOWED,
+        detail,
+        action=action.label,
+        headers=(("Allow", action.allow),),
+    )
+
+
+# -- envelopes --------------------------------------------------------------------------
+
+
+def envelope_of(content_type: str | None, action: Announced) -> str:
+    """The envelope that a ``Content-Type`` stands for, in the announced spelling.
+
+    Raises Problem (unsupported_envelope), naming what the action takes.
+    """
+    media_type = (content_type or "").partition(";")[0].strip().lower()
+    if not media_type or media_type == JSON_TYPE:
+        wanted = JSON
+    elif media_type.startswith(VENDOR_PREFIX):
+        wanted = media_type.removeprefix(VENDOR_PREFIX)
+    else:
+        raise _unsupported(f"Content-Type {media_type[:100]} stands for no envelope", action)
+    if wanted is JSON and JSON in action.envelopes:
+        return JSON
+    if _ENVELOPE.fullmatch(wanted):  # it also goes into a header of the answer
+        for name in action.envelopes:
+            if name.lower() == wanted:
+                return name
+    raise _unsupported(f"{action.label} does not take envelope {wanted[:100]}", action)
+
+
+def _unsupported(what: str, action: Announced) -> Problem:
+    types = [content_type_of(name) for name in action.envelopes if _ENVELOPE.fullmatch(name)]
+    offered = ", ".join(types)
+    return Problem(
+        catalogue.UNSUPPORTED_ENVELOPE,
+        f"{what}; it takes {offered or 'none that HTTP can name'}.",
+        action=action.label,
+        headers=(("Accept", offered),) if offered else (),
+    )
+
+
+def content_type_of(envelope: str) -> str:
+    """The media type of a body in this envelope."""
+    return JSON_TYPE if envelope == JSON else f"{VENDOR_PREFIX}{envelope}"
+
+
+# -- queries ----------------------------------------------------------------------------
+
+
+def query_object(query: str) -> bytes:
+    """The JSON object that a query string stands for; values are strings.
+
+    A key given twice becomes an array of its values, in their order. A key without ``=`` has the
+    value ``""``. Raises Problem (bad_query).
+    """
+    if not query:
+        return b"{}"
+    if query.count("&") >= MAX_QUERY_FIELDS:
+        raise Problem(
+            catalogue.BAD_QUERY, f"The query has more than {MAX_QUERY_FIELDS} parameters."
+        )
+    fields: dict[str, str | list[str]] = {}
+    for part in query.split("&"):
+        if not part:
+            continue
+        key, _, text = part.partition("=")
+        name, value = _unescape(key), _unescape(text)
+        held = fields.get(name)
+        if held is None:
+            fields[name] = value
+        elif isinstance(held, list):
+            held.append(value)
+        else:
+            fields[name] = [held, value]
+    return orjson.dumps(fields)
+
+
+def _unescape(text: str) -> str:
+    if _BAD_ESCAPE.search(text):
+        raise Problem(catalogue.BAD_QUERY, "The query has a % that is not an escape.")
+    raw = text.replace("+", " ").encode("utf-8", "surrogateescape")
+    try:
+        return unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise Problem(catalogue.BAD_QUERY, "The query is not UTF-8.") from None
