@@ -1,0 +1,201 @@
+"""One JSON line per request, written by a thread so that a slow disk or pipe stops nobody.
+
+Lines are handed over in batches: at once when it was quiet, else a few times a second. What waits
+is bounded; beyond that lines are dropped and counted. A ticket never gets here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import threading
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import orjson
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+
+log = logging.getLogger("gateway.access_log")
+
+MAX_WAITING: Final = 8 * 1024 * 1024
+"""Bytes that wait for the disk or pipe; more are dropped."""
+
+BATCH_INTERVAL: Final = 0.05
+"""Seconds between two batches while there is traffic."""
+
+MAX_FIELD: Final = 200
+"""Characters of a value that somebody else chose."""
+
+_OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
+
+
+def line_of(exchange: Exchange, total: float) -> bytes:
+    """The line for one request that took `total` seconds. Times in it are milliseconds."""
+    action, asked, caller = exchange.action, exchange.asked, exchange.caller
+    fields: dict[str, Any] = {
+        "time": datetime.fromtimestamp(exchange.wall, UTC),
+        "request_id": exchange.request_id,
+        "trace_id": exchange.trace_id,
+        "client": exchange.client,
+        "method": exchange.method,
+        "route": exchange.route,
+        "action": None,
+        "version": None,
+        "sector": None,
+        "status": exchange.status,
+        "cause": exchange.cause,
+        "upstream_code": _short(exchange.upstream_code),
+        "instance": exchange.address,
+        "attempts": exchange.attempts,
+        "bytes_in": exchange.bytes_in,
+        "bytes_out": exchange.bytes_out,
+        "total_ms": round(total * 1000, 3),
+        "upstream_ms": round(exchange.upstream * 1000, 3),
+        "queue_ms": round(exchange.queued * 1000, 3),
+        "user_id": caller.user_id if caller is not None else None,
+        "client_id": caller.client_id if caller is not None else None,
+    }
+    if action is not None:
+        fields["action"] = action.spelling
+        fields["version"] = action.version
+        fields["sector"] = action.sector
+    elif asked is not None:
+        fields["action"] = _short(asked.action)
+        fields["version"] = asked.version
+        fields["sector"] = _short(asked.sector)
+    return orjson.dumps(fields, option=_OPTIONS)
+
+
+def _short(text: str | None) -> str | None:
+    return text[:MAX_FIELD] if text is not None else None
+
+
+class AccessLog:
+    """Where the lines go: a path, ``-`` for stdout, or ``off``.
+
+    `start` it within the event loop before the first request, `close` it after the last.
+    """
+
+    def __init__(self, target: str = "-", *, max_waiting: int = MAX_WAITING) -> None:
+        """At most `max_waiting` bytes wait to be written. Files are appended to."""
+        self.enabled = target != "off"
+        self._target = target
+        self._max_waiting = max_waiting
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._scheduled = False
+        self._dropped = 0
+        self._handed = 0  # bytes; set by the loop's thread only, as all of the above
+        self._written = 0  # bytes; set by the writing thread only, as all below
+        self._failed = 0
+        self._failing = False
+        self._fd = -1
+        self._orders: queue.SimpleQueue[list[bytes] | Literal["reopen", "stop"]]
+        self._orders = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.Handle | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Lines that were not written: too many waited, or writing failed."""
+        return self._dropped + self._failed
+
+    def start(self) -> None:
+        """Open the file and start the thread that writes. Raises OSError."""
+        if not self.enabled or self._thread is not None:
+            return
+        self._fd = self._open()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
+        self._thread.start()
+
+    def record(self, exchange: Exchange, total: float) -> None:
+        """Take the line for one request; returns at once."""
+        if self._loop is None:
+            return
+        line = line_of(exchange, total)
+        if self._handed - self._written + self._size + len(line) > self._max_waiting:
+            self._dropped += 1
+            return
+        self._lines.append(line)
+        self._size += len(line)
+        if not self._scheduled:
+            self._scheduled = True
+            self._timer = self._loop.call_soon(self._hand_over)
+
+    def reopen(self) -> None:
+        """Open the file anew, after it was moved away. A failure leaves the old one in use."""
+        if self._thread is not None and self._target != "-":
+            self._hand_over()
+            self._orders.put("reopen")
+
+    def close(self, timeout: float = 2.0) -> None:
+        """Write what waits, for at most `timeout` seconds, and end. May be called twice."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        self._hand_over()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop = None
+        self._orders.put("stop")
+        thread.join(timeout)
+
+    def _hand_over(self) -> None:
+        if self._loop is None or not self._lines:
+            self._scheduled = False
+            return
+        lines, self._lines = self._lines, []
+        self._handed += self._size
+        self._size = 0
+        self._orders.put(lines)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._scheduled = True
+        self._timer = self._loop.call_later(BATCH_INTERVAL, self._hand_over)
+
+    # -- the thread ---------------------------------------------------------------------
+
+    def _open(self) -> int:
+        if self._target == "-":
+            return 1
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        return os.open(self._target, flags, 0o640)
+
+    def _write_all(self) -> None:
+        while (order := self._orders.get()) != "stop":
+            if order == "reopen":
+                self._open_anew()
+            elif isinstance(order, list):
+                self._write(order)
+        if self._target != "-":
+            os.close(self._fd)
+
+    def _open_anew(self) -> None:
+        try:
+            fd = self._open()
+        except OSError as exc:
+            log.error("access log %s: %s; going on with the old file", self._target, exc.strerror)
+            return
+        os.close(self._fd)
+        self._fd = fd
+
+    def _write(self, lines: list[bytes]) -> None:
+        data = memoryview(b"".join(lines))
+        size = len(data)
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+        except OSError as exc:
+            self._failed += len(lines)
+            if not self._failing:
+                log.error("access log %s: %s", self._target, exc.strerror)
+            self._failing = True
+        else:
+            self._failing = False
+        self._written += size

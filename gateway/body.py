@@ -1,0 +1,128 @@
+"""The body of a request: small ones collected so that they can be sent again, others as a stream.
+
+Memory is bounded by the small limit, or by aiohttp's read buffer while streaming: a service that is
+slow to take the body stops us reading it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from aiohttp import web
+
+from gateway import catalogue
+from gateway.exchange import Exchange
+from gateway.problems import Problem
+from scamp.client import Deadline
+from scamp.limits import REPLAY_LIMIT
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class RequestBody:
+    """Reads the body of one request; an iterator of its pieces, to be used once.
+
+    What goes wrong comes out as Problem: too large (413), too slow (408), broken framing (400); or
+    as ConnectionError when the client left.
+    """
+
+    __slots__ = ("_content", "_exchange", "_held", "_idle", "_limit", "_more", "problem")
+
+    def __init__(self, exchange: Exchange, *, limit: int | None, idle: float) -> None:
+        """At most `limit` bytes in all, `idle` seconds between two pieces."""
+        self._exchange = exchange
+        self._content = exchange.request.content
+        self._limit = limit
+        self._idle = idle
+        self._held: list[bytes] = []
+        self._more = True
+        self.problem: Problem | None = None
+        """What was raised, for when it did not come out where the request was sent."""
+
+    async def collect(self, deadline: Deadline) -> bytes | AsyncIterator[bytes]:
+        """The whole body when it is small (`REPLAY_LIMIT`), else an iterator. Safe to cancel.
+
+        Raises Problem when the body is announced or found to be too large, or is not here within
+        `deadline`.
+        """
+        request = self._exchange.request
+        content = self._content
+        if content.is_eof():
+            exception = content.exception()
+            if exception is None:
+                body = content.read_nowait()
+                self._count(len(body))
+                return body
+        length = request.content_length
+        if length is not None and self._limit is not None and length > self._limit:
+            raise self._too_large()
+        self._invite()
+        if length is not None and length > REPLAY_LIMIT:
+            return self
+        size = 0
+        began = asyncio.get_running_loop().time()
+        while size <= REPLAY_LIMIT:
+            piece = await self._read(min(self._idle, deadline.remaining()))
+            if not piece:
+                self._exchange.waited = asyncio.get_running_loop().time() - began
+                held, self._held = self._held, []
+                return b"".join(held)
+            size += len(piece)
+            self._held.append(piece)
+        self._exchange.waited = asyncio.get_running_loop().time() - began
+        return self
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """The next piece. Safe to cancel."""
+        if self._held:
+            return self._held.pop(0)
+        if self._more:
+            piece = await self._read(self._idle)
+            if piece:
+                return piece
+        raise StopAsyncIteration
+
+    def _invite(self) -> None:
+        """Ask for the body when the client waits to be asked."""
+        request = self._exchange.request
+        expect = request.headers.get("Expect")
+        if expect is None:
+            return
+        if expect.lower() != "100-continue":
+            raise Problem(catalogue.EXPECTATION_FAILED)
+        transport = request.transport
+        if transport is not None and not self._content.total_bytes:
+            transport.write(_CONTINUE)
+
+    async def _read(self, seconds: float) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                piece = await self._content.readany()
+        except TimeoutError:
+            raise self._fail(Problem(catalogue.REQUEST_TIMEOUT, close=True)) from None
+        except web.RequestPayloadError:
+            raise self._fail(Problem(catalogue.BAD_FRAMING, close=True)) from None
+        except (OSError, RuntimeError) as exc:  # aiohttp's ways to say that the connection is lost
+            raise ConnectionResetError("the client has left") from exc
+        if piece:
+            self._count(len(piece))
+        else:
+            self._more = False
+        return piece
+
+    def _count(self, size: int) -> None:
+        self._exchange.bytes_in += size
+        if self._limit is not None and self._exchange.bytes_in > self._limit:
+            raise self._fail(self._too_large())
+
+    def _too_large(self) -> Problem:
+        return Problem(catalogue.BODY_TOO_LARGE, f"The limit is {self._limit} bytes.", close=True)
+
+    def _fail(self, problem: Problem) -> Problem:
+        self.problem = problem
+        return problem

@@ -1,0 +1,270 @@
+"""Prometheus' view of the gateway: what others hold is read when it is scraped, never copied.
+
+Names are ``scamp_gateway_…`` in base units, as ``promtool check metrics`` wants them.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from gateway.access_log import AccessLog
+from gateway.auth import REFUSALS, TICKET_RESULTS, Authenticator
+from gateway.metrics import Histogram, Metrics
+from scamp.client import InstanceView, Requester
+from scamp.discovery import DiscoveryStatus, Registry
+
+PREFIX: Final = "scamp_gateway_"
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    """A counter without labels; `name` without prefix and ``_total``."""
+    return CounterMetricFamily(PREFIX + name, text, value=value)
+
+
+def gauge(name: str, text: str, value: float | None) -> Metric:
+    """A gauge without labels; no sample when `value` is None."""
+    family = GaugeMetricFamily(PREFIX + name, text)
+    if value is not None:
+        family.add_metric([], value)
+    return family
+
+
+def counters(
+    name: str, text: str, label: str, values: Mapping[str, float], known: Sequence[str] = ()
+) -> Metric:
+    """A counter with one label; `known` values are shown from the start, at 0."""
+    family = CounterMetricFamily(PREFIX + name, text, labels=[label])
+    for key in dict.fromkeys((*known, *values)):
+        family.add_metric([key], values.get(key, 0))
+    return family
+
+
+def gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """A gauge with one label."""
+    family = GaugeMetricFamily(PREFIX + name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def histogram(name: str, text: str, value: Histogram) -> Metric:
+    """A histogram without labels."""
+    return HistogramMetricFamily(PREFIX + name, text, buckets=value.buckets(), sum_value=value.sum)
+
+
+class GatewayCollector(Collector):
+    """Reads everything once per scrape. Scrape from the event loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        metrics: Metrics,
+        registry: Registry,
+        requester: Requester,
+        discovery_status: Callable[[], DiscoveryStatus],
+        authenticator: Authenticator,
+        access_log: AccessLog,
+        in_flight: Callable[[], int],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._metrics = metrics
+        self._registry = registry
+        self._requester = requester
+        self._discovery_status = discovery_status
+        self._authenticator = authenticator
+        self._access_log = access_log
+        self._in_flight = in_flight
+        self._clock = clock
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering must not read what may not be there yet."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family."""
+        yield from self._requests()
+        yield from self._client()
+        yield from self._instances(self._requester.instances())
+        yield from self._discovery()
+        yield from self._tickets()
+        yield from self._process()
+
+    def _requests(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            f"{PREFIX}requests",
+            "Requests answered. An action label is an announced action, _none or _other; "
+            "status class 4xx includes clients that left (499).",
+            labels=["action", "method", "status_class", "source"],
+        )
+        duration = HistogramMetricFamily(
+            f"{PREFIX}request_duration_seconds",
+            "From the request's head to the last byte handed to the client's connection.",
+            labels=["action"],
+        )
+        upstream = HistogramMetricFamily(
+            f"{PREFIX}upstream_duration_seconds",
+            "From handing the request to a service's connection to the reply's first byte.",
+            labels=["action"],
+        )
+        received = CounterMetricFamily(
+            f"{PREFIX}request_body_bytes", "Bytes of request bodies.", labels=["action"]
+        )
+        sent = CounterMetricFamily(
+            f"{PREFIX}response_body_bytes", "Bytes of response bodies.", labels=["action"]
+        )
+        for series in self._metrics.all_series():
+            label = [series.label]
+            for key, count in series.requests.items():
+                requests.add_metric([series.label, *key], count)
+            duration.add_metric(label, series.duration.buckets(), series.duration.sum)
+            upstream.add_metric(label, series.upstream.buckets(), series.upstream.sum)
+            received.add_metric(label, series.bytes_in)
+            sent.add_metric(label, series.bytes_out)
+        yield from (requests, duration, upstream, received, sent)
+        yield histogram(
+            "own_duration_seconds",
+            "The gateway's own share of a request that was not streamed.",
+            self._metrics.own,
+        )
+        yield gauge("requests_in_flight", "Requests not answered yet.", self._in_flight())
+        yield counter(
+            "answers_cut",
+            "Answers that were cut after their first byte went out.",
+            self._metrics.cut,
+        )
+
+    def _client(self) -> Iterator[Metric]:
+        stats = self._requester.stats
+        yield counter("upstream_attempts", "Requests started on a connection.", stats.attempts)
+        yield counters(
+            "retries", "Retries, by what went wrong before.", "reason", stats.retries,
+            ("connect", "lost", "dispatch_failure", "txerr"),
+        )  # fmt: skip
+        yield counter(
+            "retries_denied", "Retries that the budget did not allow.", stats.retries_denied
+        )
+        yield gauge(
+            "retry_budget", "Retries that the budget allows now.", self._requester.retries_left
+        )
+        yield counter("connects", "Connections to services opened.", stats.connects)
+        yield counter(
+            "reconnects", "Those opened in the background after a failure.", stats.reconnects
+        )
+        yield counters(
+            "connect_failures", "Failures to connect to a service.", "reason",
+            stats.connect_failures, ("refused", "timeout", "fingerprint", "tls", "other"),
+        )  # fmt: skip
+        yield counters(
+            "connections_lost", "Connections to services that ended.", "state",
+            {"in_use": stats.lost_in_use, "idle": stats.lost_idle},
+        )  # fmt: skip
+        yield counter(
+            "stray_replies", "Replies that nobody waits for; dropped.", stats.stray_replies
+        )
+        yield counter(
+            "upstream_protocol_errors", "Connections closed because the peer broke the protocol.",
+            stats.protocol_errors,
+        )  # fmt: skip
+        yield counters(
+            "requests_abandoned", "Requests given up by their caller, by what it took.", "way",
+            stats.abandoned, ("discard", "close", "unsent"),
+        )  # fmt: skip
+
+    def _instances(self, views: list[InstanceView]) -> Iterator[Metric]:
+        instances = {"up": 0, "out": 0}
+        connections = {"up": 0, "out": 0}
+        waiting = 0
+        for view in views:
+            instances[view.state] = instances.get(view.state, 0) + 1
+            connections[view.state] = connections.get(view.state, 0) + view.connections
+            waiting += view.waiting
+        yield gauges("instances", "Instances of services in use.", "state", instances)
+        yield gauges(
+            "connections", "Open connections, by the state of their instance.", "state", connections
+        )
+        yield gauge(
+            "requests_waiting", "Requests that wait for a connection to an instance.", waiting
+        )
+
+    def _discovery(self) -> Iterator[Metric]:
+        status = self._discovery_status()
+        yield gauge(
+            "discovery_age_seconds", "Age of the discovery cache file.", status.age(self._clock())
+        )
+        yield gauge("discovery_stale", "1 when its writer has died.", float(status.stale))
+        yield gauge("discovery_loaded", "1 once an index was loaded.", float(status.loaded))
+        yield gauge("discovery_records_accepted", "Records in force.", status.accepted)
+        yield gauge("discovery_records_kept", "Services whose record is refused now.", status.kept)
+        yield gauges(
+            "discovery_records_rejected", "Records refused now.", "reason", status.rejected
+        )
+        yield gauge(
+            "discovery_actions_unauthorized",
+            "Actions announced now that authorized_services does not permit.",
+            status.unauthorized,
+        )
+        yield counter("discovery_loads", "Versions of the file taken.", status.loads)
+        yield counter("discovery_failed_loads", "Versions found damaged.", status.failed_loads)
+        yield gauge("discovery_services", "Services in the index.", len(self._registry.services()))
+
+    def _tickets(self) -> Iterator[Metric]:
+        auth = self._authenticator
+        yield counters("tickets", "Tickets looked at.", "result", auth.results, TICKET_RESULTS)
+        yield counters(
+            "refusals", "Good tickets that did not suffice.", "reason", auth.refusals, REFUSALS
+        )
+        if auth.verifier is not None:
+            yield gauge("ticket_cache_entries", "Verified tickets kept.", len(auth.verifier))
+        if auth.authz is not None:
+            yield gauge(
+                "authz_table_age_seconds", "Age of the authorization table.", auth.authz.age()
+            )
+
+    def _process(self) -> Iterator[Metric]:
+        yield histogram(
+            "event_loop_lag_seconds", "How late the loop runs its timers.", self._metrics.lag
+        )
+        reloads = CounterMetricFamily(
+            f"{PREFIX}reloads", "Loads of followed files.", labels=["what", "result"]
+        )
+        for key, count in self._metrics.reloads.items():
+            reloads.add_metric(key, count)
+        yield reloads
+        yield counter("access_log_dropped_lines", "Log lines dropped.", self._access_log.dropped)
+        build = GaugeMetricFamily(
+            f"{PREFIX}build_info",
+            "Constant 1; what is running is in the labels.",
+            labels=["version", "python"],
+        )
+        build.add_metric([build_version(), platform.python_version()], 1)
+        yield build
+
+
+def build_version() -> str:
+    """Version of the installed package."""
+    try:
+        return version("scamp-gateway")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def make_registry(collector: Collector) -> CollectorRegistry:
+    """A registry of our own, with the usual ``process_`` and ``python_gc_`` metrics beside ours."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(collector)
+    ProcessCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry

@@ -1,0 +1,310 @@
+"""The public listener's handler: from an HTTP request to the answer on the wire.
+
+One `Front` serves all connections of a process. It never raises but for CancelledError, which
+means that the client has left or that the process does not wait any longer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+from multidict import CIMultiDictProxy
+
+from gateway import catalogue
+from gateway.access_log import AccessLog
+from gateway.auth import Authenticator
+from gateway.body import RequestBody
+from gateway.context import (
+    ClientAddresses,
+    Network,
+    RequestIds,
+    caller_timeout,
+    continue_trace,
+    is_request_id,
+)
+from gateway.exchange import CLIENT_LEFT, Exchange, Serving, header_lines
+from gateway.metrics import Metrics
+from gateway.problems import PROBLEM_TYPE, Problem, StatusMap, from_error
+from gateway.proxy import Proxy
+from gateway.routing import Routing
+from gateway.translate import JSON, METHODS, Announced, check_method, envelope_of, query_object
+from scamp import limits
+from scamp.client import Call, Deadline, Requester
+from scamp.discovery import DiscoveryStatus, Registry
+from scamp.errors import ScampError
+
+log = logging.getLogger("gateway.front")
+
+_QUERY_METHODS: Final = frozenset(("GET", "HEAD"))
+
+
+@dataclass(frozen=True, slots=True)
+class FrontOptions:
+    """Sizes in bytes, times in seconds."""
+
+    sectors: tuple[str, ...] = ("main",)
+    """Sectors whose actions are reachable."""
+    request_timeout: float = limits.RPC_TIMEOUT
+    body_idle: float = limits.BODY_IDLE
+    max_body: int | None = None
+    max_in_flight: int = 5000
+    error_status: Mapping[str, int] = field(default_factory=dict)
+    """HTTP status by a service's error_code, over the built-in ones."""
+    server_timing: bool = False
+    trusted_proxies: tuple[Network, ...] = ()
+
+
+class Front:
+    """Answers requests of the public listener."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        requester: Requester,
+        discovery_status: Callable[[], DiscoveryStatus],
+        authenticator: Authenticator,
+        metrics: Metrics,
+        access_log: AccessLog,
+        options: FrontOptions | None = None,
+    ) -> None:
+        self.options = options or FrontOptions()
+        self.in_flight = 0
+        """Requests that are not answered yet."""
+        self._auth = authenticator
+        self._metrics = metrics
+        self._access_log = access_log
+        self._proxy = Proxy(
+            requester,
+            StatusMap(self.options.error_status),
+            idle=self.options.body_idle,
+            server_timing=self.options.server_timing,
+        )
+        self._serving = Serving(self.options.body_idle)
+        self._routing = Routing(
+            registry,
+            discovery_status,
+            metrics,
+            sectors=self.options.sectors,
+            default_timeout=self.options.request_timeout,
+        )
+        self._addresses = ClientAddresses(self.options.trusted_proxies)
+        self._new_id = RequestIds()
+
+    @property
+    def draining(self) -> bool:
+        """While True every answer ends its connection, those of requests under way too."""
+        return self._serving.draining
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self._serving.draining = value
+
+    # -- one request --------------------------------------------------------------------
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; what is returned tells aiohttp about keep-alive and nothing else.
+
+        Raises CancelledError only.
+        """
+        exchange = self._open(request)
+        try:
+            problem = await self._try(exchange)
+            if problem is not None:
+                self._answer(exchange, problem)
+                await exchange.drain()
+        except asyncio.CancelledError:
+            self._cancelled(exchange)
+            raise
+        except ConnectionError:
+            self._client_left(exchange)
+        finally:
+            self._close(exchange)
+        return exchange.written
+
+    def refuse(self, request: web.BaseRequest, problem: Problem) -> web.StreamResponse:
+        """Answer what is no HTTP request, log it and count it.
+
+        Raises ConnectionResetError when the client has left.
+        """
+        exchange = self._open(request)
+        exchange.close = True
+        try:
+            self._answer(exchange, problem)
+        except ConnectionError:
+            self._client_left(exchange)
+            raise
+        finally:
+            self._close(exchange)
+        return exchange.written
+
+    async def _try(self, exchange: Exchange) -> Problem | None:
+        """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
+        try:
+            if self.in_flight > self.options.max_in_flight:
+                return Problem(catalogue.SATURATED, "Too many requests under way.", retry_after=1.0)
+            await self._serve(exchange)
+        except Problem as exc:
+            return exc
+        except ScampError as exc:
+            label = exchange.action.label if exchange.action is not None else None
+            problem = from_error(exc, label)
+            if problem.kind is catalogue.INTERNAL:
+                log.error("request %s: %s", exchange.request_id, exc, exc_info=exc)
+            return problem
+        except ConnectionError:
+            raise
+        except Exception as exc:
+            log.error("request %s failed in the gateway", exchange.request_id, exc_info=exc)
+            if exchange.head_sent:
+                exchange.cause = catalogue.INTERNAL.code
+                exchange.cut()
+                return None
+            return Problem(catalogue.INTERNAL)
+        return None
+
+    async def _serve(self, exchange: Exchange) -> None:
+        request = exchange.request
+        method = exchange.method
+        path, _, query = request.raw_path.partition("?")
+        if method == "OPTIONS" and path == "*":
+            exchange.send_whole(204, None, b"", f"Allow: {', '.join(METHODS)}\r\n")
+            return
+        action = self._routing.find(path, exchange).action
+        if method == "OPTIONS":
+            exchange.send_whole(204, None, b"", f"Allow: {action.allow}\r\n")
+            return
+        check_method(method, action)
+        headers = request.headers
+        deadline, lowered = _deadline(headers, action)
+        trace: Mapping[str, str] = _NO_TRACE
+        if "traceparent" in headers:
+            trace = _trace(headers, exchange)
+        caller = exchange.caller = await self._auth.admit(headers, action)
+        upload: RequestBody | None = None
+        body: bytes | AsyncIterator[bytes]
+        if method in _QUERY_METHODS:
+            _refuse_body(request)
+            envelope = envelope_of(None, action)
+            body = query_object(query)
+        else:
+            envelope = envelope_of(headers.get("Content-Type"), action)
+            if "Content-Encoding" in headers:
+                _check_encoding(headers["Content-Encoding"])
+            upload = RequestBody(exchange, limit=self.options.max_body, idle=self.options.body_idle)
+            body = await upload.collect(deadline)
+            if not body and envelope == JSON:
+                body = query_object(query) if method == "DELETE" else b"{}"
+        await self._proxy.run(
+            exchange,
+            Call(
+                offers=action.offers,
+                body=body,
+                deadline=deadline,
+                envelope=envelope,
+                ticket=caller.ticket,
+                client_id=caller.client_id,
+                extra=trace,
+                retry_safe=action.read,
+                caller_lowered=lowered or exchange.waited > _SLOW_BODY,
+            ),
+            upload,
+        )
+
+    # -- beginning and end --------------------------------------------------------------
+
+    def _open(self, request: web.BaseRequest) -> Exchange:
+        self.in_flight += 1
+        exchange = Exchange(
+            request, self._serving, self._metrics.none, time.monotonic(), time.time()
+        )
+        headers = request.headers
+        given = headers.get("X-Request-ID")
+        exchange.request_id = given if given and is_request_id(given) else self._new_id()
+        peer = request.remote
+        if peer and "X-Forwarded-For" in headers:
+            peer = self._addresses.client(peer, headers.getall("X-Forwarded-For"))
+        exchange.client = peer
+        return exchange
+
+    def _close(self, exchange: Exchange) -> None:
+        self.in_flight -= 1
+        total = time.monotonic() - exchange.started
+        self._metrics.observe(exchange, total)
+        self._access_log.record(exchange, total)
+
+    def _answer(self, exchange: Exchange, problem: Problem) -> None:
+        exchange.source = "service" if problem.by_service else "gateway"
+        exchange.cause = problem.kind.code
+        if exchange.head_sent:
+            exchange.cut()
+            return
+        exchange.close = exchange.close or problem.close
+        exchange.send_whole(
+            problem.status,
+            PROBLEM_TYPE,
+            problem.body(exchange.request_id),
+            header_lines(problem.header_fields()),
+        )
+
+    def _client_left(self, exchange: Exchange) -> None:
+        exchange.status = CLIENT_LEFT
+        exchange.source = "gateway"
+        exchange.cause = exchange.cause or "client_left"
+        exchange.close = True
+
+    def _cancelled(self, exchange: Exchange) -> None:
+        transport = exchange.request.transport
+        if transport is None or transport.is_closing() or exchange.cause == "client_stalled":
+            self._client_left(exchange)
+            return
+        label = exchange.action.label if exchange.action is not None else None
+        self._answer(
+            exchange, Problem(catalogue.STOPPING, action=label, retry_after=1.0, close=True)
+        )
+
+
+_NO_TRACE: Final[Mapping[str, str]] = {}
+
+_SLOW_BODY: Final = 1.0
+"""Seconds that a small body may take; after more, what is left of the deadline is no measure of
+the service."""
+
+
+def _deadline(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Deadline, bool]:
+    """When the request must have its reply, and whether the caller made that sooner."""
+    if "X-SCAMP-Timeout" in headers:
+        asked = caller_timeout(headers["X-SCAMP-Timeout"])
+        if asked < action.timeout:
+            return Deadline.after(asked), True
+    return Deadline.after(action.timeout), False
+
+
+def _trace(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, str]:
+    continued = continue_trace(headers["traceparent"], headers.get("tracestate"))
+    if continued is None:
+        return _NO_TRACE
+    exchange.trace_id, fields = continued
+    return fields
+
+
+def _refuse_body(request: web.BaseRequest) -> None:
+    if request.body_exists and not (request.content.is_eof() and not request.content.total_bytes):
+        raise Problem(
+            catalogue.BAD_FRAMING,
+            f"{request.method} takes its parameters from the query; use POST to send a body.",
+        )
+
+
+def _check_encoding(value: str) -> None:
+    if value.strip().lower() not in ("", "identity"):
+        raise Problem(
+            catalogue.UNSUPPORTED_ENCODING,
+            "Send the body without Content-Encoding.",
+            headers=(("Accept-Encoding", "identity"),),
+        )

@@ -1,0 +1,110 @@
+"""The way of one request to a service and of the reply back to the client."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from gateway.body import RequestBody
+from gateway.exchange import Exchange
+from gateway.problems import Problem, StatusMap, from_reply
+from gateway.translate import content_type_of
+from scamp.client import Call, Reply, Requester
+from scamp.errors import ScampError
+
+BROKEN_OFF: Final = "reply_broken_off"
+"""Cause in the log when a reply failed after its first byte had gone out."""
+
+
+class Proxy:
+    """Sends calls through a requester and writes what comes back."""
+
+    __slots__ = ("_idle", "_requester", "_server_timing", "_statuses")
+
+    def __init__(
+        self, requester: Requester, statuses: StatusMap, *, idle: float, server_timing: bool
+    ) -> None:
+        """`idle`: seconds that a body may stand still. `server_timing`: tell callers the times."""
+        self._requester = requester
+        self._statuses = statuses
+        self._idle = idle
+        self._server_timing = server_timing
+
+    async def run(self, exchange: Exchange, call: Call, upload: RequestBody | None) -> None:
+        """Send `call` and answer with its reply; `upload` is its body if that is streamed.
+
+        Raises Problem and ScampError while the client has not had a byte; after that a failure
+        cuts its connection. When cancelled the request is abandoned.
+        """
+        sent = time.monotonic()
+        try:
+            reply = await self._requester.send(call)
+        except BaseException as exc:
+            exchange.upstream = time.monotonic() - sent
+            exchange.address = getattr(exc, "address", None)
+            raise
+        exchange.queued = reply.queued
+        exchange.upstream = reply.upstream
+        exchange.address = reply.address
+        exchange.attempts = reply.attempts
+        try:
+            if reply.failed:
+                raise self._service_problem(exchange, reply)
+            if reply.complete:
+                extra = self._timing(exchange) if self._server_timing else ""
+                body = reply.read_nowait()
+                exchange.source = "service"
+                exchange.send_whole(200, content_type_of(call.envelope), body, extra)
+            else:
+                await self._stream(exchange, call, reply, upload)
+        finally:
+            reply.abandon()
+        await exchange.drain()
+
+    async def _stream(
+        self, exchange: Exchange, call: Call, reply: Reply, upload: RequestBody | None
+    ) -> None:
+        exchange.streamed = True
+        try:
+            piece = reply.read_nowait() or await reply.read(self._idle)
+            exchange.source = "service"
+            extra = self._timing(exchange) if self._server_timing else ""
+            content_type = content_type_of(call.envelope)
+            if not piece:
+                exchange.send_whole(200, content_type, b"", extra)
+                return
+            exchange.begin(content_type, piece, extra)
+            if exchange.method == "HEAD":
+                return
+            while True:
+                await exchange.drain()
+                piece = await reply.read(self._idle)
+                if not piece:
+                    break
+                exchange.piece(piece)
+            exchange.end()
+        except ScampError:
+            problem = upload.problem if upload is not None else None
+            if not exchange.head_sent:
+                if problem is not None:
+                    raise problem from None
+                raise
+            exchange.cause = BROKEN_OFF if problem is None else problem.kind.code
+            exchange.cut()
+
+    def _service_problem(self, exchange: Exchange, reply: Reply) -> Problem:
+        exchange.source = "service"
+        exchange.upstream_code = reply.header.error_code or None
+        label = (
+            exchange.action.label if exchange.action is not None else reply.offer.action.spelling
+        )
+        return from_reply(reply.header, self._statuses, label)
+
+    @staticmethod
+    def _timing(exchange: Exchange) -> str:
+        total = time.monotonic() - exchange.started
+        own = max(0.0, total - exchange.waited - exchange.queued - exchange.upstream)
+        return (
+            f"Server-Timing: gateway;dur={own * 1000:.1f}, queue;dur={exchange.queued * 1000:.1f}, "
+            f"upstream;dur={exchange.upstream * 1000:.1f}\r\n"
+        )

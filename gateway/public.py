@@ -1,0 +1,105 @@
+"""The public listener's HTTP server: aiohttp's low-level one, with our limits and our errors.
+
+The process' lifecycle wires it up so::
+
+    front = Front(registry, requester, ..., options)
+    runner = web.ServerRunner(public_server(front), shutdown_timeout=...)
+    await runner.setup()                     # then web.TCPSite or web.SockSite on the runner
+
+    front.draining = True                    # answers say Connection: close from now on
+    await site.stop()                        # nothing new; wait for front.in_flight == 0
+    await runner.cleanup()                   # idle connections end, what is left is cancelled
+
+`handler_cancellation` is on: a client that leaves cancels its request. A half-closed connection
+counts as left. Access log lines are written by the front, not by aiohttp.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+
+from gateway import catalogue
+from gateway.front import Front
+from gateway.problems import Problem
+
+MAX_TARGET: Final = 16 * 1024
+"""Characters in a request line."""
+
+MAX_FIELD: Final = 12 * 1024
+"""Characters in one header field; a ticket may have 8 KiB. Not the same number as `MAX_TARGET`:
+aiohttp's error tells by its limit only which of the two was too long."""
+
+MAX_FIELDS: Final = 100
+"""Header fields in one request."""
+
+READ_BUFFER: Final = 64 * 1024
+"""Body bytes that aiohttp holds before it stops reading; up to twice that much arrives."""
+
+KEEP_ALIVE: Final = 75.0
+"""Seconds that an idle connection stays open, also for the head of the first request."""
+
+log = logging.getLogger("gateway.public")
+
+
+class Protocol(web.RequestHandler):
+    """One connection. What aiohttp itself refuses becomes a problem document too."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The answer to what never reached the front: bytes that are no HTTP request."""
+        server = self._manager
+        if not isinstance(server, PublicServer):  # the connection is gone
+            raise ConnectionResetError("the client has left")
+        return server.front.refuse(request, _problem_of(status, exc))
+
+
+class PublicServer(web.Server):
+    """A factory of `Protocol`s, to be given to ``web.ServerRunner``."""
+
+    def __init__(self, front: Front, **options: Any) -> None:
+        super().__init__(front.handle, handler_cancellation=True, **options)
+        self.front = front
+        self._options = options
+
+    def __call__(self) -> Protocol:
+        """One more connection."""
+        return Protocol(self, loop=asyncio.get_running_loop(), **self._options)
+
+
+def public_server(front: Front, **options: Any) -> PublicServer:
+    """The server for `front`; `options` are those of aiohttp's ``RequestHandler``."""
+    settings: dict[str, Any] = {
+        "access_log": None,
+        "auto_decompress": False,
+        "keepalive_timeout": KEEP_ALIVE,
+        "max_line_size": MAX_TARGET,
+        "max_field_size": MAX_FIELD,
+        "max_headers": MAX_FIELDS,
+        "read_bufsize": READ_BUFFER,
+        **options,
+    }
+    return PublicServer(front, **settings)
+
+
+def _problem_of(status: int, exc: BaseException | None) -> Problem:
+    if isinstance(exc, LineTooLong):
+        target = len(exc.args) > 1 and exc.args[1] == MAX_TARGET
+        return Problem(catalogue.URI_TOO_LONG if target else catalogue.HEADER_TOO_LARGE, close=True)
+    if isinstance(exc, HttpProcessingError):
+        if exc.message.startswith("Too many headers"):
+            return Problem(catalogue.HEADER_TOO_LARGE, close=True)
+        return Problem(catalogue.MALFORMED, close=True)
+    log.error("a request failed outside of the front (%s)", status, exc_info=exc)
+    return Problem(catalogue.INTERNAL, close=True)
