@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 import orjson
 from aiohttp import hdrs, web
 
-from scamp.client.router import InstanceView
+from scamp.client import InstanceView
 from scamp.discovery import Announcement, DiscoveryStatus, Offer, Registry
 from scamp.discovery.model import count_actions
 

@@ -109,11 +109,11 @@ def run(config: Path | None, **flags: Any) -> None:
     except ConfigError as exc:
         raise Refused(str(exc)) from exc
     logs.configure(settings.log_level, settings.log_format)
-    from gateway import lifecycle  # the commands that only look do without aiohttp
+    from gateway.lifecycle import run as serve  # the commands that only look do without
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            code = runner.run(lifecycle.run(loaded, ready=_announce))
+            code = runner.run(serve(loaded, ready=_announce))
         except ConfigError as exc:
             raise Refused(str(exc)) from exc
         except OSError as exc:  # an address that cannot be bound

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
-from gateway.listener import Listener, tls_context
+from gateway.listener import Listener, certificate_expiry, tls_context
 from gateway.settings import Settings
 from scamp.authz import AuthzSource
 from scamp.errors import ScampError
@@ -101,6 +101,8 @@ class FollowedTls:
     def __init__(self, settings: Settings, listener: Listener) -> None:
         self._settings = settings
         self._listener = listener
+        self.expires: float | None = None
+        """Seconds since 1970, of the certificate in force."""
         paths = (settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
         self._stamps = Stamps(path for path in paths if path is not None)
 
@@ -109,7 +111,12 @@ class FollowedTls:
             return False
         context = await asyncio.to_thread(tls_context, self._settings)
         await self._listener.start(context)
+        await self.read_expiry()
         return True
+
+    async def read_expiry(self) -> None:
+        """Learn when the certificate in force expires. Raises `ConfigError`."""
+        self.expires = await asyncio.to_thread(certificate_expiry, self._settings)
 
 
 class Following:

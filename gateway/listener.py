@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from aiohttp import web
+from cryptography import x509
 
 from gateway.settings import Address, Settings
 from scamp.errors import ConfigError
@@ -110,6 +111,20 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
             raise ConfigError(f"{settings.tls_client_ca} cannot be used: {_words(exc)}") from exc
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def certificate_expiry(settings: Settings) -> float | None:
+    """When the public certificate expires, in seconds since 1970; None without one. Blocks.
+
+    To be called after `tls_context` took the file. Raises `ConfigError`.
+    """
+    if settings.tls_certificate is None:
+        return None
+    try:
+        certificate = x509.load_pem_x509_certificate(settings.tls_certificate.read_bytes())
+    except (OSError, ValueError) as exc:
+        raise ConfigError(f"{settings.tls_certificate} cannot be used: {exc}") from exc
+    return certificate.not_valid_after_utc.timestamp()
 
 
 def _must_read(path: Path | None) -> None:

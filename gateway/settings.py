@@ -249,7 +249,9 @@ class Settings(BaseSettings):
         5000, "Requests under way at once; beyond it they get 503.", unit="count", ge=1
     )
     error_status: dict[str, Annotated[int, Field(ge=400, le=599)]] = _setting(
-        {}, "HTTP status by error_code of a service, over the built-in ones.", flag=""
+        {},
+        "HTTP status by error_code of a service, over the built-in ones; a * may end a code.",
+        flag="",
     )
     server_timing: bool = _setting(False, "Add a Server-Timing header to answers.")
 
@@ -286,6 +288,14 @@ class Settings(BaseSettings):
     def _one_worker(cls, value: int) -> int:
         if value != 1:
             raise ValueError("this version runs one worker process; start more gateways instead")
+        return value
+
+    @field_validator("error_status")
+    @classmethod
+    def _star_at_the_end(cls, value: dict[str, int]) -> dict[str, int]:
+        for code in value:
+            if "*" in code[:-1]:
+                raise ValueError(f"{code!r}: * may stand at the end only")
         return value
 
     @model_validator(mode="after")

@@ -95,7 +95,10 @@ def announcement(name: str) -> tuple[bytes, str]:
     spec = AnnouncementSpec(
         identity=new_identity(name),
         sector="main",
+        weight=1,
+        interval=5.0,
         uri="beepish+tls://127.0.0.1:30100",
+        envelopes=("json",),
         actions=(Action("main", "Product.Sku", "fetch", 1, ("read",), ("json",)),),
     )
     key = keys.load_private_key(private)

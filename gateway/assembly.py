@@ -1,0 +1,233 @@
+"""The parts of a gateway put together from its settings: what is between the two listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from prometheus_client.exposition import choose_encoder
+
+from gateway.access_log import AccessLog
+from gateway.admin import Check
+from gateway.auth import Authenticator
+from gateway.exposition import GatewayCollector, make_registry
+from gateway.following import Followed, FollowedKeys, FollowedTable
+from gateway.front import Front, FrontOptions
+from gateway.metrics import LoopLag, Metrics
+from gateway.settings import Settings
+from gateway.sources import Loaded
+from scamp import limits
+from scamp.authz import AuthzSource, file_fetcher
+from scamp.client import ClientOptions, InstanceView, Requester
+from scamp.discovery import CacheFollower, Change, DiscoveryStatus, LoadReport, Registry
+from scamp.errors import AuthzTableUnavailable, ConfigError
+from scamp.tickets import TicketKeys, TicketVerifier
+
+log = logging.getLogger("gateway")
+
+AUTHZ_ACTION: Final = "main:Auth.getAuthzTable~1"
+AUTHZ_TIMEOUT: Final = 10.0
+"""Seconds for the Auth service to answer."""
+
+
+class Assembly:
+    """Builds the parts and connects them; also the state that the admin pages show."""
+
+    def __init__(self, loaded: Loaded, listening: Callable[[], bool]) -> None:
+        """`listening` tells whether the public listener is open. Reads the ticket keys; raises
+        `ConfigError`."""
+        settings = loaded.settings
+        settings.require_complete()
+        assert settings.discovery_cache is not None  # noqa: S101 - complete
+        self._loaded = loaded
+        self._settings = settings
+        self._listening = listening
+        self.registry = Registry()
+        self.requester = Requester(self.registry, _client_options(settings))
+        self.follower = CacheFollower(
+            settings.discovery_cache,
+            self.registry,
+            authorized_path=settings.authorized_services,
+            max_age=settings.discovery_max_age,
+            poll_interval=settings.discovery_poll_interval,
+            on_load=self._on_load,
+        )
+        self.followed: list[Followed] = []
+        self.authz: AuthzSource | None = None
+        self.authenticator = self._make_authenticator(settings)
+        self.counters = Metrics(self.registry)
+        self.access_log = AccessLog(settings.access_log)
+        self.front = Front(
+            self.registry,
+            self.requester,
+            self.discovery,
+            self.authenticator,
+            self.counters,
+            self.access_log,
+            _front_options(settings),
+        )
+        collector = GatewayCollector(
+            metrics=self.counters,
+            registry=self.registry,
+            requester=self.requester,
+            discovery_status=self.discovery,
+            authenticator=self.authenticator,
+            access_log=self.access_log,
+            in_flight=self.in_flight,
+        )
+        self.exposition = make_registry(collector)
+        self._lag = LoopLag(self.counters.lag)
+        self._unsubscribe = self.registry.subscribe(self._on_change)
+        self._prefetch: asyncio.Task[None] | None = None
+
+    def _make_authenticator(self, settings: Settings) -> Authenticator:
+        mode = settings.effective_auth_mode
+        if mode == "forward":
+            return Authenticator(mode)
+        keys = TicketKeys(settings.ticket_keys)
+        verifier = TicketVerifier(keys.load(), leeway=settings.ticket_leeway)
+        self.followed.append(FollowedKeys(keys, verifier))
+        if mode == "verify":
+            return Authenticator(mode, verifier)
+        path = settings.authz_table
+        self.authz = AuthzSource(
+            self._fetch_table if path is None else file_fetcher(path),
+            ttl=settings.authz_ttl,
+            # A file that breaks leaves the last good table in force; an Auth service that is away
+            # does so for a while only.
+            grace=settings.authz_grace if path is None else math.inf,
+        )
+        self.followed.append(FollowedTable(self.authz, path))
+        return Authenticator(mode, verifier, self.authz)
+
+    async def _fetch_table(self) -> bytes:
+        reply = await self.requester.request(AUTHZ_ACTION, timeout=AUTHZ_TIMEOUT)
+        return await reply.read_all(limits.MAX_AUTHZ_TABLE)
+
+    # -- starting, reloading, closing ---------------------------------------------------
+
+    async def start(self) -> None:
+        """Read discovery completely, and begin to follow it; fetch the privilege table behind."""
+        try:
+            self.access_log.start()
+        except OSError as exc:
+            where = self._settings.access_log
+            raise ConfigError(f"access log {where}: {exc.strerror or exc}") from exc
+        self._lag.start()
+        for warning in self._loaded.warnings:
+            log.warning("%s", warning)
+        if self._settings.authorized_services is None:
+            log.warning("no authorized_services given: every service may offer every action")
+        await self.follower.start()
+        if not self.follower.status.loaded:
+            log.warning("no index yet: %s", self.follower.status.last_error)
+        if self.authz is not None:
+            self._prefetch = asyncio.create_task(self._first_table(self.authz))
+
+    async def _first_table(self, authz: AuthzSource) -> None:
+        try:
+            await authz.get()
+        except AuthzTableUnavailable as exc:
+            log.warning("%s; protected actions answer 503", exc)
+
+    def _on_change(self, change: Change) -> None:
+        # An Auth service that has just come need not wait for the pause after the last failure.
+        if self.authz is not None and self.authz.last_error is not None and change.added:
+            self.authz.invalidate()
+
+    def _on_load(self, report: LoadReport) -> None:
+        self.reloaded("discovery", report.error is None)
+
+    def reloaded(self, what: str, ok: bool) -> None:
+        """Count a followed file that was taken or refused."""
+        self.counters.count_reload(what, ok=ok)
+
+    async def reload(self) -> None:
+        """Look at discovery now and open the access log anew; the rest is with `followed`."""
+        await self.follower.refresh()
+        self.access_log.reopen()
+
+    async def close(self) -> None:
+        """Stop following, close the connections to the mesh and the log."""
+        self._unsubscribe()
+        self._lag.stop()
+        if self._prefetch is not None:
+            self._prefetch.cancel()
+            await asyncio.wait({self._prefetch})
+        if self.authz is not None:
+            await self.authz.close()
+        await self.follower.stop()
+        await self.requester.close()
+        self.access_log.close()
+
+    # -- what the admin pages show ------------------------------------------------------
+
+    def discovery(self) -> DiscoveryStatus:
+        """The follower's latest snapshot."""
+        return self.follower.status
+
+    def instances(self) -> list[InstanceView]:
+        """Every instance that requests have gone to."""
+        return self.requester.instances()
+
+    def in_flight(self) -> int:
+        """Public requests under way."""
+        return self.front.in_flight
+
+    def readiness(self) -> list[Check]:
+        """First complete index, open listener, not draining. A stale index is told and does not
+        count: it would take every replica out at once."""
+        status = self.follower.status
+        services = f"{len(self.registry.services())} services"
+        index = "stale, " if status.stale else ""
+        return [
+            Check("index", status.loaded, f"{index}{services}" if status.loaded else "not loaded"),
+            Check("listener", self._listening(), "open" if self._listening() else "closed"),
+            Check("draining", not self.front.draining, "yes" if self.front.draining else "no"),
+        ]
+
+    def configuration(self) -> Mapping[str, Any]:
+        """Every setting with value and origin, secrets left out."""
+        shown = self._settings.model_dump(mode="json")
+        return {
+            name: {"value": value, "origin": self._loaded.origins.get(name, "default")}
+            for name, value in shown.items()
+        }
+
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition, as Prometheus' text or OpenMetrics."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.exposition), content_type
+
+    def exposed(self, sector: str) -> bool:
+        """Whether actions of the sector are reachable over HTTP."""
+        return sector.lower() in {one.lower() for one in self._settings.sectors}
+
+
+def _client_options(settings: Settings) -> ClientOptions:
+    return ClientOptions(
+        connect_timeout=settings.connect_timeout,
+        request_timeout=settings.request_timeout,
+        body_idle=settings.body_idle_timeout,
+        max_connections=settings.max_connections_per_instance,
+        max_waiters=settings.max_waiters_per_instance,
+        retries=settings.retries,
+        retry_budget=settings.retry_budget,
+        legacy_rsa=settings.legacy_rsa,
+    )
+
+
+def _front_options(settings: Settings) -> FrontOptions:
+    return FrontOptions(
+        sectors=settings.sectors,
+        request_timeout=settings.request_timeout,
+        body_idle=settings.body_idle_timeout,
+        max_body=settings.max_body,
+        max_in_flight=settings.max_in_flight,
+        error_status=settings.error_status,
+        server_timing=settings.server_timing,
+        trusted_proxies=settings.trusted_proxies,
+    )
