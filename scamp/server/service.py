@@ -273,7 +273,7 @@ class Service:
         end = loop.time() + max(0.0, grace)
         try:
             await self._listener.close()
-            await self._wait_until(lambda: False, min(end, loop.time() + linger))
+            await self._wait_until(lambda: not self._connections, min(end, loop.time() + linger))
             await self._wait_until(lambda: self._in_flight == 0, end)
             self._closed = True
             await self._cancel_requests()
