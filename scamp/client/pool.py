@@ -47,8 +47,9 @@ class PoolCore(Generic[S, W]):
         self.max_waiters = max_waiters
         self.dialing = 0
         self.slots: list[S] = []
-        self._shared: deque[W] = deque()
-        self._alone: deque[W] = deque()
+        self._arrivals = 0
+        self._shared: deque[tuple[int, W]] = deque()  # with the number of the arrival
+        self._alone: deque[tuple[int, W]] = deque()
 
     # -- requests -----------------------------------------------------------------------
 
@@ -86,30 +87,35 @@ class PoolCore(Generic[S, W]):
         return len(self._shared) + len(self._alone)
 
     def wait(self, waiter: W, *, alone: bool) -> None:
-        """Queue a request; it is served in order among its kind."""
-        (self._alone if alone else self._shared).append(waiter)
+        """Queue a request; requests are served in the order in which they came."""
+        self._arrivals += 1
+        (self._alone if alone else self._shared).append((self._arrivals, waiter))
 
     def forget(self, waiter: W) -> None:
         """A waiting request has gone."""
         for queue in (self._shared, self._alone):
-            if waiter in queue:
-                queue.remove(waiter)
+            for entry in queue:
+                if entry[1] is waiter:
+                    queue.remove(entry)
+                    return
 
     def grant(self) -> tuple[W, S] | None:
         """The next waiting request that can be served, with its connection. Call until None.
 
-        The caller starts the request before it calls again.
+        The caller starts the request before it calls again. One that needs a connection alone lets
+        others pass only as long as there is none for it, or it would wait for ever under load.
         """
-        for queue, alone in ((self._shared, False), (self._alone, True)):
-            if queue:
-                slot = self._find(alone=alone)
-                if slot is not None:
-                    return queue.popleft(), slot
+        queues = [(queue, queue is self._alone) for queue in (self._shared, self._alone) if queue]
+        queues.sort(key=lambda entry: entry[0][0][0])
+        for queue, alone in queues:
+            slot = self._find(alone=alone)
+            if slot is not None:
+                return queue.popleft()[1], slot
         return None
 
     def take_waiters(self) -> list[W]:
         """Every waiting request, removed."""
-        waiters = [*self._shared, *self._alone]
+        waiters = [waiter for queue in (self._shared, self._alone) for _, waiter in queue]
         self._shared.clear()
         self._alone.clear()
         return waiters

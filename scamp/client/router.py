@@ -66,7 +66,7 @@ class Router:
     ) -> Choice:
         """An instance for one attempt, at loop time `now`, rather one that was not tried.
 
-        Least requests in flight divided by weight, of two drawn at random. When all are out the one
+        Least requests in flight divided by weight, of two drawn by weight. When all are out the one
         that is due next is tried. Raises EnvelopeNotOffered and NoUsableInstance.
         """
         candidates = [
@@ -161,11 +161,25 @@ class Router:
 
 
 def _less_loaded(choices: list[Choice]) -> Choice:
+    """Of two drawn by weight the one with less in flight for its weight, the first when equal.
+
+    Drawing by weight matters when little is in flight: comparing alone would then leave nothing
+    to any but the heaviest.
+    """
     if len(choices) == 1:
         return choices[0]
-    first, second = choices if len(choices) == 2 else random.sample(choices, 2)
-    load_first = (first[0].in_flight + 1) / first[1].service.weight
-    load_second = (second[0].in_flight + 1) / second[1].service.weight
-    if load_first == load_second:
-        return first if random.random() < 0.5 else second  # noqa: S311 - a tie, not a secret
-    return first if load_first < load_second else second
+    weights = [float(offer.service.weight) for _, offer in choices]
+    first = _draw(choices, weights)
+    second = _draw(choices, weights)
+    return second if _load(second) < _load(first) else first
+
+
+def _draw(choices: list[Choice], weights: list[float]) -> Choice:
+    """One of `choices`, by weight; its weight becomes 0, so that it is not drawn again."""
+    (at,) = random.choices(range(len(choices)), weights)  # noqa: S311 - not a secret
+    weights[at] = 0.0
+    return choices[at]
+
+
+def _load(choice: Choice) -> float:
+    return choice[0].in_flight / choice[1].service.weight

@@ -1,0 +1,210 @@
+"""Decisions of the pool, without a connection in sight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from scamp.client.pool import MAX_DIALS, PoolCore
+from scamp.client.traits import PeerKind, TraitStore
+
+
+@dataclass(eq=False)
+class FakeSlot:
+    """A connection with places."""
+
+    places: int
+    in_flight: int = 0
+    log: list[str] = field(default_factory=list)
+
+    @property
+    def room(self) -> int:
+        return self.places - self.in_flight
+
+    @property
+    def empty(self) -> bool:
+        return self.in_flight == 0
+
+
+Pool = PoolCore[FakeSlot, str]
+
+
+def pool(kind: PeerKind = PeerKind.ECHOES, *slots: FakeSlot, max_connections: int = 64) -> Pool:
+    made: Pool = PoolCore(kind, max_connections=max_connections, max_waiters=4)
+    for slot in slots:
+        made.add(slot)
+    return made
+
+
+def test_nothing_to_pick_from() -> None:
+    assert pool().pick(alone=False) is None
+
+
+def test_the_newest_idle_connection_is_preferred() -> None:
+    old, new = FakeSlot(8), FakeSlot(8)
+    assert pool(PeerKind.ECHOES, old, new).pick(alone=False) is new
+
+
+def test_an_idle_connection_is_preferred_to_a_newer_busy_one() -> None:
+    old, new = FakeSlot(8), FakeSlot(8, in_flight=1)
+    assert pool(PeerKind.ECHOES, old, new).pick(alone=False) is old
+
+
+def test_of_busy_connections_the_least_busy_is_picked() -> None:
+    slots = [FakeSlot(8, 5), FakeSlot(8, 2), FakeSlot(8, 7)]
+    assert pool(PeerKind.ECHOES, *slots).pick(alone=False) is slots[1]
+
+
+def test_a_full_connection_is_never_picked() -> None:
+    assert pool(PeerKind.ECHOES, FakeSlot(2, 2)).pick(alone=False) is None
+
+
+def test_a_request_that_needs_a_connection_alone_gets_an_empty_one_only() -> None:
+    busy, empty = FakeSlot(8, 1), FakeSlot(8)
+    assert pool(PeerKind.ECHOES, busy).pick(alone=True) is None
+    assert pool(PeerKind.ECHOES, empty, busy).pick(alone=True) is empty
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_who_comes_later_does_not_overtake_who_waits(alone: bool) -> None:
+    core = pool()
+    core.wait("first", alone=alone)
+    core.add(FakeSlot(8))
+    assert core.pick(alone=alone) is None
+    granted = core.grant()
+    assert granted is not None
+    assert granted[0] == "first"
+
+
+def test_waiters_are_served_in_order_while_there_is_room() -> None:
+    core = pool()
+    for name in "abc":
+        core.wait(name, alone=False)
+    slot = FakeSlot(2)
+    core.add(slot)
+    served = []
+    while (granted := core.grant()) is not None:
+        served.append(granted[0])
+        granted[1].in_flight += 1
+    assert served == ["a", "b"]
+    assert core.waiting == 1
+
+
+def test_a_request_that_has_gone_is_not_served() -> None:
+    core = pool()
+    core.wait("gone", alone=False)
+    core.wait("here", alone=True)
+    core.forget("gone")
+    core.forget("never known")
+    core.add(FakeSlot(1))
+    granted = core.grant()
+    assert granted is not None
+    assert granted[0] == "here"
+    assert core.waiting == 0
+
+
+def test_an_upload_is_not_starved_by_requests_that_came_after_it() -> None:
+    core = pool(PeerKind.RENUMBERS, max_connections=1)
+    slot = FakeSlot(1, 1)
+    core.add(slot)
+    core.wait("upload", alone=True)
+    core.wait("later", alone=False)
+    slot.in_flight = 0
+    granted = core.grant()
+    assert granted is not None
+    assert granted[0] == "upload"
+
+
+def test_an_upload_that_cannot_be_served_does_not_hold_up_the_others() -> None:
+    core = pool(PeerKind.ECHOES, FakeSlot(8, 1), max_connections=1)
+    core.wait("upload", alone=True)
+    core.wait("small", alone=False)
+    granted = core.grant()
+    assert granted is not None
+    assert granted[0] == "small"
+
+
+def test_the_queue_is_full_at_its_cap() -> None:
+    core = pool()
+    for number in range(4):
+        assert not core.full
+        core.wait(str(number), alone=number % 2 == 0)
+    assert core.full
+    assert sorted(core.take_waiters()) == ["0", "1", "2", "3"]
+    assert core.waiting == 0
+
+
+@pytest.mark.parametrize("kind", [PeerKind.UNKNOWN, PeerKind.ECHOES])
+def test_one_dial_serves_all_who_can_share(kind: PeerKind) -> None:
+    core = pool(kind)
+    for name in "abc":
+        core.wait(name, alone=False)
+    assert core.dials() == 1
+    core.dialing = 1
+    assert core.dials() == 0
+
+
+def test_a_peer_that_renumbers_is_dialled_for_each() -> None:
+    core = pool(PeerKind.RENUMBERS)
+    for name in "abc":
+        core.wait(name, alone=False)
+    assert core.dials() == 3
+    core.dialing = 2
+    assert core.dials() == 1
+
+
+def test_uploads_are_dialled_for_one_by_one_whatever_the_peer() -> None:
+    core = pool(PeerKind.ECHOES)
+    for name in "abc":
+        core.wait(name, alone=True)
+    core.wait("d", alone=False)
+    assert core.dials() == 4
+
+
+def test_dials_at_once_are_capped() -> None:
+    core: Pool = PoolCore(PeerKind.RENUMBERS, max_connections=64, max_waiters=100)
+    for number in range(100):
+        core.wait(str(number), alone=False)
+    assert core.dials() == MAX_DIALS
+
+
+def test_dials_stop_at_the_cap_of_connections() -> None:
+    core = pool(PeerKind.RENUMBERS, FakeSlot(1, 1), FakeSlot(1, 1), max_connections=3)
+    core.wait("a", alone=False)
+    core.wait("b", alone=False)
+    assert core.dials() == 1
+    core.dialing = 1
+    assert core.dials() == 0
+    core.dialing = 0
+    core.add(FakeSlot(1, 1))
+    assert core.dials() == 0
+
+
+def test_a_connection_that_was_removed_is_not_used() -> None:
+    slot = FakeSlot(1)
+    core = pool(PeerKind.ECHOES, slot)
+    core.remove(slot)
+    core.remove(slot)
+    assert core.pick(alone=False) is None
+
+
+def test_what_was_learned_is_remembered_until_there_is_too_much_of_it() -> None:
+    store = TraitStore(capacity=2)
+    for number, kind in enumerate((PeerKind.ECHOES, PeerKind.RENUMBERS, PeerKind.ECHOES)):
+        store.learn(("fp", str(number)), kind)
+    assert len(store) == 2
+    assert store.kind(("fp", "0")) is PeerKind.UNKNOWN
+    assert store.kind(("fp", "1")) is PeerKind.RENUMBERS
+
+
+def test_what_was_learned_again_is_kept_longest_and_can_be_forgotten() -> None:
+    store = TraitStore(capacity=2)
+    store.learn(("fp", "a"), PeerKind.ECHOES)
+    store.learn(("fp", "b"), PeerKind.ECHOES)
+    store.learn(("fp", "a"), PeerKind.RENUMBERS)
+    store.learn(("fp", "c"), PeerKind.ECHOES)
+    assert store.kind(("fp", "a")) is PeerKind.RENUMBERS
+    assert store.kind(("fp", "b")) is PeerKind.UNKNOWN
+    store.learn(("fp", "a"), PeerKind.UNKNOWN)
+    assert len(store) == 1

@@ -1,0 +1,196 @@
+"""Which instance is chosen, without connecting to any."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from scamp.client.instance import PANIC_INTERVAL, Instance
+from scamp.client.options import ClientOptions
+from scamp.client.router import Router
+from scamp.client.stats import ClientStats
+from scamp.discovery import Offer, Registry
+from scamp.errors import ConnectFailed, EnvelopeNotOffered, NoUsableInstance
+from scamp.testing import ScriptedPeer
+from scamp.transport import client_context
+
+
+class Place:
+    """A router over peers that nobody ever dials."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.router = Router(self.registry, ClientOptions(), client_context(), ClientStats())
+
+    def add(self, *weights: float, envelopes: tuple[str, ...] = ("json",)) -> list[ScriptedPeer]:
+        peers = [ScriptedPeer(weight=weight, envelopes=envelopes) for weight in weights]
+        for number, peer in enumerate(peers, start=1):
+            peer.port = number
+            self.registry.apply(added=(peer.service(),))
+        return peers
+
+    @property
+    def offers(self) -> tuple[Offer, ...]:
+        return self.registry.find("main", "Test.echo")
+
+    def choose(self, *tried: Instance, envelope: str = "json") -> Instance:
+        now = asyncio.get_running_loop().time()
+        return self.router.choose(self.offers, envelope, tried, now)[0]
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    random.seed(7)
+    made = Place()
+    yield made
+    await made.router.close()
+
+
+def take_out(instance: Instance, seconds: float = 60.0) -> None:
+    instance.out = True
+    now = asyncio.get_running_loop().time()
+    instance._out_until = now + seconds
+    instance._last_attempt = now
+
+
+async def test_no_offers_is_nowhere_to_go(place: Place) -> None:
+    with pytest.raises(NoUsableInstance):
+        place.choose()
+
+
+async def test_weight_nought_gets_nothing(place: Place) -> None:
+    leaving, staying = place.add(0, 1)
+    chosen = {place.choose().service.identity for _ in range(20)}
+    assert chosen == {staying.identity}
+    assert leaving.identity not in chosen
+
+
+async def test_only_weight_nought_is_nowhere_to_go(place: Place) -> None:
+    place.add(0)
+    with pytest.raises(NoUsableInstance):
+        place.choose()
+
+
+async def test_the_envelope_must_be_offered(place: Place) -> None:
+    place.add(1, envelopes=("json", "jsonstore"))
+    assert place.choose(envelope="jsonstore")
+    with pytest.raises(EnvelopeNotOffered) as caught:
+        place.choose(envelope="extdirect")
+    assert caught.value.offered == ("json", "jsonstore")
+
+
+async def test_the_less_loaded_of_two_is_chosen(place: Place) -> None:
+    place.add(1, 1)
+    first = place.choose()
+    first.in_flight = 3
+    for _ in range(3):
+        second = place.choose()
+        assert second is not first
+        second.in_flight += 1
+
+
+async def test_load_counts_in_proportion_to_weight(place: Place) -> None:
+    """Requests that stay in flight spread as the weights say."""
+    place.add(1, 3)
+    counts: Counter[float] = Counter()
+    for _ in range(40):
+        instance = place.choose()
+        instance.in_flight += 1
+        counts[instance.service.weight] += 1
+    assert counts[3] == pytest.approx(30, abs=2)
+
+
+async def test_one_request_after_another_spreads_by_weight_too(place: Place) -> None:
+    """A lighter instance must not starve because the heavier one is never busy."""
+    place.add(1, 3)
+    counts = Counter(place.choose().service.weight for _ in range(400))
+    assert counts[1] == pytest.approx(100, abs=30)
+
+
+async def test_many_equal_instances_share_evenly(place: Place) -> None:
+    place.add(*[1] * 5)
+    counts = Counter(place.choose().service.identity for _ in range(500))
+    assert len(counts) == 5
+    assert min(counts.values()) > 50
+
+
+async def test_an_instance_that_was_tried_is_avoided(place: Place) -> None:
+    place.add(1, 1)
+    first = place.choose()
+    for _ in range(10):
+        assert place.choose(first) is not first
+
+
+async def test_an_instance_that_is_out_is_avoided(place: Place) -> None:
+    place.add(1, 1, 1)
+    out = place.choose()
+    take_out(out)
+    for _ in range(20):
+        assert place.choose() is not out
+
+
+async def test_one_that_was_tried_and_is_up_is_better_than_one_that_is_out(place: Place) -> None:
+    place.add(1, 1)
+    first = place.choose()
+    take_out(place.choose(first))
+    assert place.choose(first) is first
+
+
+async def test_when_all_are_out_the_next_due_is_tried_but_not_in_a_storm(place: Place) -> None:
+    place.add(1, 1)
+    first = place.choose()
+    second = place.choose(first)
+    take_out(first, 30)
+    take_out(second, 10)
+    with pytest.raises(NoUsableInstance) as caught:
+        place.choose()
+    assert 9 < caught.value.retry_after <= 10
+    later = asyncio.get_running_loop().time() + 2 * PANIC_INTERVAL
+    chosen, _ = place.router.choose(place.offers, "json", (), later)
+    assert chosen is second
+
+
+async def test_an_instance_is_kept_when_its_service_announces_itself_anew(place: Place) -> None:
+    (peer,) = place.add(1)
+    first = place.choose()
+    peer.weight = 5
+    place.registry.apply(added=(peer.service(),))
+    again = place.choose()
+    assert again is first
+    assert again.service.weight == 5
+
+
+async def test_a_service_that_moved_is_another_instance(place: Place) -> None:
+    (peer,) = place.add(1)
+    first = place.choose()
+    peer.port = 4242
+    place.registry.apply(added=(peer.service(),))
+    again = place.choose()
+    assert again is not first
+    assert again.port == 4242
+
+
+async def test_an_instance_goes_with_its_service(place: Place) -> None:
+    (peer,) = place.add(1)
+    place.choose()
+    assert len(place.router.views()) == 1
+    place.registry.apply(removed=(peer.service().key,))
+    assert place.router.views() == []
+
+
+async def test_what_is_seen_from_outside(place: Place) -> None:
+    (peer,) = place.add(2)
+    instance = place.choose()
+    instance.last_error = ConnectFailed("somewhere", "refused")
+    (view,) = place.router.views()
+    assert (view.identity, view.weight, view.state, view.peer) == (
+        peer.identity,
+        2,
+        "up",
+        "unknown",
+    )
+    assert view.last_error == "cannot connect to somewhere: refused"
