@@ -24,11 +24,15 @@ class TestIdentity:
     fingerprint: str
 
 
-@lru_cache(maxsize=64)
 def make_identity(number: int = 0) -> TestIdentity:
     """The identity with this number: the same one for the whole process, made at first use.
 
     Different numbers give different keys.
     """
+    return _make(number)  # called with and without a number it must give the same
+
+
+@lru_cache(maxsize=64)
+def _make(number: int) -> TestIdentity:
     key, certificate = keys.generate(f"test-{number}", now=datetime.now(UTC))
     return TestIdentity(key, certificate, keys.fingerprint(certificate))
