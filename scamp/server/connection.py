@@ -71,7 +71,7 @@ class ServerConnection:
     def channel_opened(self, channel: Channel) -> None:
         self.channel = channel
         if not self._site.admit(self):
-            channel.abort("too many connections")
+            channel.abort("the service has stopped")
 
     def message_received(self, message: IncomingMessage) -> None:
         header = message.header

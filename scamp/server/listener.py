@@ -59,9 +59,10 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class Listener:
-    """Accepts connections until it is closed. At most `limit` are open or shaking hands.
+    """Accepts connections until it is closed.
 
-    `count` says how many are open; above the limit a new one is closed at once.
+    At most `limit` are open or shaking hands; above it a new one is closed at once. `forget` must
+    be called for each channel that opened and is over.
     """
 
     def __init__(
@@ -69,17 +70,16 @@ class Listener:
         sock: socket.socket,
         context: ssl.SSLContext,
         make_channel: Callable[[], Channel],
-        count: Callable[[], int],
         limit: int,
     ) -> None:
         self._sock = sock
         self._context = context
         self._make_channel = make_channel
-        self._count = count
+        self._live: set[Channel] = set()
         self._limit = limit
         self._loop = asyncio.get_running_loop()
-        # A socket stands here until its task has begun: then the transport closes it.
-        self._handshakes: dict[asyncio.Task[None], socket.socket | None] = {}
+        # What a task is to use stands here until it has begun: then the transport closes it.
+        self._handshakes: dict[asyncio.Task[None], tuple[socket.socket, Channel] | None] = {}
         self._resume: asyncio.TimerHandle | None = None
         self._loop.add_reader(sock, self._on_readable)
         self.refused = 0
@@ -112,34 +112,46 @@ class Listener:
         self._loop.add_reader(self._sock, self._on_readable)
 
     def _begin(self, sock: socket.socket) -> None:
-        if self._count() + len(self._handshakes) >= self._limit:
+        if len(self._live) >= self._limit:
             self.refused += 1
             log.warning("connection refused: the limit of %d is reached", self._limit)
             sock.close()
             return
         sock.setblocking(False)
-        task = self._loop.create_task(self._shake_hands(sock), name="scamp handshake")
-        self._handshakes[task] = sock
+        channel = self._make_channel()
+        self._live.add(channel)
+        task = self._loop.create_task(self._shake_hands(sock, channel), name="scamp handshake")
+        self._handshakes[task] = (sock, channel)
         task.add_done_callback(self._on_handshake_done)
 
     def _on_handshake_done(self, task: asyncio.Task[None]) -> None:
-        sock = self._handshakes.pop(task)
-        if sock is not None:
+        unused = self._handshakes.pop(task)
+        if unused is not None:
+            sock, channel = unused
             sock.close()
+            self.forget(channel)
 
-    async def _shake_hands(self, sock: socket.socket) -> None:
+    def forget(self, channel: Channel) -> None:
+        """The channel is over, or never opened."""
+        self._live.discard(channel)
+
+    async def _shake_hands(self, sock: socket.socket, channel: Channel) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker
         self._handshakes[task] = None
         try:
             await self._loop.connect_accepted_socket(
-                self._make_channel,
+                lambda: channel,
                 sock,
                 ssl=self._context,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT,
                 ssl_shutdown_timeout=CLOSE_TIMEOUT,
             )
+        except asyncio.CancelledError:
+            self.forget(channel)
+            raise
         except OSError as exc:  # ssl.SSLError and ConnectionError are such
+            self.forget(channel)
             self.failed += 1
             log.info("no TLS with a client: %s", exc)
 

@@ -142,7 +142,6 @@ class Service:
             sock,
             self._context,
             self._make_channel,
-            lambda: len(self._connections),
             self._max_connections,
         )
         address = self._listener.address
@@ -223,10 +222,9 @@ class Service:
 
     def admit(self, connection: ServerConnection) -> bool:
         """Called by a connection that is open; False: it must be closed."""
-        if self._closed or len(self._connections) >= self._max_connections:
-            return False
-        self._connections.add(connection)
-        return True
+        if not self._closed:
+            self._connections.add(connection)
+        return not self._closed
 
     def refusal(self) -> str:
         """Why no request may begin now; empty when it may."""
@@ -249,6 +247,8 @@ class Service:
     def connection_lost(self, connection: ServerConnection) -> None:
         """Called by a connection."""
         self._connections.discard(connection)
+        if self._listener is not None and connection.channel is not None:
+            self._listener.forget(connection.channel)
         self._tell_moved()
 
     def _tell_moved(self) -> None:
