@@ -77,9 +77,9 @@ class Gateway:
         """Reads ticket keys and the TLS files; raises `ConfigError` when they are no good."""
         settings = loaded.settings
         self._settings = settings
-        self._triggers = triggers
+        self.triggers = triggers
         self._context = tls_context(settings)
-        self._parts = parts = Assembly(loaded, self._listening)
+        self.parts = parts = Assembly(loaded, self._listening)
         self._server = public_server(parts.front)
         self._public_runner = web.ServerRunner(self._server)
         self._admin_runner = web.AppRunner(
@@ -112,7 +112,7 @@ class Gateway:
         A discovery cache that is missing or bad does not fail it: requests get 503, and so does
         `readyz`, until there is a good one. Raises `ConfigError`.
         """
-        settings, parts = self._settings, self._parts
+        settings, parts = self._settings, self.parts
         await self._public_runner.setup()
         await self._admin_runner.setup()
         self._public = Listener(self._public_runner, open_sockets(settings.bind))
@@ -133,7 +133,7 @@ class Gateway:
 
     async def serve(self) -> None:
         """Wait until told to stop."""
-        await self._triggers.stop.wait()
+        await self.triggers.stop.wait()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.create_task(work, name=f"gateway {name}")
@@ -149,10 +149,10 @@ class Gateway:
 
     async def _reload_when_told(self) -> None:
         while True:
-            await self._triggers.reload.wait()
-            self._triggers.reload.clear()
+            await self.triggers.reload.wait()
+            self.triggers.reload.clear()
             log.info("told to reload")
-            await self._parts.reload()
+            await self.parts.reload()
             await self._following.look(force=True)
 
     # -- stopping -----------------------------------------------------------------------
@@ -162,9 +162,9 @@ class Gateway:
 
         Ends early when nothing is under way, and at once when told so a second time.
         """
-        settings, parts = self._settings, self._parts
+        settings, parts = self._settings, self.parts
         parts.front.draining = True
-        delay = 0.0 if self._triggers.hurry else settings.drain_delay
+        delay = 0.0 if self.triggers.hurry else settings.drain_delay
         log.info("draining: %d requests under way, accepting for %g s", parts.in_flight(), delay)
         await self._wait(lambda: False, delay)
         await self.public.stop()
@@ -180,11 +180,21 @@ class Gateway:
         end = loop.time() + limit
         while not done():
             left = end - loop.time()
-            if left <= 0 or self._triggers.now.is_set():
+            if left <= 0 or self.triggers.now.is_set():
                 return False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._triggers.now.wait(), min(left, _STEP))
+                await asyncio.wait_for(self.triggers.now.wait(), min(left, _STEP))
         return True
+
+    async def _cut_off(self) -> None:
+        """End what is under way. aiohttp would cut the connection first; this way round the front
+        can still say 503 to those who have had no byte yet."""
+        tasks = [task for one in self._server.connections if (task := one._task_handler)]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_CLOSE_LIMIT / 2)
+        await self._server.shutdown(0.1)
 
     async def close(self) -> None:
         """Take everything down now. Each step is bounded, and none keeps another from its turn."""
@@ -196,9 +206,9 @@ class Gateway:
         for listener in (self._public, self._admin):
             if listener is not None:
                 await _bounded("listener", listener.stop())
-        await _bounded("requests", self._server.shutdown(0.1))
+        await _bounded("requests", self._cut_off())
         await _bounded("public runner", self._public_runner.cleanup())
-        await _bounded("mesh", self._parts.close())
+        await _bounded("mesh", self.parts.close())
         await _bounded("admin runner", self._admin_runner.cleanup())
         log.info("stopped")
 
