@@ -1,0 +1,182 @@
+"""By how much large bodies move the gateway's peak memory: up, down, and with those that are slow.
+
+``python -m benchmarks.memory --size 1GiB``. Bodies are compared by length and CRC-32. A slow reader
+takes nothing for two seconds, then 32 MiB a second: whatever is not held back piles up somewhere.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+from pydantic import ByteSize, TypeAdapter
+
+from benchmarks.figures import columns
+from benchmarks.mesh import Gateway, gateway
+from benchmarks.service import PIECE, SLOW_RATE, SLOW_START
+from scamp.limits import MIB
+
+LIMIT: Final = 32 * MIB
+TIMEOUT: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One body of `size` bytes that went through. `growth` is of the peak, in bytes."""
+
+    name: str
+    size: int
+    growth: int
+    seconds: float
+    cpu: float
+
+    def row(self) -> tuple[str, ...]:
+        mebibytes = self.size / MIB
+        return (
+            self.name,
+            f"{mebibytes:.0f}",
+            f"{self.growth / MIB:.1f}",
+            f"{mebibytes / self.seconds:.0f}",
+            f"{self.cpu / mebibytes * 1000:.2f}",
+            "" if self.growth < LIMIT else "TOO MUCH",
+        )
+
+
+HEADER: Final = ("", "MiB", "peak grew by MiB", "MiB/s", "CPU ms/MiB", "")
+
+
+class BodyDamagedError(Exception):
+    """What came out is not what went in."""
+
+
+def pieces(size: int) -> Iterator[bytes]:
+    """A body of `size` bytes."""
+    for start in range(0, size, len(PIECE)):
+        yield PIECE[: size - start]
+
+
+def checksum(size: int) -> int:
+    check = 0
+    for piece in pieces(size):
+        check = zlib.crc32(piece, check)
+    return check
+
+
+def upload(front: Gateway, size: int, action: str = "Bench.upload") -> tuple[int, int]:
+    """Send a body of `size` bytes; return length and checksum of what the service got."""
+    connection = _connect(front)
+    try:
+        headers = dict([front.authorization, ("Content-Length", str(size))])
+        connection.request("POST", f"/api/{action}", body=pieces(size), headers=headers)
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise BodyDamagedError(f"{answer.status} {body[:500]!r}")
+    got = json.loads(body)
+    return got["bytes"], got["crc32"]
+
+
+def slow_upload(front: Gateway, size: int) -> tuple[int, int]:
+    """The same to a service that is slow."""
+    return upload(front, size, "Bench.slowUpload")
+
+
+def download(
+    front: Gateway, size: int, *, delay: float = 0.0, rate: float | None = None
+) -> tuple[int, int]:
+    """Fetch a body of `size` bytes, at most `rate` a second and nothing for the first `delay`.
+
+    Returns length and checksum of what came.
+    """
+    connection = _connect(front)
+    try:
+        path = f"/api/Bench.download?bytes={size}"
+        connection.request("GET", path, headers=dict([front.authorization]))
+        answer = connection.getresponse()
+        time.sleep(delay)
+        got, check, began = 0, 0, time.monotonic()
+        while piece := answer.read(len(PIECE)):
+            got += len(piece)
+            check = zlib.crc32(piece, check)
+            if rate is not None:
+                time.sleep(max(0.0, began + got / rate - time.monotonic()))
+    finally:
+        connection.close()
+    if answer.status != 200:
+        raise BodyDamagedError(f"{answer.status}")
+    return got, check
+
+
+def slow_download(front: Gateway, size: int) -> tuple[int, int]:
+    """The same by a client that is slow."""
+    return download(front, size, delay=SLOW_START, rate=SLOW_RATE)
+
+
+MOVES: Final[dict[str, Callable[[Gateway, int], tuple[int, int]]]] = {
+    "upload": upload,
+    "download": download,
+    "slow-upload": slow_upload,
+    "slow-download": slow_download,
+}
+
+
+def measure(front: Gateway, name: str, size: int) -> Moved:
+    """Move one body. The peak before is what was resident just then.
+
+    Raises BodyDamagedError when what came out is not what went in.
+    """
+    process, wanted = front.process, (size, checksum(size))
+    before, cpu, began = process.forget_peak(), process.cpu(), time.monotonic()
+    got = MOVES[name](front, size)
+    seconds = time.monotonic() - began
+    moved = Moved(name, size, process.peak() - before, seconds, process.cpu() - cpu)
+    if got != wanted:
+        raise BodyDamagedError(f"{name}: length and CRC-32 are {got}, not {wanted}")
+    return moved
+
+
+def _connect(front: Gateway) -> http.client.HTTPConnection:
+    return http.client.HTTPConnection(urlsplit(front.url).netloc, timeout=TIMEOUT)
+
+
+def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
+    try:
+        return TypeAdapter(ByteSize).validate_python(value)
+    except ValueError as exc:
+        raise click.BadParameter(f"{value!r} is not a size such as 1GiB") from exc
+
+
+@click.command()
+@click.argument("names", metavar="[MOVE]...", nargs=-1, type=click.Choice(list(MOVES)))
+@click.option("--size", default="1GiB", show_default=True, callback=_bytes, help="Of each body.")
+@click.option("--times", default=1, show_default=True, help="How often, with a new gateway each.")
+def main(names: tuple[str, ...], size: int, times: int) -> None:
+    """Move large bodies through a gateway that has just started, and print what that cost it.
+
+    Exit status 1 when its peak grew by 32 MiB or more.
+    """
+    found = []
+    for name in [*(names or MOVES)] * times:
+        with (
+            tempfile.TemporaryDirectory(prefix="scamp-bench-") as folder,
+            gateway(Path(folder)) as front,
+        ):
+            found.append(measure(front, name, size))
+    click.echo("\n".join(columns([HEADER, *(moved.row() for moved in found)])))
+    if any(moved.growth >= LIMIT for moved in found):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()
