@@ -62,7 +62,8 @@ class Listener:
     """Accepts connections until it is closed.
 
     At most `limit` are open or shaking hands; above it a new one is closed at once. `forget` must
-    be called for each channel that opened and is over.
+    be called for each channel that opened and is over. `on_handshake` is called when a handshake
+    has ended, well or not.
     """
 
     def __init__(
@@ -71,12 +72,14 @@ class Listener:
         context: ssl.SSLContext,
         make_channel: Callable[[], Channel],
         limit: int,
+        on_handshake: Callable[[], None],
     ) -> None:
         self._sock = sock
         self._context = context
         self._make_channel = make_channel
         self._live: set[Channel] = set()
         self._limit = limit
+        self._on_handshake = on_handshake
         self._loop = asyncio.get_running_loop()
         # What a task is to use stands here until it has begun: then the transport closes it.
         self._handshakes: dict[asyncio.Task[None], tuple[socket.socket, Channel] | None] = {}
@@ -102,7 +105,8 @@ class Listener:
             except OSError as exc:
                 # Out of file descriptors, mostly; those in use will be given back.
                 log.error("cannot accept a connection: %s", exc)
-                self._loop.remove_reader(self._sock)
+                if not self._loop.remove_reader(self._sock):
+                    return  # it is being closed
                 self._resume = self._loop.call_later(_PAUSE, self._listen_again)
                 return
             self._begin(sock)
@@ -130,6 +134,7 @@ class Listener:
             sock, channel = unused
             sock.close()
             self.forget(channel)
+        self._on_handshake()
 
     def forget(self, channel: Channel) -> None:
         """The channel is over, or never opened."""
@@ -155,17 +160,23 @@ class Listener:
             self.failed += 1
             log.info("no TLS with a client: %s", exc)
 
-    async def close(self) -> None:
-        """Stop listening and give up handshakes under way. Connections stay open."""
+    @property
+    def handshaking(self) -> int:
+        """Connections that are not through TLS yet."""
+        return len(self._handshakes)
+
+    def close(self) -> None:
+        """Stop listening. Who has connected before this may still finish the handshake."""
         if self._sock.fileno() < 0:
             return  # closed already
         self._loop.remove_reader(self._sock)
         if self._resume is not None:
             self._resume.cancel()
             self._resume = None
+        self._on_readable()
         self._sock.close()
-        tasks = list(self._handshakes)
-        for task in tasks:
+
+    def abandon(self) -> None:
+        """Give up handshakes under way; after `close`. They are gone when `handshaking` is 0."""
+        for task in self._handshakes:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)

@@ -143,6 +143,7 @@ class Service:
             self._context,
             self._make_channel,
             self._max_connections,
+            self._tell_moved,
         )
         address = self._listener.address
         self._uri = f"beepish+tls://{f'[{told}]' if ':' in told else told}:{address[1]}"
@@ -271,21 +272,28 @@ class Service:
             return
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, grace)
+        self._listener.close()
         try:
-            await self._listener.close()
-            await self._wait_until(lambda: not self._connections, min(end, loop.time() + linger))
+            await self._wait_until(self._deserted, min(end, loop.time() + linger))
             await self._wait_until(lambda: self._in_flight == 0, end)
             self._closed = True
             await self._cancel_requests()
             for connection in list(self._connections):
                 if connection.channel is not None:
                     connection.channel.close("the service has stopped")
-            await self._wait_until(lambda: not self._connections, loop.time() + CLOSE_TIMEOUT)
+            await self._wait_until(self._deserted, loop.time() + CLOSE_TIMEOUT)
         finally:
             self._closed = True
+            self._listener.abandon()
             for connection in list(self._connections):
                 if connection.channel is not None:
                     connection.channel.abort("the service has stopped")
+        await self._wait_until(self._deserted, loop.time() + CLOSE_TIMEOUT)
+
+    def _deserted(self) -> bool:
+        """Nobody is connected and nobody is about to be."""
+        assert self._listener is not None  # noqa: S101 - set by start
+        return not self._connections and not self._listener.handshaking
 
     async def _cancel_requests(self) -> None:
         tasks: list[asyncio.Task[None]] = []
