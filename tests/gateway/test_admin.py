@@ -15,7 +15,7 @@ from gateway.testing import Stand, stand
 
 PAGES = ("/", "/metrics", "/livez", "/readyz", "/services", "/actions", "/connections", "/config")
 
-SECRET = "hunter2"
+HIDDEN = "hunter2"
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Stand]:
 
 @pytest.fixture
 async def gateway(mesh: Stand) -> AsyncIterator[Gateway]:
-    loaded = mesh.loaded(tls_key_password="hunter2")
+    loaded = mesh.loaded(tls_key_password=HIDDEN)
     async with running(loaded) as one:
         yield one
 
@@ -140,7 +140,7 @@ async def test_config_shows_values_and_origins_and_no_secret(http: aiohttp.Clien
     async with http.get("/config") as answer:
         text = await answer.text()
         shown = await answer.json()
-    assert SECRET not in text
+    assert HIDDEN not in text
     assert shown["tls_key_password"] == {"value": "**********", "origin": "test"}
     assert shown["retries"] == {"value": 2, "origin": "default"}
     assert shown["admin_bind"]["value"] == "127.0.0.1:0"
