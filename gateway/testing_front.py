@@ -1,0 +1,246 @@
+"""The public listener on a real socket with a mesh behind it, without the rest of a gateway.
+
+For tests, not for production::
+
+    async with Fronted(peer) as gateway:
+        answer = await gateway.request("POST", "/api/Test.echo", body=b"{}")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gateway.access_log import AccessLog, line_of
+from gateway.auth import Authenticator
+from gateway.exchange import Exchange
+from gateway.exposition import GatewayCollector, make_registry
+from gateway.front import Front, FrontOptions
+from gateway.metrics import Metrics
+from gateway.public import public_server
+from scamp.client import ClientOptions
+from scamp.discovery import DiscoveryStatus
+from scamp.testing.mesh import Announces, Mesh
+
+FRESH: Final = DiscoveryStatus(loaded=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, as it was on the wire."""
+
+    status: int
+    headers: CIMultiDict[str]
+    body: bytes
+    whole: bool
+    """False when the body ended before it was complete."""
+
+    def json(self) -> Any:
+        """The body as JSON."""
+        return orjson.loads(self.body)
+
+
+class Remembering(AccessLog):
+    """Keeps the access log's lines, read back from their JSON."""
+
+    def __init__(self) -> None:
+        super().__init__("off")
+        self.lines: list[dict[str, Any]] = []
+        self._arrived = asyncio.Event()
+
+    def record(self, exchange: Exchange, total: float) -> None:
+        """Keep one line."""
+        self.lines.append(orjson.loads(line_of(exchange, total)))
+        self._arrived.set()
+
+    async def until(self, count: int, timeout: float = 10.0) -> list[dict[str, Any]]:
+        """The lines, once there are `count`. Raises TimeoutError."""
+        async with asyncio.timeout(timeout):
+            while len(self.lines) < count:
+                self._arrived.clear()
+                await self._arrived.wait()
+        return self.lines
+
+
+class Fronted:
+    """A `Mesh` with a public listener in front of it. `status` may be replaced at any time."""
+
+    def __init__(
+        self,
+        *services: Announces,
+        auth: Authenticator | None = None,
+        options: FrontOptions | None = None,
+        client: ClientOptions | None = None,
+        status: DiscoveryStatus = FRESH,
+        max_actions: int = 1000,
+        **server: Any,
+    ) -> None:
+        """`client`: options of the requester; `server`: options for `public_server`."""
+        self.mesh = Mesh(*services, options=client)
+        self.status = status
+        self.auth = auth or Authenticator("forward")
+        self.log = Remembering()
+        self.metrics = Metrics(self.mesh.registry, max_actions=max_actions)
+        self.port = 0
+        self._options = options
+        self._server_options = server
+        self._stack = AsyncExitStack()
+        self._front: Front | None = None
+        self._runner: web.ServerRunner | None = None
+        self._exposition: CollectorRegistry | None = None
+
+    @property
+    def front(self) -> Front:
+        """The handler; once it is up."""
+        assert self._front is not None  # noqa: S101
+        return self._front
+
+    def scrape(self) -> str:
+        """What Prometheus would get."""
+        assert self._exposition is not None  # noqa: S101
+        return generate_latest(self._exposition).decode()
+
+    async def __aenter__(self) -> Fronted:
+        await self._stack.enter_async_context(self.mesh)
+        self._front = Front(
+            self.mesh.registry,
+            self.mesh.requester,
+            lambda: self.status,
+            self.auth,
+            self.metrics,
+            self.log,
+            self._options,
+        )
+        self._exposition = make_registry(
+            GatewayCollector(
+                metrics=self.metrics,
+                registry=self.mesh.registry,
+                requester=self.mesh.requester,
+                discovery_status=lambda: self.status,
+                authenticator=self.auth,
+                access_log=self.log,
+                in_flight=lambda: self.front.in_flight,
+            )
+        )
+        server = public_server(self._front, **self._server_options)
+        runner = self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.port = runner.addresses[0][1]
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+    async def stop(self) -> None:
+        """What comes after the drain limit: requests under way are cancelled."""
+        assert self._runner is not None  # noqa: S101
+        await self._runner.cleanup()
+
+    async def connect(self) -> Wire:
+        """One more raw connection, closed with the gateway."""
+        wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
+        self._stack.push_async_callback(wire.close)
+        return wire
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes | None = None,
+        *,
+        version: str = "1.1",
+    ) -> Answer:
+        """One request on a connection of its own, and its answer; nothing is normalized."""
+        wire = await self.connect()
+        try:
+            wire.send(method, target, headers, body, version=version)
+            return await wire.answer(method)
+        finally:
+            await wire.close()
+
+
+class Wire:
+    """A raw HTTP connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    def send(
+        self,
+        method: str,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        body: bytes | None = None,
+        *,
+        version: str = "1.1",
+    ) -> None:
+        """Write one request. With a body, ``Content-Length`` is added."""
+        lines = [f"{method} {target} HTTP/{version}", "Host: test"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if body is not None:
+            lines.append(f"Content-Length: {len(body)}")
+        head = "\r\n".join(lines).encode("utf-8", "surrogateescape")
+        self.writer.write(head + b"\r\n\r\n" + (body or b""))
+
+    async def head(self) -> tuple[int, CIMultiDict[str]]:
+        """Status and fields of the next answer. Raises IncompleteReadError at the end."""
+        text = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = text.split("\r\n")[:-2]
+        fields: CIMultiDict[str] = CIMultiDict()
+        for line in lines:
+            name, _, value = line.partition(": ")
+            fields.add(name, value)
+        return int(first.split()[1]), fields
+
+    async def answer(self, method: str = "POST") -> Answer:
+        """The next answer to `method`, body included."""
+        status, headers = await self.head()
+        pieces: list[bytes] = []
+        whole = True
+        try:
+            if method == "HEAD" or status in (204, 304):
+                pass
+            elif "Content-Length" in headers:
+                pieces.append(await self.reader.readexactly(int(headers["Content-Length"])))
+            elif headers.get("Transfer-Encoding") == "chunked":
+                while (piece := await self.chunk()) != b"":
+                    pieces.append(piece)
+            else:
+                pieces.append(await self.reader.read())
+        except asyncio.IncompleteReadError as exc:
+            pieces.append(exc.partial)
+            whole = False
+        except ConnectionResetError:
+            whole = False
+        return Answer(status, headers, b"".join(pieces), whole)
+
+    async def chunk(self) -> bytes:
+        """The next chunk; empty for the last. Raises IncompleteReadError when cut."""
+        size = int(await self.reader.readuntil(b"\r\n"), 16)
+        return (await self.reader.readexactly(size + 2))[:-2]
+
+    async def ended(self) -> bool:
+        """Whether the connection ended with nothing more to read."""
+        try:
+            return await self.reader.read() == b""
+        except ConnectionResetError:
+            return True
+
+    async def close(self) -> None:
+        """Leave."""
+        self.writer.close()
+        with suppress(ConnectionError, ssl.SSLError):
+            await self.writer.wait_closed()
