@@ -330,10 +330,11 @@ class ClientConnection:
             self._learn(PeerKind.ECHOES)
             return exchange
         # The peer renumbers, or is about to be found out. It can only mean the one request that is
-        # in flight, and it answers requests that are complete.
+        # in flight, and it answers requests that are complete. One that was not even written is
+        # not meant either: its place came free in this very read.
         if exchange is None and len(self._exchanges) == 1:
             (exchange,) = self._exchanges.values()
-        if exchange is None or not exchange.request.closed:
+        if exchange is None or not exchange.request.closed or not exchange.request.flushed:
             self._stray(header)
             self.close("a reply that belongs to no request")
             return None
