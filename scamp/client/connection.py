@@ -153,17 +153,20 @@ class ClientConnection:
         self._on_change = on_change
         self._on_learned = on_learned
         self._max_streams = max_streams
+        # Those that are never answered hold their places: before they hold all, retire.
+        self._max_unwanted = min(MAX_ABANDONED, max(1, max_streams // 2))
         self._next_id = FIRST_ID_FROM + secrets.randbelow(FIRST_ID_TO - FIRST_ID_FROM)
         self._first_id = self._next_id
         self._exchanges: dict[int, Exchange] = {}  # no reply HEADER yet
         self._open = 0  # exchanges that hold a place: until both messages have ended
         self._unwanted = 0  # of those, whose callers have gone
         self._exclusive = False
+        self._cut_short = False  # a reply was under way when the channel was lost
         self.channel: Channel | None = None
         self.kind = kind
         self.state = SlotState.READY
         self.lost_in_use = False
-        """True when it ended while somebody waited for a reply."""
+        """True when it ended while somebody waited for a reply, or for the rest of one."""
         self.lost_to_peer = False
         """True when the peer ended it, not we."""
 
@@ -180,6 +183,8 @@ class ClientConnection:
         channel = self.channel
         if self.state is not SlotState.READY or self._exclusive or channel is None:
             return 0
+        if channel.closing:
+            return 0  # lost, or idle and about to close: we shall be told
         if channel.stalled:
             return 0  # a slow body holds the socket: nobody new should queue behind it
         limit = self._max_streams if self.kind is PeerKind.ECHOES else 1
@@ -188,7 +193,9 @@ class ClientConnection:
     @property
     def empty(self) -> bool:
         """True when a request that needs the connection for itself may be started."""
-        return self.state is SlotState.READY and self._open == 0
+        channel = self.channel
+        ready = self.state is SlotState.READY and channel is not None and not channel.closing
+        return ready and self._open == 0
 
     @property
     def address(self) -> str:
@@ -252,7 +259,7 @@ class ClientConnection:
         self._stats.abandoned["discard"] += 1
         if exchange.reply is not None:
             self._discard(exchange.reply)
-        if suspect or self._unwanted > MAX_ABANDONED:
+        if suspect or self._unwanted >= self._max_unwanted:
             self.retire()
         self._close_if_done()
 
@@ -358,7 +365,10 @@ class ClientConnection:
             self.retire()
 
     def _reply_ended(self, exchange: Exchange) -> None:
-        if exchange.request.closed:
+        cut_short = exchange.reply is not None and isinstance(exchange.reply.error, ConnectionLost)
+        if cut_short and not exchange.unwanted:
+            self._cut_short = True
+        if exchange.request.closed or cut_short:
             self._finish(exchange)
 
     # -- ending -------------------------------------------------------------------------
@@ -391,7 +401,8 @@ class ClientConnection:
         if self.state is SlotState.CLOSED:
             return
         self.state = SlotState.CLOSED
-        if self._live:
+        unwritten = sum(not e.unwanted and not e.request.flushed for e in self._exchanges.values())
+        if self._cut_short or self._open - self._unwanted > unwritten:
             self.lost_in_use = True
             self._stats.lost_in_use += 1
         else:
@@ -442,6 +453,8 @@ async def connect(
         raise ConnectFailed(address, f"TLS: {exc.reason or exc}") from exc
     except (OSError, ValueError) as exc:  # ValueError: a host name that cannot be one
         reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+        if isinstance(exc, ConnectionRefusedError):
+            reason = "connection refused"  # asyncio's own text does not say it
         raise ConnectFailed(address, reason) from exc
     if channel.failure is not None:
         raise channel.failure
