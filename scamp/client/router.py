@@ -57,6 +57,7 @@ class Router:
         self._traits = TraitStore()
         self._instances: dict[tuple[str, str], Instance] = {}
         self._leaving: set[Instance] = set()
+        self._closed = False
         self._unsubscribe: Callable[[], None] = registry.subscribe(self._on_change)
 
     # -- choosing -----------------------------------------------------------------------
@@ -72,7 +73,9 @@ class Router:
         candidates = [
             (self._instance(offer.service), offer)
             for offer in offers
-            if envelope in offer.action.envelopes and offer.service.weight > 0
+            if envelope in offer.action.envelopes
+            and offer.service.weight > 0
+            and self._is_known(offer.service)
         ]
         if not candidates:
             raise self._nowhere(offers, envelope)
@@ -94,6 +97,10 @@ class Router:
                 return choice
         wait = max(0.0, soonest[0].retry_at() - now)
         raise NoUsableInstance(soonest[1].action.spelling, wait)
+
+    def _is_known(self, service: Announcement) -> bool:
+        """False when it has left since it was looked up: nothing would let a new instance go."""
+        return not self._closed and self._registry.get(service.key) is not None
 
     @staticmethod
     def _nowhere(offers: Sequence[Offer], envelope: str) -> Exception:
@@ -152,6 +159,7 @@ class Router:
 
     async def close(self) -> None:
         """Close every connection. Requests in flight fail with ConnectionLost."""
+        self._closed = True
         self._unsubscribe()
         instances = [*self._instances.values(), *self._leaving]
         self._instances.clear()
