@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
@@ -43,6 +45,11 @@ READ_BUFFER: Final = 64 * 1024
 KEEP_ALIVE: Final = 75.0
 """Seconds that an idle connection stays open, also for the head of the first request."""
 
+UNSENT: Final = 128 * 1024
+"""Bytes that the kernel holds for a client and could not send yet."""
+
+_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
 log = logging.getLogger("gateway.public")
 
 
@@ -50,6 +57,15 @@ class Protocol(web.RequestHandler):
     """One connection. What aiohttp itself refuses becomes a problem document too."""
 
     __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the kernel from taking megabytes that a slow client has not asked for: they cost
+        memory, and hide for minutes whether the client takes anything at all."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and _NOTSENT_LOWAT is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
 
     def handle_error(
         self,
