@@ -3,12 +3,15 @@
 The process' lifecycle wires it up so::
 
     front = Front(registry, requester, ..., options)
-    runner = web.ServerRunner(public_server(front), shutdown_timeout=...)
+    server = public_server(front)
+    runner = web.ServerRunner(server)
     await runner.setup()                     # then web.TCPSite or web.SockSite on the runner
 
     front.draining = True                    # answers say Connection: close from now on
-    await site.stop()                        # nothing new; wait for front.in_flight == 0
-    await runner.cleanup()                   # idle connections end, what is left is cancelled
+    await site.stop()                        # nothing new
+    server.pre_shutdown()                    # idle connections end; wait for front.in_flight == 0
+    await server.cut_off()                   # what is left is told 503, or cut
+    await runner.cleanup()
 
 `handler_cancellation` is on: a client that leaves cancels its request. A half-closed connection
 counts as left. Access log lines are written by the front, not by aiohttp.
@@ -88,6 +91,19 @@ class PublicServer(web.Server):
         super().__init__(front.handle, handler_cancellation=True, **options)
         self.front = front
         self._options = options
+
+    async def cut_off(self, timeout: float = 1.0) -> None:
+        """End what is under way, and every connection; takes little more than `timeout` seconds.
+
+        aiohttp's own `shutdown` cuts connections before it cancels handlers. This way round the
+        front can still say 503 to those who have had no byte yet.
+        """
+        tasks = [task for one in self.connections if (task := one._task_handler) is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout)
+        await self.shutdown(0.1)
 
     def __call__(self) -> Protocol:
         """One more connection."""

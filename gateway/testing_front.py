@@ -26,7 +26,7 @@ from gateway.exchange import Exchange
 from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
 from gateway.metrics import Metrics
-from gateway.public import public_server
+from gateway.public import PublicServer, public_server
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
@@ -95,7 +95,7 @@ class Fronted:
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
-        self._runner: web.ServerRunner | None = None
+        self._server: PublicServer | None = None
         self._exposition: CollectorRegistry | None = None
 
     @property
@@ -131,8 +131,8 @@ class Fronted:
                 in_flight=lambda: self.front.in_flight,
             )
         )
-        server = public_server(self._front, **self._server_options)
-        runner = self._runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        self._server = public_server(self._front, **self._server_options)
+        runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -144,8 +144,8 @@ class Fronted:
 
     async def stop(self) -> None:
         """What comes after the drain limit: requests under way are cancelled."""
-        assert self._runner is not None  # noqa: S101
-        await self._runner.cleanup()
+        assert self._server is not None  # noqa: S101
+        await self._server.cut_off()
 
     async def connect(self) -> Wire:
         """One more raw connection, closed with the gateway."""

@@ -1,0 +1,178 @@
+"""Access log: what a line has, and that writing it stops nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import cast
+
+import orjson
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from gateway.access_log import AccessLog, line_of
+from gateway.exchange import Exchange, Serving
+from gateway.metrics import ActionSeries
+from gateway.translate import Target
+
+FIELDS = [
+    *("time", "request_id", "trace_id", "client", "method", "route", "action", "version"),
+    *("sector", "status", "cause", "upstream_code", "instance", "attempts", "bytes_in"),
+    *("bytes_out", "total_ms", "upstream_ms", "queue_ms", "user_id", "client_id"),
+]
+
+
+def exchange(request_id: str = "id-1") -> Exchange:
+    request = cast(web.BaseRequest, make_mocked_request("POST", "/"))
+    made = Exchange(request, Serving(60.0), ActionSeries("_none"), 0.0, 1_700_000_000.25)
+    made.request_id = request_id
+    made.status = 200
+    return made
+
+
+async def test_a_line_has_every_field_every_time() -> None:
+    line = orjson.loads(line_of(exchange(), 0.0123456))
+    assert list(line) == FIELDS
+    assert line["time"] == "2023-11-14T22:13:20.250000Z"
+    assert line["total_ms"] == 12.346
+
+
+async def test_a_line_ends_with_its_only_newline() -> None:
+    made = exchange()
+    made.upstream_code = "a\nb"
+    line = line_of(made, 0.0)
+    assert line.index(b"\n") == len(line) - 1
+
+
+async def test_names_that_strangers_chose_are_cut() -> None:
+    made = exchange()
+    made.asked = Target("s" * 5000, "a" * 5000, 1)
+    made.upstream_code = "c" * 5000
+    assert len(line_of(made, 0.0)) < 1500
+
+
+def read(path: Path) -> list[str]:
+    return [orjson.loads(line)["request_id"] for line in path.read_bytes().splitlines()]
+
+
+async def test_lines_are_appended_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_bytes(line_of(exchange("before"), 0.0))
+    log = AccessLog(str(path))
+    log.start()
+    made = exchange()
+    for number in range(1000):
+        made.request_id = str(number)
+        log.record(made, 0.0)
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+    log.close()
+    log.close()
+    assert read(path) == ["before", *map(str, range(1000))]
+    assert log.dropped == 0
+
+
+async def test_a_line_is_written_soon_without_another(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path))
+    log.start()
+    for count in (1, 2):
+        log.record(exchange(), 0.0)
+        async with asyncio.timeout(5):
+            while len(read(path)) < count:  # noqa: ASYNC110 - a file tells nobody
+                await asyncio.sleep(0.005)
+    log.close()
+
+
+async def test_a_file_that_was_moved_away_is_opened_anew(tmp_path: Path) -> None:
+    path, moved = tmp_path / "access.log", tmp_path / "access.log.1"
+    log = AccessLog(str(path))
+    log.start()
+    log.record(exchange("old"), 0.0)
+    await asyncio.sleep(0)
+    path.rename(moved)
+    log.record(exchange("still old"), 0.0)
+    log.reopen()
+    log.record(exchange("new"), 0.0)
+    log.close()
+    assert (read(moved), read(path)) == (["old", "still old"], ["new"])
+
+
+async def test_a_file_that_cannot_be_opened_anew_leaves_the_old_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    path, moved = folder / "access.log", tmp_path / "moved"
+    log = AccessLog(str(path))
+    log.start()
+    folder.rename(moved)
+    log.reopen()
+    log.record(exchange("kept"), 0.0)
+    log.close()
+    assert read(moved / "access.log") == ["kept"]
+    assert "going on with the old file" in caplog.text
+
+
+async def test_a_file_that_cannot_be_opened_is_told_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        AccessLog(str(tmp_path / "missing" / "access.log")).start()
+
+
+async def test_a_pipe_that_nobody_reads_stops_nobody_and_fills_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    log = AccessLog(str(path), max_waiting=200_000)
+    log.start()
+    made = exchange()
+    for number in range(3000):  # some 450 bytes each; a pipe holds 64 KiB
+        made.request_id = str(number)
+        log.record(made, 0.0)
+        if number % 50 == 0:
+            log._hand_over()
+    assert log.dropped > 1000
+    assert log._handed - log._written + log._size <= 200_000
+    got = b""
+    while b'"request_id":"100"' not in got:
+        try:
+            got += os.read(reader, 65536)
+        except BlockingIOError:
+            await asyncio.sleep(0.001)
+    os.close(reader)
+    log.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+async def test_a_disk_that_fails_is_counted_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = AccessLog("/dev/full")
+    log.start()
+    for _ in range(3):
+        log.record(exchange(), 0.0)
+        log._hand_over()
+    log.close()
+    assert log.dropped == 3
+    assert caplog.text.count("No space left") == 1
+
+
+async def test_off_writes_nothing_and_needs_no_thread() -> None:
+    log = AccessLog("off")
+    log.start()
+    log.record(exchange(), 0.0)
+    log.reopen()
+    log.close()
+    assert log._thread is None
+
+
+async def test_standard_output_is_written_to(capfd: pytest.CaptureFixture[str]) -> None:
+    log = AccessLog("-")
+    log.start()
+    log.record(exchange("out"), 0.0)
+    log.reopen()
+    log.close()
+    assert orjson.loads(capfd.readouterr().out)["request_id"] == "out"
+    os.fstat(1)

@@ -1,0 +1,107 @@
+"""What is no HTTP request, limits of the head, and the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gateway.public import MAX_FIELD, MAX_FIELDS, MAX_TARGET
+from gateway.testing_front import Fronted
+from scamp.limits import MAX_TICKET
+from scamp.testing import ScriptedPeer
+from scamp.testing.scripts import begun, silent
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"rubbish\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"POST /api/Test.echo HTTP/1.1\r\n\r\n",  # no Host
+        b"POST /api/Test.echo HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
+        b"POST /api/Test.echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /api/Test.echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n"
+        b"Content-Length: 3\r\n\r\n{}",
+        b"POST /api/Test.echo HTTP/1.1\r\nHost: a\r\nBad Name: 3\r\n\r\n",
+        b"POST /api/Test.echo HTTP/1.1\r\nHost: a\r\nName: a\x00b\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_request_is_told_so_and_the_connection_ends(sent: bytes) -> None:
+    peer = ScriptedPeer()
+    async with Fronted(peer) as gateway:
+        wire = await gateway.connect()
+        wire.writer.write(sent)
+        answer = await wire.answer()
+        assert (answer.status, answer.json()["code"]) == (400, "malformed_request")
+        assert answer.headers["Content-Type"] == "application/problem+json"
+        assert answer.json()["instance"] == answer.headers["X-Request-ID"]
+        assert await wire.ended()
+        assert peer.headers == []
+        line = gateway.log.lines[0]
+        assert (line["status"], line["cause"]) == (400, "malformed_request")
+        assert 'action="_none",method="_other"' in gateway.scrape()
+
+
+async def test_a_header_that_is_too_large_is_told_so() -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        for fields in (
+            [("X-Long", "x" * (MAX_FIELD + 1))],
+            [(f"X-{number}", "1") for number in range(MAX_FIELDS + 1)],
+        ):
+            answer = await gateway.request("POST", "/api/Test.echo", fields)
+            assert (answer.status, answer.json()["code"]) == (431, "header_too_large")
+
+
+async def test_a_target_that_is_too_long_is_told_so() -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        answer = await gateway.request("GET", "/api/Test.echo?" + "x" * MAX_TARGET)
+        assert (answer.status, answer.json()["code"]) == (414, "uri_too_long")
+
+
+async def test_the_longest_ticket_fits_into_a_header() -> None:
+    peer = ScriptedPeer()
+    async with Fronted(peer) as gateway:
+        fields = [("Authorization", "Bearer " + "t" * MAX_TICKET)]
+        assert (await gateway.request("POST", "/api/Test.echo", fields)).status == 200
+        assert len(peer.headers[0]["ticket"]) == MAX_TICKET
+
+
+async def test_a_request_that_outlasts_the_drain_is_told_so() -> None:
+    peer = ScriptedPeer(silent)
+    async with Fronted(peer) as gateway:
+        wire = await gateway.connect()
+        wire.send("POST", "/api/Test.echo")
+        await peer.until(lambda: peer.requests == 1)
+        await gateway.stop()
+        answer = await wire.answer()
+        assert (answer.status, answer.json()["code"]) == (503, "stopping")
+        assert answer.headers["Retry-After"] == "1"
+        assert answer.headers["Connection"] == "close"
+        assert await wire.ended()
+        assert gateway.log.lines[0]["cause"] == "stopping"
+        await gateway.mesh.settled()
+
+
+async def test_an_answer_that_outlasts_the_drain_is_cut() -> None:
+    async with Fronted(ScriptedPeer(begun(b"[", asyncio.Event()))) as gateway:
+        wire = await gateway.connect()
+        wire.send("POST", "/api/Test.echo")
+        await wire.head()
+        await wire.chunk()
+        await gateway.stop()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await wire.chunk()
+        line = gateway.log.lines[0]
+        assert (line["status"], line["cause"]) == (200, "stopping")
+
+
+async def test_connect_and_upgrades_lead_nowhere() -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        answer = await gateway.request("CONNECT", "example.com:443")
+        assert answer.status in (400, 405)
+        upgrade = [("Connection", "Upgrade"), ("Upgrade", "websocket")]
+        answer = await gateway.request("POST", "/api/Test.echo", upgrade, b"{}")
+        assert answer.status == 200
+        assert "Upgrade" not in answer.headers
