@@ -23,6 +23,7 @@ from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
     DispatchFailed,
+    IdleTimeout,
     NoUsableInstance,
     ReplyFailed,
     ReplyTimeout,
@@ -234,7 +235,8 @@ class Requester:
         """Send a body piece by piece. Runs as a task; its failure becomes the exchange's."""
         request = exchange.request
         try:
-            async for piece in source:
+            pieces = aiter(source)
+            while (piece := await _next_piece(pieces, self.options.body_idle)) is not None:
                 call.touched = True
                 await request.write(piece, self.options.body_idle)
             request.end()
@@ -285,6 +287,18 @@ def _retry_reason(error: ScampError, call: Call) -> str | None:
     if isinstance(error, ConnectionLost):
         return "lost" if not error.written or call.retry_safe else None
     return "txerr" if call.retry_safe else None
+
+
+async def _next_piece(source: AsyncIterator[bytes], idle: float) -> bytes | None:
+    """The next piece of a body, None at its end. Raises IdleTimeout after `idle` seconds."""
+    limit = asyncio.timeout(idle)
+    try:
+        async with limit:
+            return await anext(source, None)
+    except TimeoutError as exc:
+        if limit.expired():
+            raise IdleTimeout(idle) from exc
+        raise  # the source's own
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

@@ -1,0 +1,265 @@
+"""What is sent again, and what must never be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from scamp.client import Call, ClientOptions, Deadline
+from scamp.client import instance as instance_module
+from scamp.errors import (
+    ConnectionLost,
+    DispatchFailed,
+    ReplyFailed,
+    ReplyTimeout,
+    ScampError,
+    ServiceError,
+)
+from scamp.server import Request, Service
+from scamp.testing import (
+    ECHOING,
+    GO,
+    AtHeader,
+    Manners,
+    Mesh,
+    PeerRequest,
+    Script,
+    ScriptedPeer,
+    make_identity,
+)
+from scamp.testing.scripts import (
+    cut_midway,
+    dispatch_failure,
+    echo,
+    failing,
+    first,
+    hang_up,
+    silent,
+    txerr,
+)
+
+FREE = ClientOptions(retries=2, retry_minimum=100)
+READ, WRITE = "noauth,read", "noauth,update"
+
+
+async def ask(mesh: Mesh, body: bytes = b"{}", timeout: float = 10.0) -> bytes:
+    reply = await mesh.requester.request("Test.echo", body, timeout=timeout)
+    return await reply.read_all()
+
+
+def two(script: Script, flags: str, manners: Manners = ECHOING) -> tuple[ScriptedPeer, ...]:
+    """Two instances with one script between them."""
+    return tuple(
+        ScriptedPeer(script, flags=flags, manners=manners, identity=make_identity(number))
+        for number in range(2)
+    )
+
+
+@pytest.mark.parametrize("manners", [ECHOING, GO])
+@pytest.mark.parametrize("fault", [hang_up, txerr("no")])
+async def test_an_action_that_reads_is_tried_again(fault: Script, manners: Manners) -> None:
+    peers = two(first(1, fault), READ, manners)
+    async with Mesh(*peers, options=FREE) as mesh:
+        assert await ask(mesh, b"x") == b"x"
+        assert sum(peer.executed[b"x"] for peer in peers) == 2
+        assert all(peer.executed[b"x"] == 1 for peer in peers)  # the second time elsewhere
+
+
+@pytest.mark.parametrize("manners", [ECHOING, GO])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(hang_up, ConnectionLost), (txerr("no"), ReplyFailed), (cut_midway(), ConnectionLost)],
+)
+async def test_an_action_that_writes_is_never_executed_twice(
+    fault: Script,
+    error: type[ScampError],
+    manners: Manners,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)  # so that all are tried
+    peers = two(fault, WRITE, manners)
+    async with Mesh(*peers, options=FREE) as mesh:
+        for number in range(10):
+            with pytest.raises(error):
+                await ask(mesh, b"%d" % number)
+        assert mesh.requester.stats.retries == {}
+    executed = peers[0].executed + peers[1].executed
+    assert set(executed.values()) == {1}
+
+
+async def test_half_an_answer_is_not_tried_again() -> None:
+    """The caller may have seen the first half."""
+    peers = two(txerr("no", after=b"half"), READ)
+    async with Mesh(*peers, options=FREE) as mesh:
+        async with await mesh.requester.request("Test.echo") as reply:
+            with pytest.raises(ReplyFailed):
+                await reply.read_all()
+        assert sum(peer.requests for peer in peers) == 1
+
+
+@pytest.mark.parametrize("flags", [READ, WRITE])
+async def test_what_reached_no_service_is_sent_elsewhere(flags: str) -> None:
+    peers = two(first(1, dispatch_failure), flags)
+    async with Mesh(*peers, options=FREE) as mesh:
+        assert await ask(mesh, b"x") == b"x"
+        assert mesh.requester.stats.retries == {"dispatch_failure": 1}
+        assert mesh.views()[0].state == "up"
+
+
+async def test_what_reaches_no_service_anywhere() -> None:
+    peers = two(dispatch_failure, WRITE)
+    async with Mesh(*peers, options=FREE) as mesh:
+        with pytest.raises(DispatchFailed) as caught:
+            await ask(mesh, b"x")
+        assert caught.value.message == "no worker"
+        assert sum(peer.requests for peer in peers) == 3
+        assert mesh.in_flight == 0
+
+
+async def test_the_services_own_error_is_an_answer() -> None:
+    peers = two(failing("out_of_stock", "none left", {"sku": 1}), READ)
+    async with Mesh(*peers, options=FREE) as mesh:
+        with pytest.raises(ServiceError) as caught:
+            await ask(mesh)
+        error = caught.value
+        assert (error.code, error.message, error.data) == ("out_of_stock", "none left", {"sku": 1})
+        assert sum(peer.requests for peer in peers) == 1
+        assert mesh.views()[0].state == "up"
+
+
+@pytest.mark.parametrize("fields", [{"error": "broken"}, {"error_code": "broken"}])
+async def test_either_error_or_error_code_means_failure(fields: dict[str, str]) -> None:
+    async def fail(request: PeerRequest) -> None:
+        await request.reply(b"null", **fields)
+
+    async with Mesh(ScriptedPeer(fail), options=FREE) as mesh:
+        with pytest.raises(ServiceError, match="broken"):
+            await ask(mesh)
+
+
+async def test_a_time_out_is_not_tried_again() -> None:
+    peers = two(silent, READ)
+    async with Mesh(*peers, options=FREE) as mesh:
+        with pytest.raises(ReplyTimeout):
+            await ask(mesh, timeout=0.05)
+        assert sum(peer.requests for peer in peers) == 1
+
+
+async def test_no_more_than_so_many_retries() -> None:
+    peers = two(hang_up, READ)
+    async with Mesh(*peers, options=ClientOptions(retries=1, retry_minimum=100)) as mesh:
+        with pytest.raises(ConnectionLost):
+            await ask(mesh)
+        assert sum(peer.requests for peer in peers) == 2
+
+
+async def test_the_budget_forbids_a_storm() -> None:
+    peers = two(txerr("no"), READ)
+    options = ClientOptions(retries=2, retry_minimum=3, retry_budget=0.1)
+    async with Mesh(*peers, options=options) as mesh:
+        for _ in range(20):
+            with pytest.raises(ReplyFailed):
+                await ask(mesh)
+        assert mesh.requester.stats.retries == {"txerr": 3}
+        assert mesh.requester.stats.retries_denied > 0
+        assert mesh.requester.retries_left == 0
+
+
+async def test_a_body_that_streams_is_not_sent_again_once_it_was_touched() -> None:
+    taken = 0
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal taken
+        taken += 1
+        yield b"piece"
+
+    peers = two(hang_up, READ)
+    async with Mesh(*peers, options=FREE) as mesh:
+        with pytest.raises(ConnectionLost):
+            await mesh.requester.request("Test.echo", pieces())
+        assert taken == 1
+        assert sum(peer.requests for peer in peers) == 1
+
+
+async def test_a_body_that_streams_is_sent_when_the_first_instance_could_not_be_reached() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        yield b"two"
+
+    peers = two(echo, WRITE)
+    peers[0].weight = 1000  # nearly always the first
+    async with Mesh(*peers, options=FREE) as mesh:
+        peers[0].stop_listening()
+        reply = await mesh.requester.request("Test.echo", pieces())
+        assert await reply.read_all() == b"onetwo"
+
+
+async def test_a_caller_may_say_that_its_request_is_safe() -> None:
+    peers = two(first(1, hang_up), WRITE)
+    async with Mesh(*peers, options=FREE) as mesh:
+        call = Call(
+            offers=mesh.registry.find("main", "Test.echo"),
+            body=b"x",
+            deadline=Deadline.after(5),
+            retry_safe=True,
+        )
+        reply = await mesh.requester.send(call)
+        assert await reply.read_all() == b"x"
+        assert reply.attempts == 2
+
+
+async def test_all_attempts_share_one_deadline() -> None:
+    """A retry gets what is left of the time, not as much again."""
+    peers = two(first(1, hang_up, silent), READ)
+    async with Mesh(*peers, options=FREE) as mesh:
+        with pytest.raises(ReplyTimeout) as caught:
+            await ask(mesh, timeout=0.2)
+        assert caught.value.seconds == 0.2
+        assert sum(peer.requests for peer in peers) == 2
+
+
+async def test_a_service_of_ours_executes_a_write_once_when_connections_die() -> None:
+    """The real server on the other side: killed in the middle, again and again."""
+    executed: Counter[bytes] = Counter()
+    identity = make_identity()
+    service = Service("shop", key=identity.key, certificate=identity.certificate)
+
+    @service.action("Test.echo", flags="noauth,create")
+    async def handle(request: Request) -> bytes:
+        body = await request.read_all()
+        executed[body] += 1
+        if len(executed) % 3 == 0:
+            for connection in list(service._connections):
+                assert connection.channel is not None
+                connection.channel.abort("killed by the test")
+        return body
+
+    await service.start(port=0)
+    failed = 0
+    async with Mesh(service, options=ClientOptions(retry_minimum=1000)) as mesh:
+        for number in range(30):
+            try:
+                assert await ask(mesh, b"%d" % number) == b"%d" % number
+            except ScampError:
+                failed += 1
+    await service.stop(0)
+    assert failed >= 1
+    assert set(executed.values()) == {1}
+
+
+async def test_an_answer_before_the_request_was_whole_is_an_answer() -> None:
+    """A service may refuse an upload at its HEADER; that is no lost connection."""
+    peer = ScriptedPeer(AtHeader(failing("too_large")), flags=WRITE)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"some"
+        await asyncio.Event().wait()
+
+    async with Mesh(peer, options=FREE) as mesh:
+        with pytest.raises(ServiceError, match="too_large"):
+            await mesh.requester.request("Test.echo", pieces())
+        await mesh.settled()
+        assert mesh.requester.stats.retries == {}
