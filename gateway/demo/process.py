@@ -9,6 +9,9 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.settings import ENV_PREFIX
+from scamp.config import VARIABLES
+
 END_LIMIT: Final = 5.0
 """Seconds between asking a process to end and killing it."""
 
@@ -35,6 +38,7 @@ class Child:
             stdout=asyncio.subprocess.PIPE if output else asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL if quiet else None,
             start_new_session=True,
+            env=_environment(),
         )
         return cls(process)
 
@@ -61,3 +65,12 @@ class Child:
                 break
             self._process.send_signal(attempt)
             await asyncio.wait({self._exited}, timeout=END_LIMIT)
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would set up a gateway or point at a real mesh: flags alone count here."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(ENV_PREFIX) and name not in VARIABLES
+    }

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import os
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from click.testing import CliRunner, Result
 
+from gateway import logs
 from gateway.cli import main
 from gateway.settings import ENV_PREFIX
 from scamp import keys
@@ -28,6 +34,17 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
             monkeypatch.delenv(name)
     monkeypatch.setattr("scamp.config.SEARCHED", ())
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """``run`` sets up logging for the whole process."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    logging.captureWarnings(False)
 
 
 def invoke(*arguments: str | Path) -> Result:
@@ -70,6 +87,26 @@ def test_files_that_a_gateway_cannot_start_without_end_it_with_status_2(tmp_path
     )
     assert result.exit_code == 2
     assert result.stderr.splitlines()[-1].endswith("none: No such file or directory")
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_log_lines_have_time_level_logger_and_message(form: Literal["json", "text"]) -> None:
+    stream = io.StringIO()
+    logs.configure("info", form, stream)
+    logging.getLogger("gateway.x").info("told %s", "it", extra={"what": "cache"})
+    logging.getLogger("gateway.x").debug("unseen")
+    (line,) = stream.getvalue().splitlines()
+    if form == "text":
+        assert line.endswith(" INFO    gateway.x: told it")
+        return
+    found = json.loads(line)
+    assert found.pop("time").endswith("+00:00")
+    assert found == {
+        "level": "INFO",
+        "logger": "gateway.x",
+        "message": "told it",
+        "what": "cache",
+    }
 
 
 # -- config -----------------------------------------------------------------------------

@@ -76,10 +76,10 @@ class Demo:
 
 
 @asynccontextmanager
-async def running_demo(folder: Path, *options: str) -> AsyncIterator[Demo]:
+async def running_demo(folder: Path) -> AsyncIterator[Demo]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "gateway.cli", "demo", "--port", "0", "--admin-port", "0"),
-        *("--dir", str(folder), "--quiet-services", *options),
+        *("--dir", str(folder)),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
@@ -97,7 +97,8 @@ async def running_demo(folder: Path, *options: str) -> AsyncIterator[Demo]:
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
-        await process.communicate()
+        _, said = await process.communicate()
+        sys.stderr.write(said.decode())  # shown when the test fails
 
 
 # -- the lines --------------------------------------------------------------------------
