@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from ipaddress import ip_network
 
 import pytest
@@ -14,7 +14,8 @@ from gateway.front import FrontOptions
 from gateway.testing_front import Fronted
 from scamp.authz import AuthzSource
 from scamp.discovery import DiscoveryStatus
-from scamp.testing import ScriptedPeer
+from scamp.server import Request, Service, ServiceError
+from scamp.testing import ScriptedPeer, make_identity
 from scamp.testing.scripts import failing, silent, when
 from scamp.tickets import TicketVerifier
 
@@ -366,3 +367,44 @@ async def test_a_bug_is_500_with_the_request_id_and_is_logged(
         assert b"secret" not in answer.body
         assert "id-1" in caplog.text
         assert "ZeroDivisionError" in caplog.text
+
+
+async def test_services_of_this_library_are_reached_like_any_other(
+    ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
+) -> None:
+    identity = make_identity()
+    verifier = TicketVerifier([ticket_key.public_key()])
+    service = Service(
+        "shop", key=identity.key, certificate=identity.certificate, ticket_verifier=verifier
+    )
+
+    @service.action("Product.Sku.fetch", version=2, flags="read,t30")
+    async def fetch(request: Request) -> object:
+        fields = await request.json()
+        if fields["sku"] == "none":
+            raise ServiceError("not_found", "no such SKU", {"sku": "none"})
+        return {"sku": fields["sku"], "client": request.client_id}
+
+    @service.action("Product.Sku.list", flags="read")
+    async def every(request: Request) -> AsyncIterator[bytes]:
+        async def pieces() -> AsyncIterator[bytes]:
+            for number in range(1000):
+                yield b"%d,\n" % number * 100
+
+        return pieces()
+
+    await service.start(port=0)
+    try:
+        auth = Authenticator("verify", verifier)
+        async with Fronted(service, auth=auth) as gateway:
+            ticket = [("Authorization", f"Bearer {make_ticket()}")]
+            answer = await gateway.request("GET", "/api/product.sku.fetch~2?sku=A-1", ticket)
+            assert (answer.status, answer.json()) == (200, {"sku": "A-1", "client": 42})
+            answer = await gateway.request("GET", "/api/Product.Sku.fetch~2?sku=none", ticket)
+            assert (answer.status, answer.json()["error_data"]) == (404, {"sku": "none"})
+            answer = await gateway.request("POST", "/api/Product.Sku.list", ticket)
+            assert answer.whole
+            assert answer.body == b"".join(b"%d,\n" % number * 100 for number in range(1000))
+            assert (await gateway.request("POST", "/api/Product.Sku.list")).status == 401
+    finally:
+        await service.stop()
