@@ -84,6 +84,7 @@ class Listener:
         # What a task is to use stands here until it has begun: then the transport closes it.
         self._handshakes: dict[asyncio.Task[None], tuple[socket.socket, Channel] | None] = {}
         self._resume: asyncio.TimerHandle | None = None
+        self._closing = False
         self._loop.add_reader(sock, self._on_readable)
         self.refused = 0
         """Connections closed at once because of the limit."""
@@ -105,8 +106,9 @@ class Listener:
             except OSError as exc:
                 # Out of file descriptors, mostly; those in use will be given back.
                 log.error("cannot accept a connection: %s", exc)
-                if not self._loop.remove_reader(self._sock):
-                    return  # it is being closed
+                if self._closing:
+                    return
+                self._loop.remove_reader(self._sock)
                 self._resume = self._loop.call_later(_PAUSE, self._listen_again)
                 return
             self._begin(sock)
@@ -167,8 +169,9 @@ class Listener:
 
     def close(self) -> None:
         """Stop listening. Who has connected before this may still finish the handshake."""
-        if self._sock.fileno() < 0:
-            return  # closed already
+        if self._closing:
+            return
+        self._closing = True
         self._loop.remove_reader(self._sock)
         if self._resume is not None:
             self._resume.cancel()

@@ -277,6 +277,7 @@ class Service:
             await self._wait_until(self._deserted, min(end, loop.time() + linger))
             await self._wait_until(lambda: self._in_flight == 0, end)
             self._closed = True
+            self._listener.abandon()
             await self._cancel_requests()
             for connection in list(self._connections):
                 if connection.channel is not None:

@@ -142,7 +142,7 @@ def check(sender: Side, receiver: Side) -> None:
         assert got.end == message.failure
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(requests=messages(REQUESTS), replies=messages(REPLIES), data=st.data())
 def test_every_message_arrives_whole_whatever_the_chunks(
     requests: list[Message], replies: list[Message], data: st.DataObject
