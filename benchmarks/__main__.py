@@ -60,7 +60,8 @@ def main(
     )
     facts = environment()
     click.echo(
-        f"{facts['date']}  Python {facts['python']}  {facts['system']}  {facts['cores']} cores\n"
+        f"{facts['date']}  Python {facts['python']}  {facts['system']}  "
+        f"{facts['cores']} cores, load {facts['load_average']}\n"
         + "  ".join(f"{name} {version}" for name, version in facts["versions"].items())
     )
     figures = []
