@@ -124,6 +124,7 @@ async def test_a_peer_that_never_reads_is_cut(
         while True:
             raw.writer.write(pings)
             await raw.writer.drain()
+            await asyncio.sleep(0)  # uvloop's drain may return without letting the server run
     error = await raw.server.lost
     assert "does not read" in str(error)
 
