@@ -31,7 +31,7 @@ lint: $(VENV)/.installed-dev ## Style and format.
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed-dev ## Types.
-	$(BIN)/mypy --explicit-package-bases
+	$(BIN)/mypy
 
 check: lint types ## Everything that has to pass: style, format, types, tests with coverage.
 	$(BIN)/python -m pytest --cov --cov-report= --cov-fail-under=$(COVERAGE_FLOOR) $(ARGS)
