@@ -93,7 +93,7 @@ def _setting(
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
-Bind = Annotated[Address, BeforeValidator(Address.parse), PlainSerializer(str)]
+Bind = Annotated[Address, NoDecode, BeforeValidator(Address.parse), PlainSerializer(str)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]

@@ -112,6 +112,58 @@ def test_environment_names_the_file_and_holds_lists_and_tables(
     assert settings.bind == Address(None, 8080)
 
 
+IN_THE_ENVIRONMENT = {
+    "bind": "127.0.0.1:81",
+    "admin_bind": "[::1]:82",
+    "tls_certificate": "c.pem",
+    "tls_key": "k.pem",
+    "tls_key_password": "secret",
+    "tls_key_password_file": "p",
+    "tls_client_ca": "ca.pem",
+    "trusted_proxies": "10.0.0.0/8",
+    "scamp_conf": "scamp.conf",
+    "discovery_cache": "cache",
+    "discovery_max_age": "7",
+    "discovery_poll_interval": "0.5",
+    "authorized_services": "authorized",
+    "sectors": "web",
+    "legacy_rsa": "true",
+    "connect_timeout": "7",
+    "max_connections_per_instance": "7",
+    "max_waiters_per_instance": "7",
+    "retries": "1",
+    "retry_budget": "0.5",
+    "auth_mode": "verify",
+    "ticket_keys": "a.pem,b.pem",
+    "ticket_leeway": "7",
+    "authz_table": "table.json",
+    "authz_ttl": "7",
+    "authz_grace": "7",
+    "request_timeout": "7",
+    "body_idle_timeout": "7",
+    "max_body": "7MiB",
+    "max_in_flight": "7",
+    "error_status": '{"gone": 410}',
+    "server_timing": "true",
+    "workers": "1",
+    "log_level": "debug",
+    "log_format": "text",
+    "access_log": "off",
+    "drain_delay": "7",
+    "drain_limit": "7",
+}
+
+
+def test_every_setting_can_be_given_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert IN_THE_ENVIRONMENT.keys() == Settings.model_fields.keys()
+    for name, text in IN_THE_ENVIRONMENT.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(ENV_PREFIX + name.upper(), text)
+            given = Settings()
+        if name != "workers":  # there is only one value so far
+            assert getattr(given, name) != getattr(Settings(), name), name
+
+
 # -- refusals ---------------------------------------------------------------------------
 
 
