@@ -87,6 +87,7 @@ class Channel(asyncio.Protocol):
         self._queued = 0  # body bytes since the last flush
         self._reason: str | None = None
         self._by_us = False
+        self._eof = False
         self.address = address
         self.fingerprint = ""
         """The certificate that the peer showed; empty when none."""
@@ -137,6 +138,10 @@ class Channel(asyncio.Protocol):
     def _wake_writers(self) -> None:
         for message in list(self._outgoing.values()):
             message.wake()
+
+    def eof_received(self) -> None:
+        """The peer closes; TLS has no half-closed state, so what is written now goes nowhere."""
+        self._eof = True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone.set()
@@ -260,7 +265,7 @@ class Channel(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_due = False
         transport = self._transport
-        if transport is None or self.failure is not None or transport.is_closing():
+        if transport is None or self.closing:
             return
         data = self._wire.data_to_send()
         if data:
@@ -285,7 +290,8 @@ class Channel(asyncio.Protocol):
     def closing(self) -> bool:
         """True when nothing new may be started here."""
         transport = self._transport
-        return self.failure is not None or transport is None or transport.is_closing()
+        lost = self._eof or self.failure is not None
+        return lost or transport is None or transport.is_closing()
 
     def close(self, reason: str = "closed") -> None:
         """Send what is queued, then close. Messages still open fail with ConnectionLost."""
@@ -321,7 +327,7 @@ class Channel(asyncio.Protocol):
     def _check(self) -> None:
         if self.failure is not None:
             raise self.failure
-        if self._transport is None or self._transport.is_closing():
+        if self.closing:
             raise self._lost(written=False)
 
     def _lost(self, *, written: bool) -> ConnectionLost:
