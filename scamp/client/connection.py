@@ -46,6 +46,11 @@ FIRST_ID_FROM: Final = 1 << 29
 FIRST_ID_TO: Final = 1 << 30
 
 
+RACE: Final = 1.0
+"""Seconds after its first request in which the end of an idle connection may have been on its way
+when the request was written."""
+
+
 class SlotState(Enum):
     """Where a connection stands, seen from the pool."""
 
@@ -162,6 +167,8 @@ class ClientConnection:
         self._unwanted = 0  # of those, whose callers have gone
         self._exclusive = False
         self._cut_short = False  # a reply was under way when the channel was lost
+        self._answered = False  # a reply has come on this connection
+        self._quiet_since: float | None = None  # when it had its first request, if none came since
         self.channel: Channel | None = None
         self.kind = kind
         self.state = SlotState.READY
@@ -169,6 +176,8 @@ class ClientConnection:
         """True when it ended while somebody waited for a reply, or for the rest of one."""
         self.lost_to_peer = False
         """True when the peer ended it, not we."""
+        self.lost_in_race = False
+        """True when the peer seems to have ended it for being idle as a request was on its way."""
 
     # -- for the pool -------------------------------------------------------------------
 
@@ -223,6 +232,8 @@ class ClientConnection:
         self._next_id += 1
         exchange = Exchange(self, request_id, request)
         self._exchanges[request_id] = exchange
+        if not self._open:
+            self._quiet_since = asyncio.get_running_loop().time()
         self._open += 1
         channel.busy += 1
         self._exclusive = exclusive
@@ -314,6 +325,8 @@ class ClientConnection:
             message.discard(DISCARD_LIMIT, self.retire)
             return
         del self._exchanges[exchange.request_id]
+        self._answered = True
+        self._quiet_since = None
         exchange.reply = message
         message.when_ended(lambda: self._reply_ended(exchange))
         if exchange.unwanted:
@@ -395,6 +408,9 @@ class ClientConnection:
     def channel_lost(self, error: ScampError) -> None:
         """From the channel: it is over."""
         self.lost_to_peer = self.channel is not None and not self.channel.closed_by_us
+        if self.lost_to_peer and self._answered and self._quiet_since is not None:
+            quiet = asyncio.get_running_loop().time() - self._quiet_since
+            self.lost_in_race = quiet <= RACE
         self._end(error)
 
     def _end(self, error: ScampError) -> None:

@@ -55,7 +55,8 @@ class Instance:
 
     A failure to connect or to verify, or the loss of a connection in use, takes it out for a while
     (1 s, doubling to 60 s, with jitter), until a background connection succeeds. Errors that the
-    service answers with never do.
+    service answers with never do, nor does a service that closes an idle connection just as
+    a request is on its way.
     """
 
     def __init__(
@@ -267,7 +268,7 @@ class Instance:
             self._pool.remove(connection)
         if connection.state is SlotState.CLOSED and connection in self._connections:
             self._connections.discard(connection)
-            if connection.lost_in_use:
+            if connection.lost_in_use and not connection.lost_in_race:
                 error = connection.channel.failure if connection.channel is not None else None
                 self._failed(error or ConnectionLost(self.address, "lost", written=True))
             elif connection.lost_to_peer:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from scamp.limits import MAX_INFLIGHT
+
 if TYPE_CHECKING:
     from scamp.testing.peer import PeerRequest
 
@@ -21,8 +23,8 @@ def nothing(request: PeerRequest) -> int | None:
 
 
 def beyond_sent(request: PeerRequest) -> int | None:
-    """Acknowledge one byte more than came: a protocol error."""
-    return request.received + 1
+    """Acknowledge more than can have been sent: a protocol error."""
+    return request.received + MAX_INFLIGHT + 1
 
 
 def no_advance(request: PeerRequest) -> int | None:

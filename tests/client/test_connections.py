@@ -137,6 +137,49 @@ async def test_a_connection_that_is_just_closing_is_not_used() -> None:
         assert peer.accepted == 2
 
 
+async def test_a_connection_that_the_peer_is_just_closing_is_not_used() -> None:
+    """Its end comes some turns of the loop before its loss."""
+    peer = ScriptedPeer(flags="noauth,create")
+    async with Mesh(peer, options=ONCE) as mesh:
+        await ask(mesh)
+        (connection,) = instance_of(mesh, peer).connections
+        assert connection.channel is not None
+        connection.channel.eof_received()
+        assert await ask(mesh, b"new") == b"new"
+        assert peer.accepted == 2
+        connection.close("the test is over")
+
+
+async def test_a_request_that_meets_the_peers_end_was_not_written() -> None:
+    """It was handed over in the turn in which the end came, so it may go elsewhere."""
+    peer = ScriptedPeer(flags="noauth,create")
+    async with Mesh(peer, options=ONCE) as mesh:
+        await ask(mesh)
+        (connection,) = instance_of(mesh, peer).connections
+        assert connection.channel is not None
+        call = asyncio.create_task(ask(mesh, b"new"))
+        await asyncio.sleep(0)
+        connection.channel.eof_received()
+        await peer.cut()
+        with pytest.raises(ConnectionLost) as caught:
+            await call
+        assert not caught.value.written
+        assert peer.executed == {b"{}": 1}
+
+
+async def test_losing_the_race_with_a_service_that_closes_is_no_outage() -> None:
+    """Its idle connection ends as a request is on its way: the next one finds a way at once."""
+    peer = ScriptedPeer(by_body({b"raced": hang_up}), flags="noauth,create")
+    async with Mesh(peer, options=ONCE) as mesh:
+        await ask(mesh)
+        with pytest.raises(ConnectionLost):
+            await ask(mesh, b"raced")
+        assert mesh.views()[0].state == "up"
+        assert await ask(mesh, b"next") == b"next"
+        with pytest.raises(ConnectionLost):
+            await ask(mesh, b"raced")
+
+
 @pytest.mark.parametrize("size", [10, 100_000])
 async def test_who_waits_is_not_given_a_connection_that_is_just_lost(size: int) -> None:
     go = asyncio.Event()
