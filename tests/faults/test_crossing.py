@@ -18,7 +18,7 @@ from scamp.client import ClientOptions, PeerKind
 from scamp.client.connection import ClientConnection
 from scamp.errors import ScampError
 from scamp.testing import ECHOING, GO, Manners, Mesh, ScriptedPeer
-from scamp.testing.scripts import every, shuffled, silent
+from scamp.testing.scripts import every, shuffled, silent, slow
 
 CLIENTS = 16
 REQUESTS = 1600
@@ -27,6 +27,8 @@ UNANSWERED = 200
 """One request in so many gets no answer."""
 PATIENCE = 0.4
 """Deadline of a request, in seconds, where some are not answered."""
+SHORT = 0.05
+"""A deadline that some answers miss, in seconds."""
 PAUSE = 0.004
 """Mean pause of a client between two requests, in seconds, where the service closes."""
 
@@ -83,6 +85,18 @@ async def test_unanswered_requests_cost_nobody_else(manners: Manners) -> None:
         assert set(peer.executed.values()) == {1}
         await mesh.settled()
         assert mesh.requester.stats.stray_replies == 0
+
+
+@pytest.mark.parametrize("manners", [GO, ECHOING], ids=["renumbering", "echoing"])
+async def test_an_answer_that_comes_too_late_reaches_nobody(manners: Manners) -> None:
+    """Its caller has given up, and the next one is waiting already."""
+    peer = ScriptedPeer(every(20, slow(2 * SHORT)), manners=manners)
+    async with Mesh(peer, options=ClientOptions(max_connections=32)) as mesh:
+        outcome = await cross(mesh, SHORT, requests=REQUESTS // 2)
+        assert outcome.crossed == []
+        assert set(outcome.kinds()) <= {"ReplyTimeout", "QueueTimeout"}
+        assert len(outcome.failed) >= REQUESTS // 2 // 20
+        await mesh.settled()
 
 
 async def test_answers_out_of_order() -> None:
