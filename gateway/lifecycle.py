@@ -186,16 +186,6 @@ class Gateway:
                 await asyncio.wait_for(self.triggers.now.wait(), min(left, _STEP))
         return True
 
-    async def _cut_off(self) -> None:
-        """End what is under way. aiohttp would cut the connection first; this way round the front
-        can still say 503 to those who have had no byte yet."""
-        tasks = [task for one in self._server.connections if (task := one._task_handler)]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=_CLOSE_LIMIT / 2)
-        await self._server.shutdown(0.1)
-
     async def close(self) -> None:
         """Take everything down now. Each step is bounded, and none keeps another from its turn."""
         tasks = list(self._tasks)
@@ -206,7 +196,7 @@ class Gateway:
         for listener in (self._public, self._admin):
             if listener is not None:
                 await _bounded("listener", listener.stop())
-        await _bounded("requests", self._cut_off())
+        await _bounded("requests", self._server.cut_off(_CLOSE_LIMIT / 2))
         await _bounded("public runner", self._public_runner.cleanup())
         await _bounded("mesh", self.parts.close())
         await _bounded("admin runner", self._admin_runner.cleanup())
