@@ -3,16 +3,13 @@ and the way back to the client."""
 
 from __future__ import annotations
 
-import asyncio
-import email.utils
 import socket
 import struct
 from collections.abc import Iterable
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import HttpVersion11, hdrs, web
+from multidict import CIMultiDict, istr
 
 if TYPE_CHECKING:
     from gateway.auth import Caller
@@ -25,83 +22,38 @@ CLIENT_LEFT: Final = 499
 MAX_LEFTOVER: Final = 64 * 1024
 """Bytes of an unwanted request body that are read so that the connection can be used again."""
 
-_STATUS_LINES: Final = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus
-}
+Fields = Iterable[tuple[str, str]]
+"""Header fields. Values are ours or went through `problems.quotable`."""
+
+_COMMON: Final = (
+    (hdrs.SERVER, "scamp-gateway"),
+    (hdrs.CACHE_CONTROL, "no-store"),
+    (istr("X-Content-Type-Options"), "nosniff"),
+)
+_X_REQUEST_ID: Final = istr("X-Request-ID")
 _RESET: Final = struct.pack("ii", 1, 0)
-
-
-class Written(web.StreamResponse):
-    """Stands for an answer that is on the wire already; aiohttp asks it only about keep-alive."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        super().__init__()
-        self._keep = keep_alive
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the connection takes another request."""
-        return self._keep
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Nothing is left to be done."""
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is left to be done."""
-
-
-_KEEP: Final = Written(keep_alive=True)
-_CLOSE: Final = Written(keep_alive=False)
-
-
-class _Common:
-    """``Server`` and ``Date``, made once a second."""
-
-    __slots__ = ("_second", "text")
-
-    def __init__(self) -> None:
-        self._second = 0
-        self.text = ""
-
-    def at(self, now: float) -> str:
-        second = int(now)
-        if second != self._second:
-            self._second = second
-            date = email.utils.formatdate(second, usegmt=True)
-            self.text = (
-                f"Server: scamp-gateway\r\nDate: {date}\r\n"
-                "Cache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
-            )
-        return self.text
-
-
-_common: Final = _Common()
 
 
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("draining", "idle")
+    __slots__ = ("draining",)
 
-    def __init__(self, idle: float) -> None:
+    def __init__(self) -> None:
         self.draining = False
         """Every answer ends its connection."""
-        self.idle = idle
-        """Seconds after which a client that takes nothing is given up."""
 
 
 class Exchange:
     """What is known of one request, filled in as it goes; sends the answer.
 
-    Writing goes straight to the transport. When the client does not take what was written,
-    `drain` waits, and gives the connection up once nothing moved for the idle limit.
+    Answers are aiohttp's, sent from within the handler, so that one that could not be sent is
+    known while it can be logged. Sending waits for a client that does not take what was written;
+    `Connection` gives up one that takes nothing, which cancels the handler.
     """
 
     __slots__ = (
         "_http10",
-        "_keep",
-        "_timer",
         "action",
         "address",
         "asked",
@@ -117,6 +69,7 @@ class Exchange:
         "queued",
         "request",
         "request_id",
+        "response",
         "route",
         "series",
         "serving",
@@ -162,9 +115,11 @@ class Exchange:
         self.upstream_code: str | None = None
         self.address: str | None = None
         """Of the instance that had the request."""
-        self.attempts = 0
+        self.attempts: int | None = 0
+        """None when it was sent and how often is not known."""
         self.bytes_in = 0
         self.bytes_out = 0
+        """Of the answer's body, handed over to be sent; framing does not count."""
         self.queued = 0.0
         """Seconds before the request was handed to a connection."""
         self.upstream = 0.0
@@ -178,120 +133,118 @@ class Exchange:
         """The connection ends with this answer."""
         self.was_cut = False
         """The answer was ended before it was complete."""
+        self.response: web.StreamResponse | None = None
         self._http10 = request.version < HttpVersion11
-        self._keep = False
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def written(self) -> web.StreamResponse:
-        """What a handler of aiohttp returns for this."""
-        return _KEEP if self._keep else _CLOSE
+    def client_gone(self) -> bool:
+        """Whether there is nobody left to write to."""
+        transport = self.request.transport
+        return transport is None or transport.is_closing()
 
-    def send_whole(
-        self, status: int, content_type: str | None, body: bytes, extra: str = ""
+    def whole(
+        self, status: int, content_type: str | None, body: bytes, extra: Fields = ()
+    ) -> web.Response:
+        """A complete answer, noted as the one that is given; to be sent at once."""
+        response = web.Response(
+            status=status, headers=self._headers(content_type, extra), body=body
+        )
+        self._note(response)
+        if self.method != hdrs.METH_HEAD:
+            self.bytes_out = len(body)
+        return response
+
+    async def send_whole(
+        self, status: int, content_type: str | None, body: bytes, extra: Fields = ()
     ) -> None:
-        """Write a complete answer. Raises ConnectionResetError when the client has left.
+        """Send a complete answer in one piece; HEAD gets its header alone.
 
-        `extra` are complete header lines. HEAD gets the header alone.
+        Raises ConnectionError when the client has left.
         """
-        length = f"Content-Length: {len(body)}\r\n" if status != 204 else ""  # RFC 9110, 8.6
-        head = self._head(status, content_type, length + extra, keep=True)
-        if self.method == "HEAD":
-            self._write(head)
-            return
-        self._write(head + body)
-        self.bytes_out = len(body)
+        await self.send(self.whole(status, content_type, body, extra))
 
-    def begin(self, content_type: str, first: bytes, extra: str = "") -> None:
-        """Write the head of a 200 whose length is not known, and the first piece of its body."""
+    async def send(self, response: web.Response) -> None:
+        """Send what `whole` made. Raises ConnectionError when the client has left."""
+        self.head_sent = True
+        await response.prepare(self.request)
+        await response.write_eof()
+
+    async def begin(self, content_type: str, first: bytes, extra: Fields = ()) -> None:
+        """Send the head of a 200 whose length is not known, and the first piece of its body.
+
+        HEAD gets the header alone, and is complete. Raises ConnectionError when the client has
+        left.
+        """
         self.streamed = True
-        if self._http10 or self.method == "HEAD":
-            head = self._head(200, content_type, extra, keep=self.method == "HEAD")
+        response = web.StreamResponse(headers=self._headers(content_type, extra))
+        self._note(response)
+        head_alone = self.method == hdrs.METH_HEAD
+        if self._http10 and not head_alone:
+            self._close(response)  # aiohttp tells so and yet keeps the connection
+        self.head_sent = True
+        await response.prepare(self.request)
+        if head_alone:
+            await response.write_eof()
         else:
-            extra += "Transfer-Encoding: chunked\r\n"
-            head = self._head(200, content_type, extra, keep=True)
-        if self.method == "HEAD":
-            self._write(head)
-        elif self._http10:
-            self._write(head + first)
-        else:
-            self._write(b"%b%x\r\n%b\r\n" % (head, len(first), first))
-        if self.method != "HEAD":
-            self.bytes_out += len(first)
+            await self.piece(first)
 
-    def piece(self, data: bytes) -> None:
-        """Write one more piece; not empty."""
-        self._write(data if self._http10 else b"%x\r\n%b\r\n" % (len(data), data))
+    async def piece(self, data: bytes) -> None:
+        """Send one more piece, not empty; wait until the client has taken enough.
+
+        Raises ConnectionError when the client has left.
+        """
+        assert self.response is not None  # noqa: S101 - begun
         self.bytes_out += len(data)
+        await self.response.write(data)
+        # aiohttp waits every 64 KiB only; what is added to a full buffer would hide that it drains.
+        if self.request.protocol.writing_paused:
+            await self.request.writer.drain()
 
-    def end(self) -> None:
-        """The body that `begin` opened is complete."""
-        if not self._http10 and self.method != "HEAD":
-            self._write(b"0\r\n\r\n")
+    async def end(self) -> None:
+        """The body that `begin` opened is complete. Raises ConnectionError."""
+        assert self.response is not None  # noqa: S101 - begun
+        await self.response.write_eof()
 
     def cut(self) -> None:
         """End the connection so that nobody takes what was sent for a whole answer.
 
         Without chunks an orderly end would be the end of the body, so HTTP/1.0 gets a reset.
         """
-        self._keep = False
         self.was_cut = True
         transport = self.request.transport
-        if transport is None:
-            return
-        if self._http10:
+        if transport is not None and self._http10:
             sock = transport.get_extra_info("socket")
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
+        self.abort()
 
-    async def drain(self) -> None:
-        """Wait until the client has taken enough of what was written. Safe to cancel.
-
-        When nothing moves for the idle limit the connection is cut, which cancels the handler.
-        """
-        request = self.request
-        if not request.protocol.writing_paused:
-            return
-        transport = request.transport
-        if transport is None:
-            raise ConnectionResetError("the client has left")
-        self._watch(asyncio.get_running_loop(), transport, None)
-        try:
-            await request.writer.drain()
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
-
-    def _watch(
-        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, seen: int | None
-    ) -> None:
-        left = transport.get_write_buffer_size()
-        if seen is None or left < seen:
-            self._timer = loop.call_later(self.serving.idle, self._watch, loop, transport, left)
-        else:
-            self._timer = None
-            self.cause = "client_stalled"
-            transport.abort()
+    def abort(self) -> None:
+        """End the connection; whatever is written after this fails."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
 
     # -- inside -------------------------------------------------------------------------
 
-    def _head(self, status: int, content_type: str | None, extra: str, *, keep: bool) -> bytes:
-        line = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Error\r\n"
-        if self.close or self.serving.draining or self._much_to_come():
-            keep = False
-        keep = keep and self.request.keep_alive
-        self._keep = keep
-        if not keep:
-            extra += "Connection: close\r\n"
-        elif self._http10:
-            extra += "Connection: keep-alive\r\n"
+    def _headers(self, content_type: str | None, extra: Fields) -> CIMultiDict[str]:
+        headers = CIMultiDict(_COMMON)
+        headers[_X_REQUEST_ID] = self.request_id
         if content_type is not None:
-            extra += f"Content-Type: {content_type}\r\n"
-        self.status = status
-        return (
-            f"{line}{_common.at(self.wall)}X-Request-ID: {self.request_id}\r\n{extra}\r\n"
-        ).encode("latin-1")
+            headers[hdrs.CONTENT_TYPE] = content_type
+        if extra:
+            headers.extend(extra)
+        return headers
+
+    def _note(self, response: web.StreamResponse) -> None:
+        self.response = response
+        self.status = response.status
+        ends = self.close or self.serving.draining or self._much_to_come()
+        if ends or (self._http10 and not self.request.keep_alive):
+            self._close(response)
+
+    def _close(self, response: web.StreamResponse) -> None:
+        response.force_close()
+        if self._http10:  # aiohttp leaves it out there, where it goes without saying
+            response.headers[hdrs.CONNECTION] = "close"
 
     def _much_to_come(self) -> bool:
         """Whether the client is still sending more than is worth reading for the connection."""
@@ -299,15 +252,3 @@ class Exchange:
             return False
         length = self.request.content_length
         return length is None or length > MAX_LEFTOVER
-
-    def _write(self, data: bytes) -> None:
-        transport = self.request.transport
-        if transport is None or transport.is_closing():
-            raise ConnectionResetError("the client has left")
-        self.head_sent = True
-        transport.write(data)
-
-
-def header_lines(fields: Iterable[tuple[str, str]]) -> str:
-    """Header fields as lines. Values are ours or went through `problems.quotable`."""
-    return "".join(f"{name}: {value}\r\n" for name, value in fields)

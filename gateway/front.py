@@ -20,6 +20,7 @@ from gateway import catalogue
 from gateway.access_log import AccessLog
 from gateway.auth import Authenticator
 from gateway.body import RequestBody
+from gateway.connection import Connection
 from gateway.context import (
     ClientAddresses,
     Network,
@@ -28,7 +29,7 @@ from gateway.context import (
     continue_trace,
     is_request_id,
 )
-from gateway.exchange import CLIENT_LEFT, Exchange, Serving, header_lines
+from gateway.exchange import CLIENT_LEFT, Exchange, Serving
 from gateway.metrics import Metrics
 from gateway.problems import PROBLEM_TYPE, Problem, StatusMap, from_error
 from gateway.proxy import Proxy
@@ -85,7 +86,7 @@ class Front:
             idle=self.options.body_idle,
             server_timing=self.options.server_timing,
         )
-        self._serving = Serving(self.options.body_idle)
+        self._serving = Serving()
         self._routing = Routing(
             registry,
             discovery_status,
@@ -108,7 +109,7 @@ class Front:
     # -- one request --------------------------------------------------------------------
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer one request; what is returned tells aiohttp about keep-alive and nothing else.
+        """Answer one request; what is returned has been sent, or cannot be.
 
         Raises CancelledError only.
         """
@@ -116,32 +117,25 @@ class Front:
         try:
             problem = await self._try(exchange)
             if problem is not None:
-                self._answer(exchange, problem)
-                await exchange.drain()
+                await self._answer(exchange, problem)
         except asyncio.CancelledError:
-            self._cancelled(exchange)
+            await self._cancelled(exchange)
             raise
         except ConnectionError:
             self._client_left(exchange)
         finally:
             self._close(exchange)
-        return exchange.written
+        return exchange.response or web.Response()
 
     def refuse(self, request: web.BaseRequest, problem: Problem) -> web.StreamResponse:
-        """Answer what is no HTTP request, log it and count it.
-
-        Raises ConnectionResetError when the client has left.
-        """
+        """The answer to what is no HTTP request, logged and counted; to be sent at once."""
         exchange = self._open(request)
         exchange.close = True
-        try:
-            self._answer(exchange, problem)
-        except ConnectionError:
+        response = self._problem(exchange, problem)
+        if exchange.client_gone:
             self._client_left(exchange)
-            raise
-        finally:
-            self._close(exchange)
-        return exchange.written
+        self._close(exchange)
+        return response
 
     async def _try(self, exchange: Exchange) -> Problem | None:
         """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
@@ -173,11 +167,11 @@ class Front:
         method = exchange.method
         path, _, query = request.raw_path.partition("?")
         if method == "OPTIONS" and path == "*":
-            exchange.send_whole(204, None, b"", f"Allow: {', '.join(METHODS)}\r\n")
+            await exchange.send_whole(204, None, b"", [("Allow", ", ".join(METHODS))])
             return
         action = self._routing.find(path, exchange).action
         if method == "OPTIONS":
-            exchange.send_whole(204, None, b"", f"Allow: {action.allow}\r\n")
+            await exchange.send_whole(204, None, b"", [("Allow", action.allow)])
             return
         check_method(method, action)
         headers = request.headers
@@ -238,35 +232,43 @@ class Front:
         self._metrics.observe(exchange, total)
         self._access_log.record(exchange, total)
 
-    def _answer(self, exchange: Exchange, problem: Problem) -> None:
+    async def _answer(self, exchange: Exchange, problem: Problem) -> None:
+        if not exchange.head_sent:
+            await exchange.send(self._problem(exchange, problem))
+            return
+        self._blame(exchange, problem)
+        exchange.cut()
+
+    def _problem(self, exchange: Exchange, problem: Problem) -> web.Response:
+        self._blame(exchange, problem)
+        exchange.close = exchange.close or problem.close
+        body = problem.body(exchange.request_id)
+        return exchange.whole(problem.status, PROBLEM_TYPE, body, problem.header_fields())
+
+    @staticmethod
+    def _blame(exchange: Exchange, problem: Problem) -> None:
         exchange.source = "service" if problem.by_service else "gateway"
         exchange.cause = problem.kind.code
-        if exchange.head_sent:
-            exchange.cut()
-            return
-        exchange.close = exchange.close or problem.close
-        exchange.send_whole(
-            problem.status,
-            PROBLEM_TYPE,
-            problem.body(exchange.request_id),
-            header_lines(problem.header_fields()),
-        )
 
-    def _client_left(self, exchange: Exchange) -> None:
+    @staticmethod
+    def _client_left(exchange: Exchange) -> None:
+        protocol = exchange.request.protocol
+        stalled = isinstance(protocol, Connection) and protocol.stalled
         exchange.status = CLIENT_LEFT
         exchange.source = "gateway"
-        exchange.cause = exchange.cause or "client_left"
-        exchange.close = True
+        exchange.cause = "client_stalled" if stalled else exchange.cause or "client_left"
+        exchange.abort()
 
-    def _cancelled(self, exchange: Exchange) -> None:
-        transport = exchange.request.transport
-        if transport is None or transport.is_closing() or exchange.cause == "client_stalled":
+    async def _cancelled(self, exchange: Exchange) -> None:
+        if exchange.client_gone:
             self._client_left(exchange)
             return
         label = exchange.action.label if exchange.action is not None else None
-        self._answer(
-            exchange, Problem(catalogue.STOPPING, action=label, retry_after=1.0, close=True)
-        )
+        stopping = Problem(catalogue.STOPPING, action=label, retry_after=1.0, close=True)
+        try:
+            await self._answer(exchange, stopping)
+        except ConnectionError:
+            self._client_left(exchange)
 
 
 _NO_TRACE: Final[Mapping[str, str]] = {}

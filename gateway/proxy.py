@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from gateway.body import RequestBody
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Fields
 from gateway.problems import Problem, StatusMap, from_reply
 from gateway.translate import content_type_of
 from scamp.client import Call, Reply, Requester
@@ -42,6 +42,7 @@ class Proxy:
         except BaseException as exc:
             exchange.upstream = time.monotonic() - sent
             exchange.address = getattr(exc, "address", None)
+            exchange.attempts = getattr(exc, "attempts", None)
             raise
         exchange.queued = reply.queued
         exchange.upstream = reply.upstream
@@ -50,16 +51,18 @@ class Proxy:
         try:
             if reply.failed:
                 raise self._service_problem(exchange, reply)
-            if reply.complete:
-                extra = self._timing(exchange) if self._server_timing else ""
-                body = reply.read_nowait()
-                exchange.source = "service"
-                exchange.send_whole(200, content_type_of(call.envelope), body, extra)
-            else:
+            if not reply.complete:
                 await self._stream(exchange, call, reply, upload)
+                return
+            body = reply.read_nowait()
         finally:
             reply.abandon()
-        await exchange.drain()
+        await self._send_whole(exchange, call, body)
+
+    async def _send_whole(self, exchange: Exchange, call: Call, body: bytes) -> None:
+        exchange.source = "service"
+        extra = self._timing(exchange) if self._server_timing else ()
+        await exchange.send_whole(200, content_type_of(call.envelope), body, extra)
 
     async def _stream(
         self, exchange: Exchange, call: Call, reply: Reply, upload: RequestBody | None
@@ -67,22 +70,17 @@ class Proxy:
         exchange.streamed = True
         try:
             piece = reply.read_nowait() or await reply.read(self._idle)
-            exchange.source = "service"
-            extra = self._timing(exchange) if self._server_timing else ""
-            content_type = content_type_of(call.envelope)
             if not piece:
-                exchange.send_whole(200, content_type, b"", extra)
+                await self._send_whole(exchange, call, b"")
                 return
-            exchange.begin(content_type, piece, extra)
+            exchange.source = "service"
+            extra = self._timing(exchange) if self._server_timing else ()
+            await exchange.begin(content_type_of(call.envelope), piece, extra)
             if exchange.method == "HEAD":
                 return
-            while True:
-                await exchange.drain()
-                piece = await reply.read(self._idle)
-                if not piece:
-                    break
-                exchange.piece(piece)
-            exchange.end()
+            while piece := await reply.read(self._idle):
+                await exchange.piece(piece)
+            await exchange.end()
         except ScampError:
             problem = upload.problem if upload is not None else None
             if not exchange.head_sent:
@@ -101,10 +99,9 @@ class Proxy:
         return from_reply(reply.header, self._statuses, label)
 
     @staticmethod
-    def _timing(exchange: Exchange) -> str:
+    def _timing(exchange: Exchange) -> Fields:
         total = time.monotonic() - exchange.started
         own = max(0.0, total - exchange.waited - exchange.queued - exchange.upstream)
-        return (
-            f"Server-Timing: gateway;dur={own * 1000:.1f}, queue;dur={exchange.queued * 1000:.1f}, "
-            f"upstream;dur={exchange.upstream * 1000:.1f}\r\n"
-        )
+        parts = {"gateway": own, "queue": exchange.queued, "upstream": exchange.upstream}
+        told = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
+        return (("Server-Timing", told),)

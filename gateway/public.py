@@ -21,14 +21,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from gateway import catalogue
+from gateway.connection import Connection
 from gateway.front import Front
 from gateway.problems import Problem
 
@@ -48,27 +47,13 @@ READ_BUFFER: Final = 64 * 1024
 KEEP_ALIVE: Final = 75.0
 """Seconds that an idle connection stays open, also for the head of the first request."""
 
-UNSENT: Final = 128 * 1024
-"""Bytes that the kernel holds for a client and could not send yet."""
-
-_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
-
 log = logging.getLogger("gateway.public")
 
 
-class Protocol(web.RequestHandler):
+class Protocol(Connection):
     """One connection. What aiohttp itself refuses becomes a problem document too."""
 
     __slots__ = ()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the kernel from taking megabytes that a slow client has not asked for: they cost
-        memory, and hide for minutes whether the client takes anything at all."""
-        super().connection_made(transport)
-        sock = transport.get_extra_info("socket")
-        if sock is not None and _NOTSENT_LOWAT is not None:
-            with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
 
     def handle_error(
         self,
@@ -107,7 +92,8 @@ class PublicServer(web.Server):
 
     def __call__(self) -> Protocol:
         """One more connection."""
-        return Protocol(self, loop=asyncio.get_running_loop(), **self._options)
+        idle = self.front.options.body_idle
+        return Protocol(self, idle=idle, loop=asyncio.get_running_loop(), **self._options)
 
 
 def public_server(front: Front, **options: Any) -> PublicServer:

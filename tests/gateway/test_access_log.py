@@ -26,7 +26,7 @@ FIELDS = [
 
 def exchange(request_id: str = "id-1") -> Exchange:
     request = cast(web.BaseRequest, make_mocked_request("POST", "/"))
-    made = Exchange(request, Serving(60.0), ActionSeries("_none"), 0.0, 1_700_000_000.25)
+    made = Exchange(request, Serving(), ActionSeries("_none"), 0.0, 1_700_000_000.25)
     made.request_id = request_id
     made.status = 200
     return made

@@ -209,11 +209,15 @@ async def test_a_reply_goes_out_as_it_comes() -> None:
         assert (await wire.answer()).body == b"[1,[1,", "the connection goes on"
 
 
-async def test_a_stream_to_an_old_client_ends_with_the_connection() -> None:
+@pytest.mark.parametrize("wish", [[], [("Connection", "keep-alive")]])
+async def test_a_stream_to_an_old_client_ends_with_the_connection(
+    wish: list[tuple[str, str]],
+) -> None:
     go_on = asyncio.Event()
     go_on.set()
     async with Fronted(ScriptedPeer(begun(bytes(MIB), go_on))) as gateway:
-        answer = await gateway.request("POST", "/api/Test.echo", version="1.0")
+        answer = await gateway.request("POST", "/api/Test.echo", wish, version="1.0")
+        assert answer.headers["Connection"] == "close"
         assert "Transfer-Encoding" not in answer.headers
         assert "Content-Length" not in answer.headers
         assert (len(answer.body), answer.whole) == (2 * MIB, True)

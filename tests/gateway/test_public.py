@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import cast
+from unittest.mock import Mock
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
+from gateway import catalogue
+from gateway.problems import Problem
 from gateway.public import MAX_FIELD, MAX_FIELDS, MAX_TARGET
 from gateway.testing_front import Fronted
 from scamp.limits import MAX_TICKET
@@ -42,6 +47,15 @@ async def test_what_is_no_http_request_is_told_so_and_the_connection_ends(sent: 
         line = gateway.log.lines[0]
         assert (line["status"], line["cause"]) == (400, "malformed_request")
         assert 'action="_none",method="_other"' in gateway.scrape()
+
+
+async def test_who_is_gone_before_being_told_is_counted_as_having_left() -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        request = make_mocked_request("POST", "/")
+        cast(Mock, request.transport).is_closing.return_value = True
+        gateway.front.refuse(request, Problem(catalogue.MALFORMED))
+        line = gateway.log.lines[0]
+        assert (line["status"], line["cause"]) == (499, "malformed_request")
 
 
 async def test_a_header_that_is_too_large_is_told_so() -> None:

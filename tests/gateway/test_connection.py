@@ -7,10 +7,8 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.test_utils import make_mocked_request
 
-from gateway.exchange import Exchange, Serving
-from gateway.metrics import ActionSeries
+from gateway.connection import Connection
 
 
 class Buffer:
@@ -33,10 +31,15 @@ class Loop:
     def __init__(self) -> None:
         self.timer: tuple[Any, ...] | None = None
         self.delays: list[float] = []
+        self.cancelled = 0
 
-    def call_later(self, delay: float, *call: Any) -> None:
+    def call_later(self, delay: float, *call: Any) -> Loop:
         self.delays.append(delay)
         self.timer = call
+        return self
+
+    def cancel(self) -> None:
+        self.cancelled += 1
 
     def run(self) -> None:
         call, self.timer = self.timer, None
@@ -44,27 +47,39 @@ class Loop:
         call[0](*call[1:])
 
 
-def watched(*sizes: int) -> tuple[Exchange, Buffer, Loop]:
-    request = cast(web.BaseRequest, make_mocked_request("POST", "/"))
-    exchange = Exchange(request, Serving(60.0), ActionSeries("_none"), 0.0, 0.0)
+def watched(*sizes: int) -> tuple[Connection, Buffer, Loop]:
+    connection = Connection(web.Server(unused), idle=60.0, loop=asyncio.get_running_loop())
     buffer, loop = Buffer(iter(sizes)), Loop()
-    exchange._watch(cast(asyncio.AbstractEventLoop, loop), cast(asyncio.Transport, buffer), None)
-    return exchange, buffer, loop
+    connection.transport = cast(asyncio.Transport, buffer)
+    connection._loop = cast(asyncio.AbstractEventLoop, loop)
+    connection.pause_writing()
+    return connection, buffer, loop
+
+
+async def unused(request: web.BaseRequest) -> web.StreamResponse:
+    raise NotImplementedError
 
 
 async def test_a_client_that_took_something_gets_the_same_time_again() -> None:
-    exchange, buffer, loop = watched(100, 99, 50)
+    connection, buffer, loop = watched(100, 99, 50)
     loop.run()
     loop.run()
     assert loop.delays == [60.0, 60.0, 60.0]
     assert not buffer.aborted
-    assert exchange.cause is None
+    assert not connection.stalled
 
 
 async def test_a_client_that_took_nothing_is_given_up() -> None:
-    exchange, buffer, loop = watched(100, 99, 99)
+    connection, buffer, loop = watched(100, 99, 99)
     loop.run()
     loop.run()
     assert loop.timer is None
     assert buffer.aborted
-    assert exchange.cause == "client_stalled"
+    assert connection.stalled
+
+
+async def test_a_client_that_took_enough_is_not_watched_any_more() -> None:
+    connection, buffer, loop = watched(100)
+    connection.resume_writing()
+    assert loop.cancelled == 1
+    assert not buffer.aborted

@@ -1,0 +1,74 @@
+"""One client's connection: how much the machine holds for it, and when it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Any, Final
+
+from aiohttp import web
+
+UNSENT: Final = 128 * 1024
+"""Bytes that the kernel holds for a client and could not send yet."""
+
+_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's connection, cut once its client takes nothing of what waits for it.
+
+    What counts is that bytes move, not that a piece of any size has gone.
+    """
+
+    __slots__ = ("_idle", "_timer", "stalled")
+
+    def __init__(self, manager: web.Server, *, idle: float, **options: Any) -> None:
+        """`idle`: seconds in which something has to move while the write buffer is full.
+        `options` are those of aiohttp's ``RequestHandler``."""
+        super().__init__(manager, **options)
+        self._idle = idle
+        self._timer: asyncio.TimerHandle | None = None
+        self.stalled = False
+        """It was cut for that; its request is cancelled."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the kernel from taking megabytes that a slow client has not asked for: they cost
+        memory, and hide for minutes whether the client takes anything at all."""
+        super().connection_made(transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and _NOTSENT_LOWAT is not None:
+            with suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
+
+    def pause_writing(self) -> None:
+        """The write buffer is full."""
+        super().pause_writing()
+        self._watch(None)
+
+    def resume_writing(self) -> None:
+        """The write buffer has room again."""
+        super().resume_writing()
+        self._rest()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nobody is left to wait for."""
+        self._rest()
+        super().connection_lost(exc)
+
+    def _watch(self, seen: int | None) -> None:
+        transport = self.transport
+        if transport is None:
+            return
+        left = transport.get_write_buffer_size()
+        if seen is None or left < seen:
+            self._timer = self._loop.call_later(self._idle, self._watch, left)
+        else:
+            self._timer = None
+            self.stalled = True
+            transport.abort()
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
