@@ -70,7 +70,6 @@ class Assembly:
             _front_options(settings),
         )
         collector = GatewayCollector(
-            metrics=self.counters,
             registry=self.registry,
             requester=self.requester,
             discovery_status=self.discovery,
@@ -78,7 +77,7 @@ class Assembly:
             access_log=self.access_log,
             in_flight=self.in_flight,
         )
-        self.exposition = make_registry(collector)
+        self.exposition = make_registry(self.counters, collector)
         self._lag = LoopLag(self.counters.lag)
         self._unsubscribe = self.registry.subscribe(self._on_change)
         self._prefetch: asyncio.Task[None] | None = None

@@ -1,4 +1,5 @@
-"""Prometheus' view of the gateway: what others hold is read when it is scraped, never copied.
+"""Prometheus' view of what others hold: read when it is scraped, never copied. What the gateway
+counts itself is in `metrics`.
 
 Names are ``scamp_gateway_…`` in base units, as ``promtool check metrics`` wants them.
 """
@@ -9,24 +10,20 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     Metric,
 )
 from prometheus_client.registry import Collector
 
 from gateway.access_log import AccessLog
 from gateway.auth import REFUSALS, TICKET_RESULTS, Authenticator
-from gateway.metrics import Histogram, Metrics
+from gateway.metrics import PREFIX
 from scamp.client import InstanceView, Requester
 from scamp.discovery import DiscoveryStatus, Registry
-
-PREFIX: Final = "scamp_gateway_"
 
 
 def counter(name: str, text: str, value: float) -> Metric:
@@ -60,18 +57,12 @@ def gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Met
     return family
 
 
-def histogram(name: str, text: str, value: Histogram) -> Metric:
-    """A histogram without labels."""
-    return HistogramMetricFamily(PREFIX + name, text, buckets=value.buckets(), sum_value=value.sum)
-
-
 class GatewayCollector(Collector):
     """Reads everything once per scrape. Scrape from the event loop's thread."""
 
     def __init__(
         self,
         *,
-        metrics: Metrics,
         registry: Registry,
         requester: Requester,
         discovery_status: Callable[[], DiscoveryStatus],
@@ -80,7 +71,6 @@ class GatewayCollector(Collector):
         in_flight: Callable[[], int],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._metrics = metrics
         self._registry = registry
         self._requester = requester
         self._discovery_status = discovery_status
@@ -95,56 +85,12 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
-        yield from self._requests()
+        yield gauge("requests_in_flight", "Requests not answered yet.", self._in_flight())
         yield from self._client()
         yield from self._instances(self._requester.instances())
         yield from self._discovery()
         yield from self._tickets()
         yield from self._process()
-
-    def _requests(self) -> Iterator[Metric]:
-        requests = CounterMetricFamily(
-            f"{PREFIX}requests",
-            "Requests answered. An action label is an announced action, _none or _other; "
-            "status class 4xx includes clients that left (499).",
-            labels=["action", "method", "status_class", "source"],
-        )
-        duration = HistogramMetricFamily(
-            f"{PREFIX}request_duration_seconds",
-            "From the request's head to the last byte handed to the client's connection.",
-            labels=["action"],
-        )
-        upstream = HistogramMetricFamily(
-            f"{PREFIX}upstream_duration_seconds",
-            "From handing the request to a service's connection to the reply's first byte.",
-            labels=["action"],
-        )
-        received = CounterMetricFamily(
-            f"{PREFIX}request_body_bytes", "Bytes of request bodies.", labels=["action"]
-        )
-        sent = CounterMetricFamily(
-            f"{PREFIX}response_body_bytes", "Bytes of response bodies.", labels=["action"]
-        )
-        for series in self._metrics.all_series():
-            label = [series.label]
-            for key, count in series.requests.items():
-                requests.add_metric([series.label, *key], count)
-            duration.add_metric(label, series.duration.buckets(), series.duration.sum)
-            upstream.add_metric(label, series.upstream.buckets(), series.upstream.sum)
-            received.add_metric(label, series.bytes_in)
-            sent.add_metric(label, series.bytes_out)
-        yield from (requests, duration, upstream, received, sent)
-        yield histogram(
-            "own_duration_seconds",
-            "The gateway's own share of a request that was not streamed.",
-            self._metrics.own,
-        )
-        yield gauge("requests_in_flight", "Requests not answered yet.", self._in_flight())
-        yield counter(
-            "answers_cut",
-            "Answers that were cut after their first byte went out.",
-            self._metrics.cut,
-        )
 
     def _client(self) -> Iterator[Metric]:
         stats = self._requester.stats
@@ -234,15 +180,6 @@ class GatewayCollector(Collector):
             )
 
     def _process(self) -> Iterator[Metric]:
-        yield histogram(
-            "event_loop_lag_seconds", "How late the loop runs its timers.", self._metrics.lag
-        )
-        reloads = CounterMetricFamily(
-            f"{PREFIX}reloads", "Loads of followed files.", labels=["what", "result"]
-        )
-        for key, count in self._metrics.reloads.items():
-            reloads.add_metric(key, count)
-        yield reloads
         yield counter("access_log_dropped_lines", "Log lines dropped.", self._access_log.dropped)
         build = GaugeMetricFamily(
             f"{PREFIX}build_info",
@@ -261,10 +198,11 @@ def build_version() -> str:
         return "unknown"
 
 
-def make_registry(collector: Collector) -> CollectorRegistry:
+def make_registry(*collectors: Collector) -> CollectorRegistry:
     """A registry of our own, with the usual ``process_`` and ``python_gc_`` metrics beside ours."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
+    for collector in collectors:
+        registry.register(collector)
     ProcessCollector(registry=registry)
     GCCollector(registry=registry)
     return registry

@@ -1,16 +1,18 @@
-"""What the gateway counts, in the cheapest form that a scrape can be made from.
+"""What the gateway counts itself, request by request; `exposition` has what others hold.
 
-Everything belongs to the event loop's thread: no locks, no lookup of labels in the way of a
-request. `exposition` turns it into Prometheus' text. Only announced actions become labels, at most
-`max_actions` at a time, and their series go when the action goes: what strangers send makes none.
+Labels are looked up once per action, not once per request. Only announced actions become labels, at
+most `max_actions` at a time, and their series go when the action goes: what strangers send makes
+none.
 """
 
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
-from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
+
+from prometheus_client import Counter, Histogram, Metric, disable_created_metrics
+from prometheus_client.registry import Collector
 
 from gateway.translate import METHODS, announced
 from scamp.discovery import Registry
@@ -18,6 +20,8 @@ from scamp.discovery import Registry
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.translate import Announced
+
+PREFIX: Final = "scamp_gateway_"
 
 MAX_ACTIONS: Final = 1000
 """Actions with series of their own; further ones share ``_other``."""
@@ -38,64 +42,117 @@ LAG_INTERVAL: Final = 0.25
 """Seconds between two measurements of the event loop's lag."""
 
 
-class Histogram:
-    """Counts observations by bucket; not cumulative until it is read."""
+# One more series for each counter and histogram, for what a counter's reset tells as well. The
+# library knows this for the whole process only.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
-    __slots__ = ("counts", "sum")
+
+def _counter(name: str, text: str, *labels: str) -> Counter:
+    return Counter(PREFIX + name, text, labels, registry=None)
+
+
+def _histogram(name: str, text: str, *labels: str) -> Histogram:
+    return Histogram(PREFIX + name, text, labels, buckets=BUCKETS, registry=None)
+
+
+class PerAction:
+    """The families that have an action as a label."""
 
     def __init__(self) -> None:
-        self.counts = [0] * (len(BUCKETS) + 1)
-        self.sum = 0.0
-
-    def observe(self, seconds: float) -> None:
-        """Count one observation."""
-        self.counts[bisect_left(BUCKETS, seconds)] += 1
-        self.sum += seconds
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """Upper bound and cumulative count, as prometheus_client takes them."""
-        total, out = 0, []
-        for bound, count in zip((*BUCKETS, float("inf")), self.counts, strict=True):
-            total += count
-            out.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
-        return out
+        self.requests = _counter(
+            "requests",
+            "Requests answered. An action label is an announced action, _none or _other; "
+            "status class 4xx includes clients that left (499).",
+            *("action", "method", "status_class", "source"),
+        )
+        self.duration = _histogram(
+            "request_duration_seconds",
+            "From the request's head to the last byte handed to the client's connection.",
+            "action",
+        )
+        self.upstream = _histogram(
+            "upstream_duration_seconds",
+            "From handing the request to a service's connection to the reply's first byte.",
+            "action",
+        )
+        self.bytes_in = _counter("request_body_bytes", "Bytes of request bodies.", "action")
+        self.bytes_out = _counter("response_body_bytes", "Bytes of response bodies.", "action")
+        self.by_action_alone = (self.duration, self.upstream, self.bytes_in, self.bytes_out)
 
 
 class ActionSeries:
-    """The series of one action."""
+    """The series of one action, at hand."""
 
-    __slots__ = ("bytes_in", "bytes_out", "duration", "label", "requests", "upstream", "where")
+    __slots__ = (
+        "_families", "_requests", "bytes_in", "bytes_out", "duration", "label", "upstream", "where"
+    )  # fmt: skip
 
-    def __init__(self, label: str, where: tuple[str, str, int] | None = None) -> None:
+    def __init__(
+        self, families: PerAction, label: str, where: tuple[str, str, int] | None = None
+    ) -> None:
         self.label = label
         self.where = where
         """Sector, spelling and version; None for `NO_ACTION` and `OTHER`."""
-        self.requests: dict[tuple[str, str, str], int] = {}
-        """By method, status class and source."""
-        self.duration = Histogram()
-        self.upstream = Histogram()
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self._families = families
+        self._requests: dict[tuple[str, str, str], Counter] = {}
+        self.duration = families.duration.labels(label)
+        self.upstream = families.upstream.labels(label)
+        self.bytes_in = families.bytes_in.labels(label)
+        self.bytes_out = families.bytes_out.labels(label)
+
+    def requests(self, key: tuple[str, str, str]) -> Counter:
+        """The counter for a method, status class and source."""
+        found = self._requests.get(key)
+        if found is None:
+            found = self._requests[key] = self._families.requests.labels(self.label, *key)
+        return found
+
+    def remove(self) -> None:
+        """Take them out of the exposition; what a request under way adds later is lost."""
+        for key in self._requests:
+            self._families.requests.remove(self.label, *key)
+        for family in self._families.by_action_alone:
+            family.remove(self.label)
+        self._families = PerAction()  # it must not bring a series back that nobody removes
 
 
-class Metrics:
-    """Counters of the public listener."""
+class Metrics(Collector):
+    """Counters of the public listener; to be registered where they are to be scraped."""
 
     def __init__(self, registry: Registry, *, max_actions: int = MAX_ACTIONS) -> None:
-        self.none = ActionSeries(NO_ACTION)
+        self._per_action = PerAction()
+        self.none = ActionSeries(self._per_action, NO_ACTION)
         """For requests that matched no action."""
-        self.own = Histogram()
-        """The gateway's share of the time, of requests that were not streamed."""
-        self.cut = 0
-        """Answers that were cut after their first byte had gone out."""
-        self.lag = Histogram()
-        self.reloads: Counter[tuple[str, str]] = Counter()
-        """By what was loaded and ``ok`` or ``failed``."""
+        self.own = _histogram(
+            "own_duration_seconds",
+            "The gateway's own share of a request that was not streamed.",
+        )
+        self.cut = _counter("answers_cut", "Answers that were cut after their first byte went out.")
+        self.lag = _histogram("event_loop_lag_seconds", "How late the loop runs its timers.")
+        self.reloads = _counter("reloads", "Loads of followed files.", "what", "result")
         self._registry = registry
         self._generation = registry.generation
         self._max_actions = max_actions
         self._actions: dict[str, ActionSeries] = {}
         self._other: ActionSeries | None = None
+
+    @property
+    def _families(self) -> tuple[Counter | Histogram, ...]:
+        return (
+            *(self._per_action.requests, *self._per_action.by_action_alone),
+            *(self.own, self.cut, self.lag, self.reloads),
+        )
+
+    def describe(self) -> Iterable[Metric]:
+        """Names and texts."""
+        for family in self._families:
+            yield from family.describe()
+
+    def collect(self) -> Iterator[Metric]:
+        """Everything, without the series of actions that are gone."""
+        self.prune()
+        for family in self._families:
+            yield from family.collect()
 
     def series(self, action: Announced) -> ActionSeries:
         """The series for an announced action. Keep it until the index changes."""
@@ -106,10 +163,12 @@ class Metrics:
             self.prune()
         if len(self._actions) < self._max_actions:
             where = (action.sector, action.spelling, action.version)
-            found = self._actions[action.label] = ActionSeries(action.label, where)
+            found = self._actions[action.label] = ActionSeries(
+                self._per_action, action.label, where
+            )
             return found
         if self._other is None:
-            self._other = ActionSeries(OTHER)
+            self._other = ActionSeries(self._per_action, OTHER)
         return self._other
 
     def observe(self, exchange: Exchange, total: float) -> None:
@@ -121,22 +180,23 @@ class Metrics:
             _CLASSES[exchange.status // 100],
             exchange.source,
         )
-        requests = series.requests
-        requests[key] = requests.get(key, 0) + 1
+        series.requests(key).inc()
         series.duration.observe(total)
-        series.bytes_in += exchange.bytes_in
-        series.bytes_out += exchange.bytes_out
+        if exchange.bytes_in:
+            series.bytes_in.inc(exchange.bytes_in)
+        if exchange.bytes_out:
+            series.bytes_out.inc(exchange.bytes_out)
         upstream = exchange.upstream
         if upstream:
             series.upstream.observe(upstream)
         if exchange.was_cut:
-            self.cut += 1
+            self.cut.inc()
         if not exchange.streamed:
             self.own.observe(max(0.0, total - upstream - exchange.queued - exchange.waited))
 
     def count_reload(self, what: str, *, ok: bool) -> None:
         """A followed file was loaded or refused. `what` is one of a few fixed words."""
-        self.reloads[what, "ok" if ok else "failed"] += 1
+        self.reloads.labels(what, "ok" if ok else "failed").inc()
 
     def prune(self) -> None:
         """Drop the series of actions that are no longer announced."""
@@ -145,19 +205,13 @@ class Metrics:
         self._generation = self._registry.generation
         gone = [label for label, series in self._actions.items() if not self._announced(series)]
         for label in gone:
-            del self._actions[label]
+            self._actions.pop(label).remove()
 
     def _announced(self, series: ActionSeries) -> bool:
         if series.where is None:
             return True
         offers = self._registry.find(*series.where)
         return bool(offers) and announced(offers, 1.0).label == series.label
-
-    def all_series(self) -> list[ActionSeries]:
-        """Every series there is now."""
-        self.prune()
-        other = [self._other] if self._other is not None else []
-        return [self.none, *self._actions.values(), *other]
 
 
 class LoopLag:

@@ -121,15 +121,15 @@ class Fronted:
             self._options,
         )
         self._exposition = make_registry(
+            self.metrics,
             GatewayCollector(
-                metrics=self.metrics,
                 registry=self.mesh.registry,
                 requester=self.mesh.requester,
                 discovery_status=lambda: self.status,
                 authenticator=self.auth,
                 access_log=self.log,
                 in_flight=lambda: self.front.in_flight,
-            )
+            ),
         )
         self._server = public_server(self._front, **self._server_options)
         runner = web.ServerRunner(self._server, shutdown_timeout=0.1)

@@ -14,8 +14,9 @@ from aiohttp.test_utils import make_mocked_request
 
 from gateway.access_log import AccessLog, line_of
 from gateway.exchange import Exchange, Serving
-from gateway.metrics import ActionSeries
+from gateway.metrics import Metrics
 from gateway.translate import Target
+from scamp.discovery import Registry
 
 FIELDS = [
     *("time", "request_id", "trace_id", "client", "method", "route", "action", "version"),
@@ -26,7 +27,7 @@ FIELDS = [
 
 def exchange(request_id: str = "id-1") -> Exchange:
     request = cast(web.BaseRequest, make_mocked_request("POST", "/"))
-    made = Exchange(request, Serving(), ActionSeries("_none"), 0.0, 1_700_000_000.25)
+    made = Exchange(request, Serving(), Metrics(Registry()).none, 0.0, 1_700_000_000.25)
     made.request_id = request_id
     made.status = 200
     return made

@@ -6,14 +6,23 @@ import asyncio
 import re
 
 import pytest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
-from gateway.metrics import BUCKETS, Histogram, LoopLag, Metrics
+from gateway.exposition import make_registry
+from gateway.metrics import BUCKETS, LoopLag, Metrics
 from gateway.testing_front import Fronted
 from gateway.translate import announced
 from scamp.discovery import Registry
 from scamp.testing import ScriptedPeer
-from scamp.testing.scripts import failing
+from scamp.testing.scripts import failing, when
+
+BOUNDS = ("0.001", "0.0025", "60.0", "120.0", "+Inf")
+
+
+def exposed(collector: Collector) -> str:
+    return generate_latest(make_registry(collector)).decode()
 
 
 def samples(text: str) -> dict[str, float]:
@@ -107,6 +116,28 @@ async def test_series_go_when_their_action_goes() -> None:
         assert "Test.echo~1" in label_values(gateway.scrape(), "action")
 
 
+async def test_a_request_that_outlives_its_action_brings_no_series_back() -> None:
+    go_on = asyncio.Event()
+    peer = ScriptedPeer(when(go_on))
+    async with Fronted(peer) as gateway:
+        wire = await gateway.connect()
+        wire.send("POST", "/api/Test.echo")
+        await peer.until(lambda: peer.requests == 1)
+        gateway.mesh.remove(peer)
+        assert label_values(gateway.scrape(), "action") == {"_none"}
+        go_on.set()
+        await wire.answer()
+        assert len(await gateway.log.until(1)) == 1
+        assert label_values(gateway.scrape(), "action") == {"_none"}
+
+
+async def test_gateways_of_one_process_do_not_count_together() -> None:
+    async with Fronted(ScriptedPeer()) as one, Fronted(ScriptedPeer()) as other:
+        await one.request("POST", "/api/Test.echo")
+        assert "Test.echo~1" in label_values(one.scrape(), "action")
+        assert label_values(other.scrape(), "action") == {"_none"}
+
+
 async def test_actions_beyond_the_cap_share_one_label() -> None:
     names = tuple(f"Test.echo{number}" for number in range(10))
     peer, later = ScriptedPeer(actions=names), ScriptedPeer(actions=("Later.echo",))
@@ -130,20 +161,22 @@ def test_the_cap_holds_without_a_scrape() -> None:
     registry.apply(added=(peer.service(),))
     for offers in registry.actions():
         metrics.series(announced(offers, 75.0))
-    assert len(metrics.all_series()) == 4  # _none, two, _other
+    assert len(label_values(exposed(metrics), "action")) == 4  # _none, two, _other
 
 
 def test_an_observation_counts_in_the_bucket_of_its_bound() -> None:
-    histogram = Histogram()
+    histogram = Metrics(Registry()).own
     for seconds in (0.0, 0.001, 0.0011, 120.0, 121.0):
         histogram.observe(seconds)
-    cumulative = dict(histogram.buckets())
+    found = samples(exposed(histogram))
+    name = "scamp_gateway_own_duration_seconds"
+    cumulative = {bound: found[f'{name}_bucket{{le="{bound}"}}'] for bound in BOUNDS}
     assert cumulative["0.001"] == 2
     assert cumulative["0.0025"] == 3
     assert cumulative["60.0"] == 3
     assert cumulative["120.0"] == 4
     assert cumulative["+Inf"] == 5
-    assert histogram.sum == pytest.approx(241.0021)
+    assert found[f"{name}_sum"] == pytest.approx(241.0021)
     assert (BUCKETS[0], BUCKETS[-1]) == (0.001, 120.0)
 
 
@@ -183,18 +216,23 @@ async def test_names_and_texts_are_what_promtool_accepts() -> None:
         assert "histogram" not in name
         if typed[name] == "histogram":
             assert name.endswith("_seconds")
+    assert "_created" not in text
     assert len(samples(text)) == len([x for x in text.splitlines() if not x.startswith("#")])
 
 
 async def test_the_loops_lag_is_measured() -> None:
-    histogram = Histogram()
-    lag = LoopLag(histogram, interval=0.001)
+    metrics = Metrics(Registry())
+
+    def counted() -> float:
+        return samples(exposed(metrics))["scamp_gateway_event_loop_lag_seconds_count"]
+
+    lag = LoopLag(metrics.lag, interval=0.001)
     lag.start()
     async with asyncio.timeout(5):
-        while sum(histogram.counts) < 3:  # noqa: ASYNC110 - a clock has no event
+        while counted() < 3:  # noqa: ASYNC110 - a clock has no event
             await asyncio.sleep(0.001)
     lag.stop()
     lag.stop()
-    counted = sum(histogram.counts)
+    before = counted()
     await asyncio.sleep(0.01)
-    assert sum(histogram.counts) == counted
+    assert counted() == before
