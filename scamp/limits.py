@@ -48,7 +48,8 @@ DISCARD_LIMIT: Final = 256 * KIB
 """How much of an abandoned reply is read and thrown away before its connection is retired."""
 
 MAX_ABANDONED: Final = 256
-"""Abandoned requests that one connection remembers before it is retired."""
+"""Abandoned requests that one connection remembers before it is retired; half of the requests that
+it may carry, if that is less, so that those which are never answered do not hold every place."""
 
 MAX_CONNECTIONS: Final = 64
 """Connections to one instance. A peer that renumbers replies needs one per request in flight."""

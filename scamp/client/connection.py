@@ -207,6 +207,11 @@ class ClientConnection:
         return ready and self._open == 0
 
     @property
+    def doubtful(self) -> bool:
+        """True when it was idle and nothing has come since: the peer may just be closing it."""
+        return self._answered and (self._open == 0 or self._quiet_since is not None)
+
+    @property
     def address(self) -> str:
         """``host:port`` of the service."""
         return self.channel.address if self.channel is not None else ""

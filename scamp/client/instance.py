@@ -13,7 +13,7 @@ from typing import Any, Final
 from scamp.client.connection import ClientConnection, SlotState, connect
 from scamp.client.deadline import Deadline
 from scamp.client.options import ClientOptions
-from scamp.client.pool import PoolCore
+from scamp.client.pool import Need, PoolCore
 from scamp.client.stats import ClientStats
 from scamp.client.traits import PeerKind, TraitStore
 from scamp.discovery import Announcement
@@ -87,7 +87,7 @@ class Instance:
         self._closed = False
         self._failures = 0
         self._out_until = 0.0
-        self._last_attempt = 0.0
+        self._last_refusal = 0.0
         self._last_used = 0.0
         self._warm_delay = WARM_FIRST
         self.out = False
@@ -125,7 +125,7 @@ class Instance:
         """True when it is out but may be tried all the same, because every other one is out too."""
         if self._pool.dialing or any(slot.room for slot in self._pool.slots):
             return True
-        return now - self._last_attempt >= PANIC_INTERVAL
+        return now - self._last_refusal >= PANIC_INTERVAL
 
     def serves(self, service: Announcement) -> bool:
         """True when `service` is the same process at the same place, maybe announced anew."""
@@ -141,18 +141,18 @@ class Instance:
         self,
         starter: Callable[[ClientConnection], None],
         *,
-        alone: bool,
+        need: Need,
         deadline: Deadline,
     ) -> None:
         """Call `starter` with a connection that has a place, now or when one comes free.
 
-        `starter` must begin the request at once. With `alone` the connection carries nothing else.
+        `starter` must begin the request at once, and with Need.ALONE let nothing else on.
         Raises ConnectFailed, QueueTimeout, Saturated, and whatever `starter` raises. When cancelled
         nothing has been started, or `starter` has been called and its exchange must be abandoned.
         """
         self._last_used = self._loop.time()
         self._warm_delay = WARM_FIRST
-        connection = self._pool.pick(alone=alone)
+        connection = self._pool.pick(need)
         if connection is not None:
             starter(connection)
             return
@@ -162,7 +162,7 @@ class Instance:
             raise Saturated("requests waiting for a connection to one instance")
         loop = self._loop
         waiter = Waiter(loop.create_future(), starter)
-        self._pool.wait(waiter, alone=alone)
+        self._pool.wait(waiter, need)
         self._dial()
         timer = loop.call_at(deadline.at, _expire, waiter, deadline.seconds)
         try:
@@ -232,7 +232,6 @@ class Instance:
             on_learned=self._learned,
             max_streams=self._options.max_streams,
         )
-        self._last_attempt = self._loop.time()
         try:
             await connect(
                 self.host,
@@ -310,6 +309,8 @@ class Instance:
     def _failed(self, error: ScampError) -> None:
         """Take the instance out for a while and recover it in the background."""
         self.last_error = error
+        if isinstance(error, ConnectFailed):
+            self._last_refusal = self._loop.time()
         if self._closed:
             return
         loop = self._loop

@@ -7,6 +7,8 @@ with what to do; `scamp.client.instance` does it.
 from __future__ import annotations
 
 from collections import deque
+from enum import Enum
+from operator import itemgetter
 from typing import Final, Generic, Protocol, TypeVar
 
 from scamp.client.traits import PeerKind
@@ -30,6 +32,24 @@ class Slot(Protocol):
     def in_flight(self) -> int:
         """Requests that hold a place."""
 
+    @property
+    def doubtful(self) -> bool:
+        """True when it was idle and nothing has come since: the peer may just be closing it."""
+
+
+class Need(Enum):
+    """What a request asks of its connection."""
+
+    SHARED = "shared"
+    """A place."""
+    ALONE = "alone"
+    """Nobody else on it, because it may have to be closed half-way."""
+    FRESH = "fresh"
+    """One that the peer cannot just be closing for having been idle: the last try of a request
+    that was lost on such connections before."""
+
+    __hash__ = object.__hash__
+
 
 S = TypeVar("S", bound=Slot)
 W = TypeVar("W")
@@ -48,28 +68,27 @@ class PoolCore(Generic[S, W]):
         self.dialing = 0
         self.slots: list[S] = []
         self._arrivals = 0
-        self._shared: deque[tuple[int, W]] = deque()  # with the number of the arrival
-        self._alone: deque[tuple[int, W]] = deque()
+        # Each with the number of its arrival.
+        self._queues: dict[Need, deque[tuple[int, W]]] = {need: deque() for need in Need}
 
     # -- requests -----------------------------------------------------------------------
 
-    def pick(self, *, alone: bool) -> S | None:
+    def pick(self, need: Need) -> S | None:
         """A connection for a request now; None when it has to wait.
 
         Requests that are waiting come first. Newest connections are preferred (LIFO), so that
         surplus ones become idle and close.
         """
-        if self._alone if alone else self._shared:
-            return None
-        return self._find(alone=alone)
+        return None if self._queues[need] else self._find(need)
 
-    def _find(self, *, alone: bool) -> S | None:
+    def _find(self, need: Need) -> S | None:
         best: S | None = None
+        choosy = need is Need.FRESH and len(self.slots) < self.max_connections
         for slot in reversed(self.slots):
-            if alone:
+            if need is Need.ALONE:
                 if slot.empty:
                     return slot
-            elif slot.room > 0:
+            elif slot.room > 0 and not (choosy and slot.doubtful):
                 if slot.in_flight == 0:
                     return slot
                 if best is None or slot.in_flight < best.in_flight:
@@ -84,16 +103,16 @@ class PoolCore(Generic[S, W]):
     @property
     def waiting(self) -> int:
         """Requests that wait."""
-        return len(self._shared) + len(self._alone)
+        return sum(map(len, self._queues.values()))
 
-    def wait(self, waiter: W, *, alone: bool) -> None:
+    def wait(self, waiter: W, need: Need) -> None:
         """Queue a request; requests are served in the order in which they came."""
         self._arrivals += 1
-        (self._alone if alone else self._shared).append((self._arrivals, waiter))
+        self._queues[need].append((self._arrivals, waiter))
 
     def forget(self, waiter: W) -> None:
         """A waiting request has gone."""
-        for queue in (self._shared, self._alone):
+        for queue in self._queues.values():
             for entry in queue:
                 if entry[1] is waiter:
                     queue.remove(entry)
@@ -102,22 +121,21 @@ class PoolCore(Generic[S, W]):
     def grant(self) -> tuple[W, S] | None:
         """The next waiting request that can be served, with its connection. Call until None.
 
-        The caller starts the request before it calls again. One that needs a connection alone lets
-        others pass only as long as there is none for it, or it would wait for ever under load.
+        The caller starts the request before it calls again. One with a special need lets others
+        pass only as long as there is nothing for it, or it would wait for ever under load.
         """
-        queues = [(queue, queue is self._alone) for queue in (self._shared, self._alone) if queue]
-        queues.sort(key=lambda entry: entry[0][0][0])
-        for queue, alone in queues:
-            slot = self._find(alone=alone)
+        waiting = [(queue[0][0], need) for need, queue in self._queues.items() if queue]
+        for _, need in sorted(waiting, key=itemgetter(0)):
+            slot = self._find(need)
             if slot is not None:
-                return queue.popleft()[1], slot
+                return self._queues[need].popleft()[1], slot
         return None
 
     def take_waiters(self) -> list[W]:
         """Every waiting request, removed."""
-        waiters = [waiter for queue in (self._shared, self._alone) for _, waiter in queue]
-        self._shared.clear()
-        self._alone.clear()
+        waiters = [waiter for queue in self._queues.values() for _, waiter in queue]
+        for queue in self._queues.values():
+            queue.clear()
         return waiters
 
     # -- connections --------------------------------------------------------------------
@@ -128,11 +146,11 @@ class PoolCore(Generic[S, W]):
         While the kind of the peer is unknown, and for peers that share connections, one dial serves
         everybody; a peer that renumbers needs one for each.
         """
-        alone = len(self._alone)
-        shared = len(self._shared)
+        sharing = len(self._queues[Need.SHARED]) + len(self._queues[Need.FRESH])
         if self.kind is not PeerKind.RENUMBERS:
-            shared = min(shared, 1)
-        wanted = min(alone + shared, MAX_DIALS, self.max_connections - len(self.slots))
+            sharing = min(sharing, 1)
+        wanted = len(self._queues[Need.ALONE]) + sharing
+        wanted = min(wanted, MAX_DIALS, self.max_connections - len(self.slots))
         return max(0, wanted - self.dialing)
 
     def add(self, slot: S) -> None:

@@ -16,6 +16,7 @@ from scamp.client.connection import ClientConnection, Exchange
 from scamp.client.deadline import Deadline
 from scamp.client.instance import Instance
 from scamp.client.options import ClientOptions
+from scamp.client.pool import Need
 from scamp.client.router import InstanceView, Router
 from scamp.client.stats import ClientStats
 from scamp.discovery import Offer, Registry
@@ -160,7 +161,10 @@ class Requester:
         body = call.body
         held = isinstance(body, bytes) and len(body) <= MAX_INFLIGHT
         instance.in_flight += 1
-        exchange = await self._place(call, instance, offer, held=held)
+        # After so many losses do not meet a peer that is just closing an idle connection again.
+        last = number > 1 and number > self.options.retries
+        need = Need.ALONE if not held else Need.FRESH if last else Need.SHARED
+        exchange = await self._place(call, instance, offer, need)
         sent = time.monotonic()
         upload: asyncio.Task[None] | None = None
         deadline = call.deadline
@@ -193,9 +197,10 @@ class Requester:
             upload=upload,
         )
 
-    async def _place(self, call: Call, instance: Instance, offer: Offer, *, held: bool) -> Exchange:
+    async def _place(self, call: Call, instance: Instance, offer: Offer, need: Need) -> Exchange:
         """Start the request on a connection of `instance`, when one has a place."""
         started: list[Exchange] = []
+        held = need is not Need.ALONE
 
         def start(connection: ClientConnection) -> None:
             exchange = connection.start(
@@ -208,7 +213,7 @@ class Requester:
             started.append(exchange)
 
         try:
-            await instance.place(start, alone=not held, deadline=call.deadline)
+            await instance.place(start, need=need, deadline=call.deadline)
         except BaseException:
             if started:
                 started[0].abandon()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from scamp.client.pool import MAX_DIALS, PoolCore
+from scamp.client.pool import MAX_DIALS, Need, PoolCore
 from scamp.client.traits import PeerKind, TraitStore
 
 
@@ -16,6 +16,7 @@ class FakeSlot:
 
     places: int
     in_flight: int = 0
+    used: bool = True
     log: list[str] = field(default_factory=list)
 
     @property
@@ -25,6 +26,10 @@ class FakeSlot:
     @property
     def empty(self) -> bool:
         return self.in_flight == 0
+
+    @property
+    def doubtful(self) -> bool:
+        return self.used and self.in_flight == 0
 
 
 Pool = PoolCore[FakeSlot, str]
@@ -38,40 +43,62 @@ def pool(kind: PeerKind = PeerKind.ECHOES, *slots: FakeSlot, max_connections: in
 
 
 def test_nothing_to_pick_from() -> None:
-    assert pool().pick(alone=False) is None
+    assert pool().pick(Need.SHARED) is None
 
 
 def test_the_newest_idle_connection_is_preferred() -> None:
     old, new = FakeSlot(8), FakeSlot(8)
-    assert pool(PeerKind.ECHOES, old, new).pick(alone=False) is new
+    assert pool(PeerKind.ECHOES, old, new).pick(Need.SHARED) is new
 
 
 def test_an_idle_connection_is_preferred_to_a_newer_busy_one() -> None:
     old, new = FakeSlot(8), FakeSlot(8, in_flight=1)
-    assert pool(PeerKind.ECHOES, old, new).pick(alone=False) is old
+    assert pool(PeerKind.ECHOES, old, new).pick(Need.SHARED) is old
 
 
 def test_of_busy_connections_the_least_busy_is_picked() -> None:
     slots = [FakeSlot(8, 5), FakeSlot(8, 2), FakeSlot(8, 7)]
-    assert pool(PeerKind.ECHOES, *slots).pick(alone=False) is slots[1]
+    assert pool(PeerKind.ECHOES, *slots).pick(Need.SHARED) is slots[1]
 
 
 def test_a_full_connection_is_never_picked() -> None:
-    assert pool(PeerKind.ECHOES, FakeSlot(2, 2)).pick(alone=False) is None
+    assert pool(PeerKind.ECHOES, FakeSlot(2, 2)).pick(Need.SHARED) is None
 
 
 def test_a_request_that_needs_a_connection_alone_gets_an_empty_one_only() -> None:
     busy, empty = FakeSlot(8, 1), FakeSlot(8)
-    assert pool(PeerKind.ECHOES, busy).pick(alone=True) is None
-    assert pool(PeerKind.ECHOES, empty, busy).pick(alone=True) is empty
+    assert pool(PeerKind.ECHOES, busy).pick(Need.ALONE) is None
+    assert pool(PeerKind.ECHOES, empty, busy).pick(Need.ALONE) is empty
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_who_comes_later_does_not_overtake_who_waits(alone: bool) -> None:
+def test_a_last_try_avoids_connections_that_were_idle() -> None:
+    idle, busy = FakeSlot(8), FakeSlot(8, 1)
+    assert pool(PeerKind.ECHOES, idle).pick(Need.FRESH) is None
+    assert pool(PeerKind.ECHOES, idle, busy).pick(Need.FRESH) is busy
+    new = FakeSlot(8, used=False)
+    assert pool(PeerKind.ECHOES, new, idle).pick(Need.FRESH) is new
+
+
+def test_a_last_try_takes_what_there_is_when_no_more_may_be_dialled() -> None:
+    idle = FakeSlot(8)
+    assert pool(PeerKind.ECHOES, idle, max_connections=1).pick(Need.FRESH) is idle
+
+
+def test_a_connection_is_dialled_for_a_last_try_beside_idle_ones() -> None:
+    core = pool(PeerKind.ECHOES, FakeSlot(8))
+    core.wait("last", Need.FRESH)
+    assert core.grant() is None
+    assert core.dials() == 1
+    core.add(new := FakeSlot(8, used=False))
+    assert core.grant() == ("last", new)
+
+
+@pytest.mark.parametrize("need", list(Need))
+def test_who_comes_later_does_not_overtake_who_waits(need: Need) -> None:
     core = pool()
-    core.wait("first", alone=alone)
-    core.add(FakeSlot(8))
-    assert core.pick(alone=alone) is None
+    core.wait("first", need)
+    core.add(FakeSlot(8, used=False))
+    assert core.pick(need) is None
     granted = core.grant()
     assert granted is not None
     assert granted[0] == "first"
@@ -80,7 +107,7 @@ def test_who_comes_later_does_not_overtake_who_waits(alone: bool) -> None:
 def test_waiters_are_served_in_order_while_there_is_room() -> None:
     core = pool()
     for name in "abc":
-        core.wait(name, alone=False)
+        core.wait(name, Need.SHARED)
     slot = FakeSlot(2)
     core.add(slot)
     served = []
@@ -93,8 +120,8 @@ def test_waiters_are_served_in_order_while_there_is_room() -> None:
 
 def test_a_request_that_has_gone_is_not_served() -> None:
     core = pool()
-    core.wait("gone", alone=False)
-    core.wait("here", alone=True)
+    core.wait("gone", Need.SHARED)
+    core.wait("here", Need.ALONE)
     core.forget("gone")
     core.forget("never known")
     core.add(FakeSlot(1))
@@ -108,8 +135,8 @@ def test_an_upload_is_not_starved_by_requests_that_came_after_it() -> None:
     core = pool(PeerKind.RENUMBERS, max_connections=1)
     slot = FakeSlot(1, 1)
     core.add(slot)
-    core.wait("upload", alone=True)
-    core.wait("later", alone=False)
+    core.wait("upload", Need.ALONE)
+    core.wait("later", Need.SHARED)
     slot.in_flight = 0
     granted = core.grant()
     assert granted is not None
@@ -118,8 +145,8 @@ def test_an_upload_is_not_starved_by_requests_that_came_after_it() -> None:
 
 def test_an_upload_that_cannot_be_served_does_not_hold_up_the_others() -> None:
     core = pool(PeerKind.ECHOES, FakeSlot(8, 1), max_connections=1)
-    core.wait("upload", alone=True)
-    core.wait("small", alone=False)
+    core.wait("upload", Need.ALONE)
+    core.wait("small", Need.SHARED)
     granted = core.grant()
     assert granted is not None
     assert granted[0] == "small"
@@ -129,7 +156,7 @@ def test_the_queue_is_full_at_its_cap() -> None:
     core = pool()
     for number in range(4):
         assert not core.full
-        core.wait(str(number), alone=number % 2 == 0)
+        core.wait(str(number), Need.ALONE if number % 2 == 0 else Need.SHARED)
     assert core.full
     assert sorted(core.take_waiters()) == ["0", "1", "2", "3"]
     assert core.waiting == 0
@@ -139,7 +166,7 @@ def test_the_queue_is_full_at_its_cap() -> None:
 def test_one_dial_serves_all_who_can_share(kind: PeerKind) -> None:
     core = pool(kind)
     for name in "abc":
-        core.wait(name, alone=False)
+        core.wait(name, Need.SHARED)
     assert core.dials() == 1
     core.dialing = 1
     assert core.dials() == 0
@@ -148,7 +175,7 @@ def test_one_dial_serves_all_who_can_share(kind: PeerKind) -> None:
 def test_a_peer_that_renumbers_is_dialled_for_each() -> None:
     core = pool(PeerKind.RENUMBERS)
     for name in "abc":
-        core.wait(name, alone=False)
+        core.wait(name, Need.SHARED)
     assert core.dials() == 3
     core.dialing = 2
     assert core.dials() == 1
@@ -157,22 +184,22 @@ def test_a_peer_that_renumbers_is_dialled_for_each() -> None:
 def test_uploads_are_dialled_for_one_by_one_whatever_the_peer() -> None:
     core = pool(PeerKind.ECHOES)
     for name in "abc":
-        core.wait(name, alone=True)
-    core.wait("d", alone=False)
+        core.wait(name, Need.ALONE)
+    core.wait("d", Need.SHARED)
     assert core.dials() == 4
 
 
 def test_dials_at_once_are_capped() -> None:
     core: Pool = PoolCore(PeerKind.RENUMBERS, max_connections=64, max_waiters=100)
     for number in range(100):
-        core.wait(str(number), alone=False)
+        core.wait(str(number), Need.SHARED)
     assert core.dials() == MAX_DIALS
 
 
 def test_dials_stop_at_the_cap_of_connections() -> None:
     core = pool(PeerKind.RENUMBERS, FakeSlot(1, 1), FakeSlot(1, 1), max_connections=3)
-    core.wait("a", alone=False)
-    core.wait("b", alone=False)
+    core.wait("a", Need.SHARED)
+    core.wait("b", Need.SHARED)
     assert core.dials() == 1
     core.dialing = 1
     assert core.dials() == 0
@@ -186,7 +213,7 @@ def test_a_connection_that_was_removed_is_not_used() -> None:
     core = pool(PeerKind.ECHOES, slot)
     core.remove(slot)
     core.remove(slot)
-    assert core.pick(alone=False) is None
+    assert core.pick(Need.SHARED) is None
 
 
 def test_what_was_learned_is_remembered_until_there_is_too_much_of_it() -> None:

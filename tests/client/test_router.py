@@ -54,7 +54,7 @@ def take_out(instance: Instance, seconds: float = 60.0) -> None:
     instance.out = True
     now = asyncio.get_running_loop().time()
     instance._out_until = now + seconds
-    instance._last_attempt = now
+    instance._last_refusal = now
 
 
 async def test_no_offers_is_nowhere_to_go(place: Place) -> None:

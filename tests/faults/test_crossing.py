@@ -112,14 +112,10 @@ async def test_answers_out_of_order() -> None:
 async def test_a_service_that_closes_idle_connections_at_random_fails_no_read(
     manners: Manners,
 ) -> None:
-    """Clients pause about as long as the service waits, so that the two often meet.
-
-    Far more often than in life, so there are more retries than usual.
-    """
-    options = ClientOptions(retries=8, retry_budget=1.0, retry_minimum=100)
+    """Clients pause about as long as the service waits, so that the two often meet."""
     closing = replace(manners, idle_close=2 * PAUSE)
     peers = [ScriptedPeer(manners=closing, flags="noauth,read", seed=seed) for seed in range(2)]
-    async with Mesh(*peers, options=options) as mesh:
+    async with Mesh(*peers) as mesh:
         outcome = await cross(mesh, 10.0, pause=PAUSE)
         assert (outcome.crossed, outcome.failed) == ([], {})
         assert outcome.right == REQUESTS
