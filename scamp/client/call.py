@@ -39,7 +39,7 @@ class Call:
     caller_lowered: bool = False
     """The deadline is shorter than the action's own: running out says nothing of the service."""
     touched: bool = field(default=False, init=False)
-    """True once something was taken from a streamed body: it cannot be sent again."""
+    """True once a streamed body was begun to be read: it cannot be sent again."""
 
     def encode(self, action: Action, request_id: int) -> bytes:
         """The HEADER body: the action in its announced spelling, never a null `client_id`."""

@@ -185,6 +185,8 @@ class Requester:
             raise
         header = message.header
         if isinstance(header, ReplyHeader) and header.dispatch_failure:
+            if upload is not None:
+                upload.cancel()
             exchange.abandon()
             raise DispatchFailed(header.error or header.error_code or "dispatch failure")
         return Reply(
@@ -239,15 +241,17 @@ class Requester:
     async def _upload(self, call: Call, exchange: Exchange, source: AsyncIterator[bytes]) -> None:
         """Send a body piece by piece. Runs as a task; its failure becomes the exchange's."""
         request = exchange.request
+        call.touched = True  # before the first piece: waiting for it, too, may use the source up
         try:
             pieces = aiter(source)
             while (piece := await _next_piece(pieces, self.options.body_idle)) is not None:
-                call.touched = True
-                await request.write(piece, self.options.body_idle)
+                try:
+                    await request.write(piece, self.options.body_idle)
+                except ConnectionLost as exc:
+                    exchange.fail(exc)  # when the connection has not done so itself
+                    return
             request.end()
             exchange.connection.request_ended(exchange)
-        except ConnectionLost as exc:
-            exchange.fail(exc)  # when the connection has not done so itself
         except Exception as exc:
             exchange.fail(exc)  # for whoever waits for the reply
             exchange.abandon()

@@ -11,6 +11,7 @@ import pytest
 from scamp.client import Call, ClientOptions, Deadline
 from scamp.client import instance as instance_module
 from scamp.errors import (
+    ConnectFailed,
     ConnectionLost,
     DispatchFailed,
     ReplyFailed,
@@ -31,6 +32,7 @@ from scamp.testing import (
     make_identity,
 )
 from scamp.testing.scripts import (
+    begun,
     cut_midway,
     dispatch_failure,
     echo,
@@ -182,6 +184,64 @@ async def test_a_body_that_streams_is_not_sent_again_once_it_was_touched() -> No
             await mesh.requester.request("Test.echo", pieces())
         assert taken == 1
         assert sum(peer.requests for peer in peers) == 1
+
+
+@pytest.mark.parametrize("fault", [dispatch_failure, hang_up])
+async def test_a_body_whose_first_piece_was_waited_for_is_not_sent_again(fault: Script) -> None:
+    """Giving up the wait ends a generator: what is left of it would pass for the whole body."""
+    ended = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        try:
+            await asyncio.Event().wait()
+            yield b"never"
+        finally:
+            ended.set()
+
+    async def once_whole(request: PeerRequest) -> None:
+        await request.ended.wait()
+        await echo(request)
+
+    peer = ScriptedPeer(AtHeader(first(1, fault, once_whole)), flags=READ)
+    async with Mesh(peer, options=FREE) as mesh:
+        with pytest.raises((DispatchFailed, ConnectionLost)):
+            await mesh.requester.request("Test.echo", pieces())
+        async with asyncio.timeout(5):
+            await ended.wait()
+        assert peer.requests == 0
+        await mesh.settled()
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectFailed("other:1", "refused"), ConnectionLost("other:1", "x", written=False)]
+)
+async def test_a_body_that_fails_as_a_connection_would_is_not_sent_again(error: Exception) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        raise error
+        yield b"never"
+
+    peer = ScriptedPeer(echo, flags=READ)
+    async with Mesh(peer, options=FREE) as mesh:
+        with pytest.raises(type(error)):
+            await mesh.requester.request("Test.echo", pieces())
+        assert peer.requests == 0
+
+
+async def test_a_body_that_fails_while_the_reply_comes_ends_the_exchange() -> None:
+    go_on = asyncio.Event()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"one"
+        await go_on.wait()
+        raise ConnectionLost("other:1", "the source's own", written=True)
+
+    async with Mesh(ScriptedPeer(AtHeader(begun(b"piece", asyncio.Event())))) as mesh:
+        reply = await mesh.requester.request("Test.echo", pieces())
+        assert await reply.read() == b"piece"
+        go_on.set()
+        with pytest.raises(ConnectionLost):
+            await reply.read(5.0)
+        await mesh.settled()
 
 
 async def test_a_body_that_streams_is_sent_when_the_first_instance_could_not_be_reached() -> None:
