@@ -7,7 +7,8 @@ import socket
 from contextlib import suppress
 from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.web_protocol import _ErrInfo
 
 UNSENT: Final = 128 * 1024
 """Bytes that the kernel holds for a client and could not send yet."""
@@ -40,6 +41,25 @@ class Connection(web.RequestHandler):
         if sock is not None and _NOTSENT_LOWAT is not None:
             with suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
+
+    def data_received(self, data: bytes) -> None:
+        """What breaks the framing of a body ends that body too.
+
+        aiohttp only queues its error behind the request whose body it is, which would go on waiting
+        for the rest until the idle limit.
+        """
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            self._break_body()
+
+    def _break_body(self) -> None:
+        body: StreamReader | None = None
+        if len(self._messages) > 1:
+            body = self._messages[-2][1]
+        elif self._current_request is not None:
+            body = self._current_request.content
+        if body is not None and not body.is_eof() and body.exception() is None:
+            body.set_exception(web.RequestPayloadError("the framing is broken"))
 
     def pause_writing(self) -> None:
         """The write buffer is full."""

@@ -170,6 +170,23 @@ async def test_a_body_whose_chunks_are_broken_is_no_body(before: bytes) -> None:
         assert peer.requests == 0
 
 
+@pytest.mark.parametrize("before", [b"", chunk(b"12345"), chunk(bytes(REPLAY_LIMIT + 1))])
+@pytest.mark.parametrize("broken", [b"zz\r\n", b"5\r\nabcdeXX"])
+async def test_chunks_that_break_later_end_the_request_at_once(
+    before: bytes, broken: bytes
+) -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        wire.send("POST", "/api/Test.echo", CHUNKED)
+        wire.writer.write(before)
+        await until(lambda: gateway.front.in_flight == 1)
+        wire.writer.write(broken)
+        answer = await wire.answer()
+        assert (answer.status, answer.json()["code"]) == (400, "bad_framing")
+        assert answer.headers["Connection"] == "close"
+        assert await wire.ended()
+
+
 async def test_get_with_a_body_is_refused() -> None:
     async with Fronted(ScriptedPeer(flags="noauth,read")) as gateway:
         answer = await gateway.request("GET", "/api/Test.echo", body=b'{"a":1}')
