@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, Final
@@ -119,6 +120,9 @@ class Gateway:
         self._admin = Listener(self._admin_runner, open_sockets(settings.admin_bind))
         await self._admin.start()
         await parts.start()
+        # What is loaded now stays: no later collection has to walk through modules and index.
+        gc.collect()
+        gc.freeze()
         await self._public.start(self._context)
         things = [*parts.followed]
         if self._context is not None:
