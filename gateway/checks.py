@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from scamp.discovery.cachefile import read_file
 from scamp.discovery.loader import Loaded as Discovered
 from scamp.discovery.loader import count_reasons, load
 from scamp.discovery.model import count_actions
-from scamp.errors import ScampError
+from scamp.errors import DiscoveryError, ScampError
 from scamp.tickets import TicketKeys
 
 _SHOWN: Final = 10
@@ -92,7 +93,10 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
         else _read_authorized(settings.authorized_services)
     )
     data, state = read_file(path, limits.MAX_CACHE_FILE)
-    found = load(Discovered(), data or b"", permitted).state
+    try:
+        found = load(Discovered(), data or b"", permitted).state
+    except DiscoveryError as exc:
+        raise DiscoveryError(f"{path}: {exc}") from exc
     for identity, reason, detail in found.rejections[:_SHOWN]:
         yield Finding("warn", about, f"record of {identity} refused: {reason}: {detail}")
     reasons = count_reasons(found.rejections)
@@ -125,7 +129,11 @@ def _table(settings: Settings) -> Iterator[Finding]:
     if settings.authz_table is None:
         return
     content, _ = read_file(settings.authz_table, limits.MAX_AUTHZ_TABLE)
-    table = AuthzTable.parse(content or b"")
+    try:
+        table = AuthzTable.parse(content or b"")
+    except ScampError as exc:
+        yield Finding("FAIL", "authorization table", f"{settings.authz_table}: {exc}")
+        return
     yield Finding("ok", "authorization table", f"{settings.authz_table}: {len(table)} actions")
 
 
@@ -137,6 +145,10 @@ def _tls(settings: Settings) -> Iterator[Finding]:
 def _access_log(settings: Settings) -> Iterator[Finding]:
     if settings.access_log in ("-", "off"):
         return
-    folder = Path(settings.access_log).parent
-    if not folder.is_dir():
-        yield Finding("FAIL", "access log", f"{folder} is not a directory")
+    path = Path(settings.access_log)
+    if not path.parent.is_dir():
+        yield Finding("FAIL", "access log", f"{path.parent} is not a directory")
+    elif path.is_dir():
+        yield Finding("FAIL", "access log", f"{path} is a directory")
+    elif not os.access(path if path.exists() else path.parent, os.W_OK):
+        yield Finding("FAIL", "access log", f"{path} cannot be written to by this user")

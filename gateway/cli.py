@@ -21,9 +21,26 @@ F = TypeVar("F", bound=Callable[..., Any])
 SIGNAL_HELP: Final = """\
 \b
 Signals:
-  SIGTERM, SIGINT  drain and stop; a second one: stop now
-  SIGHUP           look at all followed files at once, open the access log anew
+  SIGTERM  drain and stop; a second one: stop now
+  SIGINT   the same without the drain delay
+  SIGHUP   look at all followed files at once, open the access log anew
+
+\b
+Exit codes:
+  0  stopped as told
+  2  wrong usage, bad settings, or something that it cannot start without
 """
+
+CHECK_HELP: Final = """\
+\b
+Exit codes:
+  0  a gateway would serve with it
+  1  it would not, or not as meant: see the lines that begin with FAIL
+  2  wrong usage
+"""
+
+
+PORT: Final = click.IntRange(0, 65535)
 
 
 class Refused(click.ClickException):
@@ -57,14 +74,13 @@ def _option(name: str) -> Callable[[F], F]:
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     unit = str(extra.get("unit") or "")
     if field.annotation is bool:
-        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=field.description)
+        shown = _described(field.description or "", "on" if field.default else "off", unset="")
+        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=shown)
     choices = _choices(field.annotation)
+    shown = _described(field.description or "", field.default, unset=str(extra.get("unset") or ""))
     if choices:
-        return click.option(
-            f"--{flag}", name, type=click.Choice(choices), default=None, help=field.description
-        )
-    metavar = unit if unit.isupper() else (unit or "value").upper()
-    shown = f"{field.description or ''}{' (repeatable)' if field.default == () else ''}"
+        return click.option(f"--{flag}", name, type=click.Choice(choices), default=None, help=shown)
+    metavar = unit.upper() if unit.islower() else (unit or "VALUE")
     return click.option(
         f"--{flag}",
         name,
@@ -73,6 +89,17 @@ def _option(name: str) -> Callable[[F], F]:
         default=None,
         help=shown,
     )
+
+
+def _described(description: str, default: object, *, unset: str) -> str:
+    """The help of an option, with what holds when it is not given."""
+    if isinstance(default, tuple):
+        description = f"{description} (repeatable)"
+        default = ", ".join(map(str, default))
+    if isinstance(default, float):
+        default = f"{default:g}"
+    shown = unset if default is None else default
+    return f"{description} [default: {shown}]" if shown not in ("", None) else description
 
 
 def _choices(annotation: Any) -> tuple[str, ...]:
@@ -134,12 +161,12 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-@main.command()
+@main.command(epilog=CHECK_HELP)
 @settings_options
 def check(config: Path | None, **flags: Any) -> None:
-    """Try the whole configuration without starting or connecting to anything.
+    """Try the whole configuration offline.
 
-    Exit status 0 when a gateway would serve with it, 1 when not.
+    Nothing is started, bound or connected to.
     """
     from gateway.checks import examine
 
@@ -173,8 +200,12 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
 
 
 @main.command()
-@click.option("--port", default=8080, show_default=True, help="Public port; 0: any free one.")
-@click.option("--admin-port", default=9090, show_default=True, help="Admin port; 0: any free one.")
+@click.option(
+    "--port", type=PORT, default=8080, show_default=True, help="Public port; 0: any free one."
+)
+@click.option(
+    "--admin-port", type=PORT, default=9090, show_default=True, help="Admin port; 0: any free one."
+)
 @click.option(
     "--dir",
     "folder",
@@ -183,9 +214,10 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
 )
 @click.option("--quiet-services", is_flag=True, help="Do not show what the services log.")
 def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) -> None:
-    """Bring up a small mesh of real services and a gateway in front, and say what to try.
+    """Bring up a small mesh with a gateway in front.
 
-    Ctrl-C ends all of it.
+    The services are real ones, as processes of their own. Prints what to try on them. Ctrl-C
+    ends all of it.
     """
     from gateway.demo.supervisor import run_demo
 

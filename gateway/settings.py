@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 
 from scamp import limits
+from scamp.config import SEARCHED, VARIABLES
 from scamp.errors import ConfigError
 
 ENV_PREFIX: Final = "SCAMP_GATEWAY_"
@@ -61,9 +62,9 @@ class Address:
         if host.startswith("[") and host.endswith("]"):
             host = host[1:-1]
         elif ":" in host:
-            raise ValueError(f"{text!r}: write an IPv6 address in brackets, [::1]:8080")
+            raise ValueError("write an IPv6 address in brackets, [::1]:8080")
         if not colon or not (port.isascii() and port.isdigit()) or int(port[:6]) > 65535:
-            raise ValueError(f"{text!r} is not HOST:PORT (or :PORT for every interface)")
+            raise ValueError("not HOST:PORT (or :PORT for every interface)")
         return cls(None if host in ("", "*") else host, int(port))
 
     def __str__(self) -> str:
@@ -96,14 +97,21 @@ def _setting(
 Bind = Annotated[Address, NoDecode, BeforeValidator(Address.parse), PlainSerializer(str)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Networks = Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_split)]
+Network = Annotated[
+    IPv4Network | IPv6Network, BeforeValidator(lambda value: ip_network(str(value)))
+]
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
     """Everything that can be set. Immutable; made by `sources.load`."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,  # a wait without an end is none that a drain or a deadline can have
     )
 
     # -- listeners ----------------------------------------------------------------------
@@ -147,7 +155,8 @@ class Settings(BaseSettings):
         None,
         "The mesh's scamp.conf. What is not set elsewhere is taken from it.",
         unit="file",
-        unset="the one that $SCAMP or $SCAMP_CONFIG names, or the usual places hold, if any",
+        unset=f"the one that ${' or $'.join(VARIABLES)} names, else the first there is of "
+        f"{', '.join(SEARCHED)}; none is fine too",
     )
     discovery_cache: Path | None = _setting(
         None,
@@ -316,9 +325,9 @@ class Settings(BaseSettings):
         return list(self._problems())
 
     def require_complete(self) -> None:
-        """Raise `ConfigError` with the first of `problems`."""
-        for problem in self._problems():
-            raise ConfigError(problem)
+        """Raise `ConfigError` with all `problems`, one per line, when there are any."""
+        if problems := self.problems():
+            raise ConfigError("\n".join(problems))
 
     def _problems(self) -> Iterable[str]:
         if self.discovery_cache is None:

@@ -37,6 +37,7 @@ _KUBERNETES: Final = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _KUBERNETES_PORT: Final = re.compile(r"(tcp|udp|sctp)://")
+_FIELD: Final = re.compile(r'field "(\w+)"')
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -126,7 +127,11 @@ def _environment() -> dict[str, Any]:
     try:
         return EnvSettingsSource(Settings)()
     except SettingsError as exc:
-        raise ConfigError(f"{ENV_PREFIX}*: {exc}; tables are written as JSON") from exc
+        field = _FIELD.search(str(exc))
+        variable = f"{ENV_PREFIX}{field[1].upper() if field else '*'}"
+        raise ConfigError(
+            f'{variable}: not JSON; a table is written as JSON there, {{"name": value}}'
+        ) from exc
 
 
 def _by_kubernetes(name: str, value: str) -> bool:

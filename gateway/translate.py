@@ -133,7 +133,10 @@ def native_target(path: str) -> Target | None:
     if _NAME_CHARACTERS.fullmatch(name) is None:
         raise Problem(catalogue.BAD_PATH, "An action is written [SECTOR:]Namespace.name[~VERSION].")
     if tilde and _ACTION.fullmatch(name) is not None:
-        raise Problem(catalogue.BAD_PATH, "The version after ~ is a number without leading zeros.")
+        raise Problem(
+            catalogue.BAD_PATH,
+            "The version after ~ is a number of up to nine digits without leading zeros.",
+        )
     raise Problem(catalogue.UNKNOWN_ACTION, "An action is written Namespace.name.")
 
 

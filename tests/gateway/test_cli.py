@@ -60,6 +60,23 @@ def test_run_takes_the_flags_that_scripts_depend_on() -> None:
         assert f"  {flag} " in shown, flag
 
 
+def test_help_tells_defaults_signals_and_exit_codes() -> None:
+    shown = " ".join(invoke("run", "--help").output.split())
+    assert "every interface. [default: :8080]" in shown
+    assert "reachable over HTTP. (repeatable) [default: main]" in shown
+    assert "SIGINT the same without the drain delay" in shown
+    assert "Exit codes: 0 stopped as told 2 wrong usage" in shown
+    assert "--access-log PATH|-|off" in shown
+    assert "Exit codes: 0 a gateway would serve with it" in " ".join(
+        invoke("check", "--help").output.split()
+    )
+
+
+def test_everything_that_is_missing_is_told_at_once() -> None:
+    lines = invoke("run").stderr.splitlines()
+    assert [line.split(":")[1] for line in lines] == [" no discovery cache", " no ticket key"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -67,7 +84,7 @@ def test_run_takes_the_flags_that_scripts_depend_on() -> None:
         (["--ticket-key", "x"], "no discovery cache: give --discovery-cache"),
         (["--workers", "2"], "--workers: workers '2': this version runs one worker process"),
         (["--auth-mode", "of"], "'of' is not one of 'enforce', 'verify', 'forward'"),
-        (["--bind", "nonsense"], "--bind: bind 'nonsense': 'nonsense' is not HOST:PORT"),
+        (["--bind", "nonsense"], "--bind: bind 'nonsense': not HOST:PORT"),
         (["--config", "/none"], "/none: No such file"),
         (["--bnd", "x"], "No such option"),
     ],
@@ -200,13 +217,13 @@ def test_check_says_what_is_stale_and_what_is_not_authorized(mesh: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "about"),
     [
-        ("cache", b"garbage", "discovery: no separator in the file"),
+        ("cache", b"garbage", "cache: no separator in the file"),
         ("cache", None, "discovery: "),
         ("authorized", None, "discovery: "),
         ("authorized", b"", "authorized_services: "),
         ("key.pem", b"garbage", "ticket keys: "),
         ("key.pem", None, "ticket keys: "),
-        ("table.json", b"[]", "authorization table: the authorization table is not a JSON object"),
+        ("table.json", b"[]", "table.json: the authorization table is not a JSON object"),
         ("table.json", None, "authorization table: "),
         ("cert.pem", b"garbage", "TLS: "),
         ("private.pem", None, "TLS: "),
@@ -225,6 +242,14 @@ def test_check_of_a_bad_file_names_it_and_ends_with_1(
     assert failures
     assert any(about in line for line in failures), failures
     assert "Traceback" not in result.output
+
+
+def test_check_sees_an_access_log_that_run_would_refuse(mesh: Path) -> None:
+    assert f"FAIL  access log: {mesh} is a directory" in check(mesh, "--access-log", mesh).stdout
+    result = check(mesh, "--access-log", mesh / "none" / "log")
+    assert result.exit_code == 1
+    assert "FAIL  access log: " in result.stdout
+    assert check(mesh, "--access-log", mesh / "log").exit_code == 0
 
 
 def test_check_tells_bad_settings_like_any_other_problem() -> None:
