@@ -28,11 +28,25 @@ MAX_DATA_SIZE: Final = 1 << 62
 MAX_OPEN_MESSAGES: Final = 4_096
 """Incoming messages that one connection may have open at once."""
 
+MAX_OPEN_HEADERS: Final = 4 * MIB
+"""Bytes of HEADERs of messages that one connection has open. One has some hundred bytes; as objects
+they take up to twenty times what they took on the wire."""
+
+MAX_EXTRA_HEADER: Final = 16 * KIB
+"""Unknown fields of a HEADER larger than this are dropped: for as long as its request runs."""
+
+MAX_REQUEST_ID_TEXT: Final = 255
+"""Characters in a request_id that is a string; it is sent back and stands in logs."""
+
 # -- connections ------------------------------------------------------------------------
 
 READ_PAUSE: Final = 256 * KIB
 """Unread bytes of one message at which we stop reading the socket. A peer that keeps to the
 window never gets here; one that ignores ACKs (Go) is held by TCP instead."""
+
+MAX_PIECES: Final = 256
+"""Unread pieces of one message at which they are made one: a piece of a byte or two takes twenty
+times its size."""
 
 WRITE_HIGH: Final = 256 * KIB
 """Bytes waiting in the transport at which writers of bodies wait."""

@@ -440,7 +440,8 @@ class ClientConnection:
 
 
 def _type_of(header: object) -> str:
-    return "request" if isinstance(header, RequestHeader) else str(getattr(header, "type", "?"))
+    kind = "request" if isinstance(header, RequestHeader) else getattr(header, "type", "?")
+    return repr(kind[:64])
 
 
 async def connect(

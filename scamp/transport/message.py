@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from scamp.errors import IdleTimeout, LocalProtocolError, ScampError
-from scamp.limits import BODY_IDLE, MAX_PACKET_BODY, READ_PAUSE
+from scamp.limits import BODY_IDLE, MAX_PACKET_BODY, MAX_PIECES, READ_PAUSE
 
 if TYPE_CHECKING:
     from scamp.transport.channel import Channel
@@ -114,6 +114,10 @@ class IncomingMessage(_Waiting):
         if self._discard_left >= 0:
             self._drop(len(data))
             return
+        if len(self._chunks) >= MAX_PIECES:
+            joined = b"".join(self._chunks)
+            self._chunks.clear()
+            self._chunks.append(joined)
         self._chunks.append(data)
         self._buffered += len(data)
         if self._buffered > READ_PAUSE:

@@ -11,7 +11,12 @@ from enum import Enum
 from typing import Final
 
 from scamp.errors import LocalProtocolError, RemoteProtocolError
-from scamp.limits import MAX_INFLIGHT, MAX_OPEN_MESSAGES, MAX_PACKET_BODY
+from scamp.limits import (
+    MAX_INFLIGHT,
+    MAX_OPEN_HEADERS,
+    MAX_OPEN_MESSAGES,
+    MAX_PACKET_BODY,
+)
 from scamp.wire.events import (
     DataReceived,
     Event,
@@ -56,9 +61,10 @@ _ACK_BODY: Final = re.compile(rb"[1-9][0-9]{0,18}")
 
 
 class _Incoming:
-    __slots__ = ("acked", "consumed", "received")
+    __slots__ = ("acked", "consumed", "header_size", "received")
 
-    def __init__(self) -> None:
+    def __init__(self, header_size: int) -> None:
+        self.header_size = header_size
         self.received = 0
         self.consumed = 0
         self.acked = 0
@@ -78,6 +84,7 @@ class WireConnection:
     __slots__ = (
         "_ack_due",
         "_broken",
+        "_header_bytes",
         "_in",
         "_max_inflight",
         "_next_in",
@@ -93,6 +100,7 @@ class WireConnection:
         self._max_inflight = max_inflight
         self._reader = PacketReader()
         self._in: dict[int, _Incoming] = {}
+        self._header_bytes = 0  # of all in _in
         self._out: dict[int, _Outgoing] = {}
         self._next_in = 0
         self._next_out = 0
@@ -152,12 +160,12 @@ class WireConnection:
         elif kind is PacketType.EOF:
             if body:
                 raise RemoteProtocolError(f"EOF of message {msgno} has a body")
-            del self._in[msgno]
+            self._forget(msgno, incoming)
             events.append(MessageEnded(msgno))
         else:
             if body in (b"", b"0"):
                 raise RemoteProtocolError(f"TXERR of message {msgno} without an error text")
-            del self._in[msgno]
+            self._forget(msgno, incoming)
             events.append(MessageFailed(msgno, body.decode("utf-8", "replace")))
 
     def _on_header(self, msgno: int, body: bytes, events: list[Event]) -> None:
@@ -165,10 +173,17 @@ class WireConnection:
             raise RemoteProtocolError(f"HEADER of message {msgno}, expected {self._next_in}")
         if len(self._in) >= MAX_OPEN_MESSAGES:
             raise RemoteProtocolError(f"more than {MAX_OPEN_MESSAGES} messages open at once")
+        self._header_bytes += len(body)
+        if self._header_bytes > MAX_OPEN_HEADERS:
+            raise RemoteProtocolError(f"more than {MAX_OPEN_HEADERS} bytes of HEADERs open at once")
         header = parse_header(body, self.role.value)
         self._next_in += 1
-        self._in[msgno] = _Incoming()
+        self._in[msgno] = _Incoming(len(body))
         events.append(MessageStarted(msgno, header))
+
+    def _forget(self, msgno: int, incoming: _Incoming) -> None:
+        del self._in[msgno]
+        self._header_bytes -= incoming.header_size
 
     def _on_ack(self, msgno: int, body: bytes, events: list[Event]) -> None:
         outgoing = self._out.get(msgno)

@@ -1,7 +1,8 @@
 """The JSON object in a HEADER packet, as types.
 
 A request, a reply and the rest (``subscribe``, ``event`` …) are different things with different
-fields. `null` and missing mean the same everywhere, unknown fields are kept in `extra`.
+fields. `null` and missing mean the same everywhere. Unknown fields are kept in `extra`, unless the
+header is larger than MAX_EXTRA_HEADER.
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ from typing import Any, Final, TypeAlias
 import orjson
 
 from scamp.errors import LocalProtocolError, RemoteProtocolError
-from scamp.limits import MAX_PACKET_BODY, MAX_REQUEST_ID
+from scamp.limits import (
+    MAX_EXTRA_HEADER,
+    MAX_PACKET_BODY,
+    MAX_REQUEST_ID,
+    MAX_REQUEST_ID_TEXT,
+)
 
 RequestId: TypeAlias = int | str
 """What a requester chose. Ours are integers; a service echoes whatever it was given."""
@@ -62,7 +68,7 @@ class OtherHeader:
 
     type: str
     request_id: RequestId | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold a ticket
 
 
 Header: TypeAlias = RequestHeader | ReplyHeader | OtherHeader
@@ -80,6 +86,7 @@ _REQUEST_FIELDS: Final = frozenset(
     )
 )
 _REPLY_FIELDS: Final = frozenset(("type", "request_id", "error", "error_code", "error_data"))
+_FIELDS: Final = _REQUEST_FIELDS | _REPLY_FIELDS
 
 
 def parse_header(body: bytes, default_type: str) -> Header:
@@ -93,6 +100,8 @@ def parse_header(body: bytes, default_type: str) -> Header:
         raise RemoteProtocolError(f"HEADER is not JSON: {exc}") from exc
     if not isinstance(fields, dict):
         raise RemoteProtocolError("HEADER is not a JSON object")
+    if len(body) > MAX_EXTRA_HEADER:
+        fields = {name: value for name, value in fields.items() if name in _FIELDS}
     kind = fields.get("type") or default_type
     if kind == "reply":
         return _parse_reply(fields)
@@ -100,13 +109,16 @@ def parse_header(body: bytes, default_type: str) -> Header:
         return _parse_request(fields)
     if not isinstance(kind, str):
         raise RemoteProtocolError("HEADER field 'type' is not a string")
-    return OtherHeader(kind, _request_id(fields), fields)
+    return OtherHeader(kind, _id_to_answer(fields), fields)
 
 
 def _parse_reply(fields: dict[str, Any]) -> ReplyHeader:
     data = fields.get("error_data")
+    request_id = _request_id(fields)
+    if isinstance(request_id, str):
+        request_id = request_id[:MAX_REQUEST_ID_TEXT]  # none of ours is as long
     return ReplyHeader(
-        request_id=_request_id(fields),
+        request_id=request_id,
         error=_text(fields, "error"),
         error_code=_text(fields, "error_code"),
         error_data=data if isinstance(data, dict) else None,
@@ -117,7 +129,7 @@ def _parse_reply(fields: dict[str, Any]) -> ReplyHeader:
 def _parse_request(fields: dict[str, Any]) -> RequestHeader:
     return RequestHeader(
         action=_text(fields, "action"),
-        request_id=_request_id(fields),
+        request_id=_id_to_answer(fields),
         version=_integer(fields, "version", 1) or 1,
         envelope=_text(fields, "envelope") or "json",
         ticket=_text(fields, "ticket") or None,
@@ -138,6 +150,13 @@ def _request_id(fields: dict[str, Any]) -> RequestId | None:
     if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
         return value
     raise RemoteProtocolError("HEADER field 'request_id' is neither a number nor a string")
+
+
+def _id_to_answer(fields: dict[str, Any]) -> RequestId | None:
+    value = _request_id(fields)
+    if isinstance(value, str) and len(value) > MAX_REQUEST_ID_TEXT:
+        raise RemoteProtocolError(f"HEADER field 'request_id' of {len(value)} characters")
+    return value
 
 
 def _text(fields: dict[str, Any], name: str) -> str:

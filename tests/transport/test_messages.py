@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tracemalloc
 
 import pytest
 
@@ -15,8 +17,8 @@ from scamp.errors import (
 )
 from scamp.limits import MAX_INFLIGHT, READ_PAUSE, WRITE_HIGH
 from scamp.testing import ChannelPair, RawPair, until
-from scamp.transport import IncomingMessage, OutgoingMessage
-from scamp.wire import ReplyHeader, RequestHeader
+from scamp.transport import IncomingMessage, OutgoingMessage, message
+from scamp.wire import ReplyHeader, RequestHeader, packets
 
 HEADER = RequestHeader("a.b", 1)
 MIB = 1024 * 1024
@@ -80,6 +82,26 @@ async def test_a_reader_holds_no_more_than_the_window(pair: ChannelPair) -> None
     await writing
     out.end()
     assert not got.overran
+
+
+async def test_a_body_in_pieces_of_a_byte_or_two_takes_no_more_room_than_one_piece(
+    raw: RawPair,
+) -> None:
+    body = os.urandom(MAX_INFLIGHT)
+    pieces = [b"DATA 0 2\r\n%bEND\r\n" % body[at : at + 2] for at in range(0, len(body), 2)]
+    raw.writer.write(b'HEADER 0 16\r\n{"action":"a.b"}END\r\n')
+    got = await raw.server.message()
+    tracemalloc.start()
+    try:
+        raw.writer.write(b"".join(pieces))
+        await until(lambda: got.unread == len(body))
+        held = tracemalloc.take_snapshot().filter_traces(
+            [tracemalloc.Filter(True, packets.__file__), tracemalloc.Filter(True, message.__file__)]
+        )
+    finally:
+        tracemalloc.stop()
+    assert sum(trace.size for trace in held.traces) < 2 * len(body)
+    assert got.read_nowait() == body
 
 
 async def test_both_directions_stream_at_once(pair: ChannelPair) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import pytest
 
 from scamp.errors import LocalProtocolError, RemoteProtocolError
-from scamp.limits import MAX_INFLIGHT, MAX_OPEN_MESSAGES, MAX_PACKET_BODY
+from scamp.limits import (
+    MAX_INFLIGHT,
+    MAX_OPEN_HEADERS,
+    MAX_OPEN_MESSAGES,
+    MAX_PACKET_BODY,
+)
 from scamp.wire import (
     TRANSITIONS,
     DataReceived,
@@ -155,6 +160,29 @@ def test_ended_messages_do_not_count_against_the_cap() -> None:
         events = wire.receive(request(number) + packet("EOF", number))
         assert events[-1] == MessageEnded(number)
     assert wire.open_incoming == 0
+
+
+def large_request(msgno: int) -> bytes:
+    body = b'{"action":"a.b","request_id":1,"x":"%b"}' % bytes(100_000).replace(b"\0", b"x")
+    return packet("HEADER", msgno, body)
+
+
+def test_more_bytes_of_open_headers_than_the_cap_end_it() -> None:
+    wire = server()
+    fit = MAX_OPEN_HEADERS // 100_100
+    for number in range(fit):
+        (event,) = wire.receive(large_request(number))
+        assert isinstance(event, MessageStarted)
+    assert "HEADERs" in str(broken(wire.receive(large_request(fit) + large_request(fit + 1))))
+
+
+@pytest.mark.parametrize("end", [("EOF", b""), ("TXERR", b"no")])
+def test_headers_of_ended_messages_do_not_count_against_the_cap(end: tuple[str, bytes]) -> None:
+    wire = server()
+    for number in range(MAX_OPEN_HEADERS // 100_000 + 10):
+        events = wire.receive(large_request(number) + packet(end[0], number, end[1]))
+        assert len(events) == 2
+        assert not isinstance(events[-1], ProtocolBroken)
 
 
 def test_the_life_of_a_message_is_a_table_without_a_way_back() -> None:

@@ -6,7 +6,12 @@ import orjson
 import pytest
 
 from scamp.errors import LocalProtocolError, RemoteProtocolError
-from scamp.limits import MAX_PACKET_BODY, MAX_REQUEST_ID
+from scamp.limits import (
+    MAX_EXTRA_HEADER,
+    MAX_PACKET_BODY,
+    MAX_REQUEST_ID,
+    MAX_REQUEST_ID_TEXT,
+)
 from scamp.wire import (
     Header,
     OtherHeader,
@@ -111,6 +116,28 @@ def test_either_error_field_means_failure(header: ReplyHeader, failed: bool) -> 
 @pytest.mark.parametrize("data", [None, {}, {"dispatch_failure": False}])
 def test_dispatch_failure_must_be_said(data: dict[str, object] | None) -> None:
     assert not ReplyHeader(1, error_data=data).dispatch_failure
+
+
+@pytest.mark.parametrize("kind", ["request", "reply", "event"])
+def test_unknown_fields_of_a_large_header_are_dropped(kind: str) -> None:
+    size = MAX_EXTRA_HEADER
+    body = b'{"type":"%b","request_id":7,"x":[%b]}' % (kind.encode(), b"[]," * size + b"[]")
+    header = parse_header(body, "request")
+    assert header.request_id == 7
+    assert "x" not in header.extra
+
+
+def test_a_request_id_that_could_not_be_sent_back_is_refused() -> None:
+    longest = "9" * MAX_REQUEST_ID_TEXT
+    assert parse_header(b'{"request_id":"%b"}' % longest.encode(), "request").request_id == longest
+    with pytest.raises(RemoteProtocolError, match="request_id"):
+        parse_header(b'{"request_id":"9%b"}' % longest.encode(), "request")
+
+
+def test_a_ticket_is_not_shown_whatever_the_type() -> None:
+    for kind in ("request", "notify"):
+        body = b'{"type":"%b","action":"a.b","ticket":"secret"}' % kind.encode()
+        assert "secret" not in repr(parse_header(body, "request"))
 
 
 def test_other_types_keep_their_name_and_fields() -> None:
