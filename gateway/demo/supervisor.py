@@ -16,10 +16,12 @@ import aiohttp
 import click
 
 from gateway.demo.folder import CacheWriter, Folder
-from gateway.demo.process import Child
+from gateway.demo.process import END_LIMIT, Child
 from gateway.demo.services import PRIVILEGES
 from gateway.demo.store import Store
 from gateway.demo.tour import script
+from gateway.listener import open_sockets
+from gateway.settings import Address
 from scamp.errors import ConfigError
 
 SERVICES: Final = {"auth": "Auth", "shop-1": "Product", "shop-2": "Product"}
@@ -56,12 +58,27 @@ async def run_demo(
     with _signals(stop), _directory(folder) as place:
         demo = Demo(Folder(place), quiet=quiet)
         try:
+            _check_ports(port, admin_port)
             return await demo.run(port, admin_port, stop)
-        except (ConfigError, OSError) as exc:
-            click.echo(f"scamp-gateway: {exc}", err=True)
-            return 1
+        except ConfigError as exc:
+            problem = str(exc)
+        except OSError as exc:
+            problem = f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc)
         finally:
             await demo.end()
+        # Last, so that it is not lost among what the services say.
+        click.echo(f"scamp-gateway: {problem}", err=True)
+        return 1
+
+
+def _check_ports(*ports: int) -> None:
+    """Raise `ConfigError` when one is taken: better now than when everything else runs."""
+    for port in ports:
+        try:
+            for sock in open_sockets(Address("127.0.0.1", port)):
+                sock.close()
+        except ConfigError as exc:
+            raise ConfigError(f"{exc}; --port 0 --admin-port 0 take any that are free") from exc
 
 
 @contextlib.contextmanager
@@ -122,13 +139,13 @@ class Demo:
         for task in self._tasks:
             if task.done():
                 task.result()
-        raise ConfigError("the gateway has ended by itself")
+        raise ConfigError(f"the gateway has ended by itself ({await self._gateway.wait()})")
 
     async def end(self) -> None:
         """End every process, the gateway first; bounded."""
         await _cancel(self._tasks)
         if self._gateway is not None:
-            await self._gateway.end(signal.SIGINT)
+            await self._gateway.end(signal.SIGTERM)
         await asyncio.gather(*(child.end(signal.SIGTERM) for child in self._running.values()))
 
     # -- services -----------------------------------------------------------------------
@@ -168,6 +185,8 @@ class Demo:
                 *("--access-log", str(folder.access_log)),
                 *("--discovery-poll-interval", "0.25"),
                 *("--log-level", "warning", "--log-format", "text"),
+                # Ended by SIGTERM, which is silent while Python is still starting.
+                *("--drain-delay", "0", "--drain-limit", f"{END_LIMIT / 2:g}"),
             ],
             output=True,
         )
@@ -177,7 +196,7 @@ class Demo:
         line = await gateway.line()
         match = _READY.fullmatch(line)
         if match is None:
-            raise ConfigError(f"the gateway did not start{f': {line}' if line else ''}")
+            raise ConfigError(f"the gateway did not start ({line or await gateway.wait()})")
         async with aiohttp.ClientSession() as session:
             while True:
                 async with session.get(f"{match[2]}/readyz") as answer:

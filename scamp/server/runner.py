@@ -50,7 +50,9 @@ async def run_service(
             if announce_file is not None:
                 write_record(announce_file, service.announcement())
                 writer = asyncio.create_task(_keep_writing(service, announce_file))
-            log.info("%s serves %d actions at %s", service.identity, len(service.actions), bound)
+            log.info(
+                "%s serves at %s:%d, actions: %d", service.identity, *bound, len(service.actions)
+            )
             await stop.wait()
         except asyncio.CancelledError:
             force.set()
