@@ -139,7 +139,11 @@ def _must_read(path: Path | None) -> None:
 
 def _words(exc: Exception) -> str:
     reason = getattr(exc, "reason", None)
-    return str(reason).replace("_", " ").lower() if reason else str(exc)
+    if reason:
+        return str(reason).replace("_", " ").lower()
+    if "PEM lib" in str(exc):  # all that Python tells of several reasons
+        return "not PEM, or the passphrase of the key is missing or wrong"
+    return str(exc)
 
 
 class Listener:

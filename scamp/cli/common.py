@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from scamp import errors, limits
+from scamp.config import SEARCHED, VARIABLES
 from scamp.errors import ConfigError, ScampError
 
 
@@ -28,7 +29,8 @@ EPILOG: Final = """\
 \b
 Exit codes:
   0  done
-  1  the service answered with an error, or broke off its reply
+  1  the service answered with an error, or broke off its reply; or the output
+     could not be written
   2  wrong usage, or a file that is missing or cannot be used
   3  nothing was reached: no such action, no usable instance, no connection,
      or no reply in time
@@ -40,6 +42,7 @@ _EXIT_CODES: Final[Sequence[tuple[type[ScampError], Exit]]] = (
     (errors.TicketError, Exit.REFUSED),
     (errors.AuthzTableUnavailable, Exit.UNREACHABLE),
     (errors.AuthorizationError, Exit.REFUSED),
+    (errors.DiscoveryUnavailable, Exit.USAGE),
     (errors.RoutingError, Exit.UNREACHABLE),
     (errors.TransportError, Exit.UNREACHABLE),
     (errors.ScampTimeout, Exit.UNREACHABLE),
@@ -75,6 +78,11 @@ class ScampGroup(click.Group):
             text, code = explain(exc)
             click.echo(f"Error: {text}", err=True)
             ctx.exit(code)
+        except BrokenPipeError:
+            raise  # click ends quietly: whoever read the output has had enough
+        except OSError as exc:
+            click.echo(f"Error: {exc.strerror or exc}", err=True)
+            ctx.exit(Exit.FAILED)
 
 
 def explain(error: ScampError) -> tuple[str, Exit]:
@@ -138,7 +146,8 @@ def discovery_options(command: Command) -> Command:
         click.option(
             "--config",
             type=file,
-            help="scamp.conf to use. [default: $SCAMP, $SCAMP_CONFIG, then the usual places]",
+            help=f"scamp.conf to use. [default: ${', $'.join(VARIABLES)}, then "
+            f"{', '.join(SEARCHED)}]",
         ),
     ):
         command = option(command)

@@ -69,7 +69,7 @@ def find_sources(
 
 
 def load_index(sources: Sources) -> Index:
-    """Read, verify and filter. Raises `DiscoveryUnavailable` without a readable cache file,
+    """Read, verify and filter. Raises `DiscoveryUnavailable` without a usable cache file,
     `ConfigError` and `AuthorizedServicesError` for an unusable authorized_services file."""
     try:
         content = read_file(sources.cache, limits.MAX_CACHE_FILE)
@@ -87,10 +87,15 @@ def load_index(sources: Sources) -> Index:
             read_file(sources.authorized_services, limits.MAX_AUTHORIZED_FILE),
             path=str(sources.authorized_services),
         )
+        if authorized.problems and not len(authorized):
+            raise ConfigError(f"{sources.authorized_services}: not one good line")
         notes += [f"skipped: {problem}" for problem in authorized.problems]
+    records = split_records(content)
+    if content.strip() and not records:
+        raise DiscoveryUnavailable(f"{sources.cache}: no separator in the file")
     services: dict[tuple[str, str], Announcement] = {}
     refused = []
-    for number, record in enumerate(split_records(content), 1):
+    for number, record in enumerate(records, 1):
         try:
             service = parse_announcement(record)
         except AnnouncementError as exc:

@@ -92,9 +92,17 @@ def verify(
     now = time.time()
     found = verifier.verify(read_ticket(text), now)
     if action is not None and authz_table is not None:
-        table = AuthzTable.parse(read_file(authz_table, limits.MAX_AUTHZ_TABLE))
+        table = _table(authz_table)
         table.check(action.partition("~")[0], found)
     _print(found, now, as_json=as_json)
+
+
+def _table(path: Path) -> AuthzTable:
+    content = read_file(path, limits.MAX_AUTHZ_TABLE)
+    try:
+        return AuthzTable.parse(content)
+    except ConfigError as exc:
+        raise ConfigError(f"{path}: {exc}") from exc
 
 
 @ticket.command("issue")

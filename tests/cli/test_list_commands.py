@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -208,9 +210,9 @@ def test_files_are_found_through_the_configuration(run: Run, mesh: Mesh, tmp_pat
     assert result.stderr == ""
 
 
-def test_missing_cache_is_exit_3_and_names_the_option(run: Run, mesh: Mesh) -> None:
+def test_missing_cache_is_exit_2_and_names_the_option(run: Run, mesh: Mesh) -> None:
     result = run("list", "services", *mesh.options)
-    assert result.exit_code == 3
+    assert result.exit_code == 2
     assert "cache: No such file" in result.stderr
     assert "--cache" in result.stderr
 
@@ -221,6 +223,34 @@ def test_missing_file_is_exit_2(run: Run, mesh: Mesh, tmp_path: Path, option: st
     result = run("list", "actions", *mesh.options, option, tmp_path / "absent")
     assert result.exit_code == 2
     assert "absent: No such file" in result.stderr
+
+
+def test_file_that_is_no_cache_is_not_an_empty_mesh(run: Run, mesh: Mesh) -> None:
+    mesh.cache.write_bytes(b"\x89PNG rubbish\n")
+    result = run("list", "services", *mesh.options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "cache: no separator in the file" in result.stderr
+
+
+def test_authorized_services_without_a_good_line_is_refused(run: Run, mesh: Mesh) -> None:
+    mesh.write(mesh.record("shop", FETCH))
+    mesh.authorized.write_bytes(b"\xff\n\xfe\n")
+    result = run("list", "services", *mesh.options)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "not one good line" in result.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_output_that_cannot_be_written_is_one_line(mesh: Mesh) -> None:
+    mesh.write(mesh.record("shop", FETCH))
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "scamp.cli", "list", "services", *map(str, mesh.options)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, b"Error: No space left on device\n")
 
 
 def test_empty_mesh_is_an_empty_list(run: Run, mesh: Mesh) -> None:
