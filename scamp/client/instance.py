@@ -366,8 +366,7 @@ class Instance:
         self.leave()
         for connection in list(self._connections):
             connection.close("the client is closed")
-        for channel in channels:
-            await channel.wait_closed(CLOSE_TIMEOUT)
+        await asyncio.gather(*(channel.wait_closed(CLOSE_TIMEOUT) for channel in channels))
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 

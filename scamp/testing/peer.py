@@ -317,6 +317,11 @@ class PeerConnection(asyncio.Protocol):
         self.packet(PacketType.HEADER, reply.msgno, orjson.dumps(header))
         return reply
 
+    def pause_reading(self) -> None:
+        """Take nothing more from the client, not even that it closes."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
     async def writable(self) -> None:
         """Wait until the socket takes more."""
         await self._writable.wait()

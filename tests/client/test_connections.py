@@ -432,6 +432,22 @@ async def test_closing_the_client_fails_what_is_in_flight_and_leaves_nothing() -
         await peer.until(lambda: not peer.connections)
 
 
+async def test_services_that_do_not_agree_to_closing_are_cut_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(instance_module, "CLOSE_TIMEOUT", 0.5)
+    peers = [ScriptedPeer(identity=make_identity(number)) for number in range(8)]
+    async with Mesh(*peers, options=ONCE) as mesh:
+        for peer in peers:
+            while not peer.requests:
+                await ask(mesh)
+        for peer in peers:
+            for connection in peer.connections:
+                connection.pause_reading()
+        async with asyncio.timeout(2.0):  # one after another would take 4 s
+            await mesh.requester.close()
+
+
 async def test_a_client_that_was_never_used_closes() -> None:
     async with Mesh() as mesh:
         assert mesh.views() == []
