@@ -13,7 +13,7 @@ from scamp.client.connection import Exchange
 from scamp.client.deadline import Deadline
 from scamp.discovery import Action, Offer
 from scamp.errors import IdleTimeout, LocalProtocolError, ReplyFailed
-from scamp.limits import BODY_IDLE, MIB
+from scamp.limits import MIB
 from scamp.transport import IncomingMessage
 from scamp.wire import ReplyHeader, RequestHeader, encode_header
 
@@ -85,6 +85,7 @@ class Reply:
         queued: float,
         upstream: float,
         upload: asyncio.Task[None] | None,
+        body_idle: float,
     ) -> None:
         header = message.header
         if not isinstance(header, ReplyHeader):  # pragma: no cover - the connection checked it
@@ -92,6 +93,7 @@ class Reply:
         self._exchange = exchange
         self._message = message
         self._upload = upload
+        self._body_idle = body_idle
         self.header = header
         self.offer = offer
         """The service and action that answered."""
@@ -130,16 +132,17 @@ class Reply:
             self._stop_upload()
         return data
 
-    async def read(self, idle: float = BODY_IDLE) -> bytes:
+    async def read(self, idle: float | None = None) -> bytes:
         """The next piece of the body; empty at the end. Safe to cancel.
 
         Raises ReplyFailed (TXERR), ConnectionLost, or IdleTimeout after `idle` seconds without a
-        byte; after any of them what was read before is not an answer.
+        byte (default: `ClientOptions.body_idle`); after any of them what was read before is not
+        an answer.
         """
         try:
-            data = await self._message.read(idle)
+            data = await self._message.read(self._body_idle if idle is None else idle)
         except IdleTimeout:
-            self._exchange.abandon(suspect=True)
+            self._give_up(suspect=True)
             raise
         if not data:
             self._stop_upload()
@@ -148,9 +151,9 @@ class Reply:
     async def read_all(self, limit: int = 16 * MIB) -> bytes:
         """The whole body. Raises as `read`, and LocalProtocolError beyond `limit` bytes."""
         try:
-            body = await self._message.read_all(limit)
-        except BaseException:
-            self.abandon()
+            body = await self._message.read_all(limit, self._body_idle)
+        except BaseException as exc:
+            self._give_up(suspect=isinstance(exc, IdleTimeout))
             raise
         self._stop_upload()
         return body
@@ -177,9 +180,12 @@ class Reply:
         It is done in the way that is safe for this peer: the rest is discarded, or the connection
         is closed.
         """
+        self._give_up(suspect=False)
+
+    def _give_up(self, *, suspect: bool) -> None:
         if self._upload is not None:
             self._upload.cancel()
-        self._exchange.abandon()
+        self._exchange.abandon(suspect=suspect)
 
     async def __aenter__(self) -> Reply:
         return self

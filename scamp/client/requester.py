@@ -197,6 +197,7 @@ class Requester:
             queued=sent - began,
             upstream=time.monotonic() - sent,
             upload=upload,
+            body_idle=self.options.body_idle,
         )
 
     async def _place(self, call: Call, instance: Instance, offer: Offer, need: Need) -> Exchange:

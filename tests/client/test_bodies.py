@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from scamp.client import ClientOptions
+from scamp.client import ClientOptions, Reply
 from scamp.client.connection import ClientConnection
 from scamp.errors import (
     ConnectionLost,
@@ -230,6 +230,24 @@ async def test_a_service_that_takes_nothing_is_given_up() -> None:
             await mesh.requester.request("Test.echo", bytes(1_000_000))
         await mesh.settled()
         assert peer.requests == 0
+
+
+async def skip_first(reply: Reply) -> AsyncIterator[bytes]:
+    assert await reply.read() == b"piece"
+    yield await reply.read()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_reply_that_stops_moving_is_given_up_as_the_options_say(whole: bool) -> None:
+    async with Mesh(
+        ScriptedPeer(begun(b"piece", asyncio.Event())),
+        options=ClientOptions(retries=0, body_idle=0.05),
+    ) as mesh:
+        reply = await mesh.requester.request("Test.echo")
+        async with asyncio.timeout(5):
+            with pytest.raises(IdleTimeout):
+                await (reply.read_all() if whole else anext(skip_first(reply)))
+        await until(lambda: mesh.views()[0].connections == 0)  # the service is suspect
 
 
 async def test_the_deadline_stands_still_while_a_body_moves() -> None:
