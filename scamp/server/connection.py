@@ -205,6 +205,8 @@ class Exchange:
         elif not task.cancelled() and (error := task.exception()) is not None:
             log.critical("bug in serving %s", self._header.action[:64], exc_info=error)
             self._reply.fail(INTERNAL)
+        elif self._reply.started and not self._reply.finished:  # cancelled while it was sent
+            self._reply.fail("the service stopped before the reply was sent")
         self._connection.exchange_over(self)
 
     async def _run(self) -> None:

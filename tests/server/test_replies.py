@@ -12,8 +12,9 @@ from scamp.config import ScampConf
 from scamp.errors import ReplyFailed, ServiceError
 from scamp.limits import MAX_INFLIGHT, MAX_PACKET_BODY, MIB
 from scamp.server import Request, Service
+from scamp.server.connection import ServerConnection
 from scamp.testing import TestPeer, make_identity, until
-from scamp.transport import IncomingMessage
+from scamp.transport import Channel, IncomingMessage
 from scamp.wire import ReplyHeader, RequestHeader
 
 Connect = Callable[[Service], Awaitable[TestPeer]]
@@ -204,6 +205,34 @@ async def test_an_error_that_cannot_be_sent_is_an_internal_error(
 ) -> None:
     header, _ = await answer(connect, service, ServiceError("c", "m", data))
     assert header.error_code == "internal"
+
+
+async def test_an_error_reply_that_is_cut_short_is_broken_off(
+    service: Service, connect: Connect
+) -> None:
+    """The caller gives up while the error waits for room: its reply must not stay open."""
+    opened: list[Channel] = []
+    admit = service.admit
+
+    @service.action("a.b")
+    async def fail(request: Request) -> None:
+        opened[0].pause_writing()  # as the transport does when the client does not read
+        raise ServiceError("bad", "news")
+
+    def noting(connection: ServerConnection) -> bool:
+        assert connection.channel is not None
+        opened.append(connection.channel)
+        return admit(connection)
+
+    service.admit = noting  # type: ignore[method-assign]
+    client = await connect(service)
+    request = client.channel.open_message(CALL)
+    reply = await client.message()
+    assert reply_header(reply).error_code == "bad"
+    request.fail("enough")
+    with pytest.raises(ReplyFailed):
+        await reply.read()
+    assert opened[0].open_messages == 0
 
 
 async def test_a_stream_that_fails_at_once_is_an_error_reply(
