@@ -211,7 +211,7 @@ class Channel(asyncio.Protocol):
         """Bytes of `message` that may be sent now. Raises ConnectionLost on a lost channel."""
         if self.closing:
             # Not _check: the message is open, so its header may be out.
-            raise self.failure or self._lost(written=True)
+            raise (self.failure or self._lost(written=True)).with_traceback(None)
         if not self._writable or self._queued >= WRITE_HIGH:
             return 0
         return self._wire.window(message.msgno)
@@ -326,7 +326,8 @@ class Channel(asyncio.Protocol):
 
     def _check(self) -> None:
         if self.failure is not None:
-            raise self.failure
+            # Raised to everybody who asks: without the frames of those who asked before.
+            raise self.failure.with_traceback(None)
         if self.closing:
             raise self._lost(written=False)
 

@@ -178,7 +178,7 @@ class IncomingMessage(_Waiting):
         """
         while True:
             if self.error is not None:
-                raise self.error
+                raise self.error.with_traceback(None)  # others may have been told, with frames
             data = self.read_nowait()
             if data or self.ended:
                 return data

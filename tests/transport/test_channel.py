@@ -172,6 +172,23 @@ async def test_nothing_begins_on_a_closing_channel(pair: ChannelPair) -> None:
         pair.client.channel.open_message(HEADER)
 
 
+async def test_the_error_of_a_lost_channel_holds_no_frames_of_those_who_got_it(
+    pair: ChannelPair,
+) -> None:
+    got = pair.client.channel.open_message(HEADER)
+    pair.client.channel.abort("enough")
+    await pair.client.lost
+
+    def length() -> int:
+        with pytest.raises(ConnectionLost) as caught:
+            pair.client.channel.open_message(HEADER)
+        with pytest.raises(ConnectionLost):
+            pair.client.channel.room(got)
+        return len(caught.traceback)
+
+    assert length() == length() == length()
+
+
 async def test_nothing_is_delivered_after_an_abort(raw: RawPair) -> None:
     class Aborting(Eager):
         def message_received(self, message: IncomingMessage) -> None:
