@@ -7,13 +7,28 @@ import inspect
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+import uvloop
 
 PATIENCE = 3.0
 """Seconds that closing connections may take; only a test that leaks waits so long."""
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The event loop under the tests: asyncio's, or what TEST_LOOP says."""
+    name = os.environ.get("TEST_LOOP", "asyncio")
+    return {name: LOOPS[name]}
 
 
 def _open_sockets() -> set[str]:
