@@ -106,13 +106,14 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     except web.HTTPException as exc:
         detail = {
             404: f"there is nothing at {request.path}; / lists what there is",
-            405: f"{request.method} is not for {request.path}",
+            405: f"{request.path} is only read: use GET, not {request.method}",
         }.get(exc.status, exc.reason)
         response = _problem(exc.status, detail)
         if hdrs.ALLOW in exc.headers:
             response.headers[hdrs.ALLOW] = exc.headers[hdrs.ALLOW]
     response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers[hdrs.SERVER] = "scamp-gateway"  # not what it is made of, as on the public port
     return response
 
 

@@ -75,6 +75,8 @@ async def test_other_paths_and_methods_are_problems(http: aiohttp.ClientSession)
     async with http.post("/services") as answer:
         assert (answer.status, answer.content_type) == (405, "application/problem+json")
         assert answer.headers["Allow"] == "GET,HEAD"
+        assert answer.headers["Server"] == "scamp-gateway"
+        assert "use GET" in (await answer.json(content_type=None))["detail"]
 
 
 async def test_readyz_lists_its_conditions_when_asked_or_when_one_fails(
