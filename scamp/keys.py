@@ -86,8 +86,12 @@ def fingerprint(certificate: bytes) -> str:
     looked at: what an old implementation made is as good as any. Raises `ConfigError` when the
     bytes are neither.
     """
-    digest = hashlib.sha1(_der(certificate), usedforsecurity=False).digest()
-    return digest.hex(":").upper()
+    return der_fingerprint(_der(certificate))
+
+
+def der_fingerprint(der: bytes) -> str:
+    """As `fingerprint`, for what is known to be the DER of a certificate."""
+    return hashlib.sha1(der, usedforsecurity=False).digest().hex(":").upper()
 
 
 def load_private_key(pem: bytes) -> RSAPrivateKey:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from scamp.discovery import (
     parse_announcement,
     split_records,
 )
+from scamp.discovery.model import permitted
 from scamp.errors import AnnouncementError, ConfigError, DiscoveryUnavailable
 
 
@@ -103,19 +104,9 @@ def load_index(sources: Sources) -> Index:
             continue
         known = services.get(service.key)
         if known is None or known.timestamp <= service.timestamp:
-            services[service.key] = (
-                service if authorized is None else _permitted(service, authorized)
-            )
+            if authorized is not None:
+                service, _ = permitted(service, authorized.permits)
+            services[service.key] = service
     registry = Registry()
     registry.apply(added=services.values())
     return Index(registry, tuple(refused), tuple(notes))
-
-
-def _permitted(service: Announcement, authorized: AuthorizedServices) -> Announcement:
-    announced = service.actions
-    permitted = tuple(
-        action
-        for action in announced
-        if authorized.permits(service.fingerprint, action.sector, action.spelling)
-    )
-    return service if len(permitted) == len(announced) else replace(service, actions=permitted)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from scamp.errors import AnnouncementError
+from scamp.keys import der_fingerprint
 
 MAX_CACHED_CERTIFICATES: Final = 4_096
 """Parsed certificates kept by their text; all instances of a service share one."""
@@ -53,11 +53,6 @@ class SigningCertificate:
             ) from exc
 
 
-def fingerprint_of(der: bytes) -> str:
-    """The fingerprint by which SCAMP knows a certificate, from its DER bytes."""
-    return hashlib.sha1(der, usedforsecurity=False).digest().hex(":").upper()
-
-
 @lru_cache(maxsize=MAX_CACHED_CERTIFICATES)
 def load_certificate(pem: bytes) -> SigningCertificate:
     """Parse the one PEM certificate in `pem`; white space around it is allowed.
@@ -74,4 +69,4 @@ def load_certificate(pem: bytes) -> SigningCertificate:
         raise AnnouncementError("certificate", f"the certificate does not parse: {exc}") from exc
     if not isinstance(key, rsa.RSAPublicKey):
         raise AnnouncementError("certificate", "the certificate's key is not RSA")
-    return SigningCertificate(fingerprint_of(der), key)
+    return SigningCertificate(der_fingerprint(der), key)

@@ -136,13 +136,9 @@ class Offer:
     action: Action
 
 
-def split_list(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated list, as they stand; empty ones left out."""
-    return _split_list(text)
-
-
 @lru_cache(maxsize=4096)
 def _split_list(text: str) -> tuple[str, ...]:
+    """The parts of a comma-separated list, as they stand; empty ones left out."""
     return tuple(part for part in text.split(",") if part)
 
 

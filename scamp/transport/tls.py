@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import ssl
 import tempfile
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from scamp.errors import ConfigError
+from scamp.keys import der_fingerprint
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:!aNULL"
 _LEGACY_RSA: Final = "AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA"
@@ -56,8 +56,3 @@ def peer_fingerprint(connection: ssl.SSLObject | ssl.SSLSocket | None) -> str:
     """SHA-1 of the peer's DER certificate as ``AB:CD:…``; empty when it showed none."""
     der = connection.getpeercert(binary_form=True) if connection is not None else None
     return der_fingerprint(der) if der else ""
-
-
-def der_fingerprint(der: bytes) -> str:
-    """SHA-1 of a DER certificate, upper-case hex pairs joined by ``:``."""
-    return hashlib.sha1(der, usedforsecurity=False).digest().hex(":").upper()
