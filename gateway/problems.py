@@ -74,7 +74,10 @@ class Problem(Exception):
         if self.by_service:
             members["upstream_code"] = self.upstream_code or None
             members["error_data"] = self.error_data
-        return orjson.dumps(members)
+        try:
+            return orjson.dumps(members)
+        except orjson.JSONEncodeError:  # it reads what is nested deeper than it can write
+            return orjson.dumps({**members, "error_data": None})
 
     def header_fields(self) -> Iterator[tuple[str, str]]:
         """Header fields beyond type and length."""

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from gateway import catalogue
-from gateway.problems import Problem
+from gateway.problems import Problem, quotable
 from scamp.discovery import Offer
 
 API_PREFIX: Final = "/api/"
@@ -229,14 +229,15 @@ def envelope_of(content_type: str | None, action: Announced) -> str:
     elif media_type.startswith(VENDOR_PREFIX):
         wanted = media_type.removeprefix(VENDOR_PREFIX)
     else:
-        raise _unsupported(f"Content-Type {media_type[:100]} stands for no envelope", action)
+        shown = quotable(media_type[:100])
+        raise _unsupported(f"Content-Type {shown} stands for no envelope", action)
     if wanted is JSON and JSON in action.envelopes:
         return JSON
     if _ENVELOPE.fullmatch(wanted):  # it also goes into a header of the answer
         for name in action.envelopes:
             if name.lower() == wanted:
                 return name
-    raise _unsupported(f"{action.label} does not take envelope {wanted[:100]}", action)
+    raise _unsupported(f"{action.label} does not take envelope {quotable(wanted[:100])}", action)
 
 
 def _unsupported(what: str, action: Announced) -> Problem:

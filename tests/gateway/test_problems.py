@@ -146,6 +146,14 @@ def test_a_services_error_is_told_with_its_code_and_data_and_no_proxy_status() -
     assert dict(problem.header_fields()) == {}
 
 
+def test_error_data_that_cannot_be_written_is_left_out() -> None:
+    data = orjson.loads(b'{"a":' * 900 + b"1" + b"}" * 900)
+    problem = from_reply(ReplyHeader(1, "deep", "conflict", data), StatusMap(), "A.b~1")
+    document = orjson.loads(problem.body("id"))
+    assert (document["status"], document["detail"]) == (409, "deep")
+    assert document["error_data"] is None
+
+
 def test_a_services_error_without_code_is_500() -> None:
     problem = from_reply(ReplyHeader(1, "Error: action not found"), StatusMap(), "A.b~1")
     document = orjson.loads(problem.body("id"))

@@ -215,6 +215,8 @@ def test_the_content_type_chooses_the_envelope(content_type: str | None, envelop
         "application/vnd.scamp.extdirect",
         "application/vnd.scamp.",
         "application/vnd.scamp.x\r\ny",
+        "text/\udcff",
+        "application/vnd.scamp.\udcff",
     ],
 )
 def test_a_content_type_that_is_not_offered_is_refused_with_those_that_are(
@@ -226,6 +228,7 @@ def test_a_content_type_that_is_not_offered_is_refused_with_those_that_are(
     assert caught.value.status == 415
     assert offered in caught.value.detail
     assert caught.value.headers == (("Accept", offered),)
+    assert caught.value.body("id"), "bytes that are not UTF-8 cannot stand in the answer"
 
 
 def test_json_is_refused_where_it_is_not_announced() -> None:
