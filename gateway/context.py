@@ -144,5 +144,7 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
+    if isinstance(address, IPv4Address):
+        return address
+    # Without its zone, which is any text that the sender likes and means nothing here.
+    return address.ipv4_mapped or IPv6Address(int(address))
