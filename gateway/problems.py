@@ -194,6 +194,7 @@ def from_reply(header: ReplyHeader, statuses: StatusMap, action: str) -> Problem
         header.error or header.error_code,
         action=action,
         status=status,
+        retry_after=1.0 if status == 503 else None,
         headers=(("WWW-Authenticate", "Bearer"),) if status == 401 else (),
         upstream_code=header.error_code,
         error_data=header.error_data,

@@ -165,6 +165,11 @@ def test_a_services_401_carries_a_challenge() -> None:
     assert dict(problem.header_fields()) == {"WWW-Authenticate": "Bearer"}
 
 
+def test_a_services_error_that_means_503_tells_when_to_retry_as_any_503() -> None:
+    problem = from_reply(ReplyHeader(1, "busy", "busy"), StatusMap({"busy": 503}), "A.b~1")
+    assert dict(problem.header_fields()) == {"Retry-After": "1"}
+
+
 def test_text_for_a_quoted_header_value_stays_within_its_quotes() -> None:
     assert quotable('a"b\\c\r\nd é') == "a'b?c??d ?"
     assert len(quotable("x" * 1000)) == 300
