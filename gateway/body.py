@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from gateway import catalogue
 from gateway.exchange import Exchange
@@ -91,7 +91,7 @@ class RequestBody:
         """Ask for the body when the client waits to be asked."""
         request = self._exchange.request
         expect = request.headers.get("Expect")
-        if expect is None:
+        if expect is None or request.version < HttpVersion11:  # RFC 9110, 10.1.1
             return
         if expect.lower() != "100-continue":
             raise Problem(catalogue.EXPECTATION_FAILED)

@@ -247,8 +247,12 @@ class Exchange:
             response.headers[hdrs.CONNECTION] = "close"
 
     def _much_to_come(self) -> bool:
-        """Whether the client is still sending more than is worth reading for the connection."""
-        if self.request.content.is_eof():
+        """Whether more of the body is to come than is worth reading for the connection, or one that
+        may never come."""
+        content = self.request.content
+        if content.is_eof():
             return False
+        if hdrs.EXPECT in self.request.headers and not content.total_bytes:
+            return True  # it may not send the body at all: what comes next would be read as one
         length = self.request.content_length
         return length is None or length > MAX_LEFTOVER

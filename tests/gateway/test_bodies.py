@@ -135,6 +135,26 @@ async def test_a_client_that_waits_to_be_asked_is_not_asked_for_what_is_refused(
         assert (await wire.answer()).status == 417
 
 
+async def test_a_connection_ends_when_its_client_may_keep_the_body_back() -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        fields = [("Expect", "100-continue"), ("Content-Length", "9")]
+        wire.send("POST", "/api/Test.nothing", fields)
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["Connection"]) == (404, "close")
+
+
+async def test_a_client_of_http_1_0_is_not_asked() -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        fields = [("Expect", "100-continue"), ("Content-Length", "3")]
+        wire.send("POST", "/api/Test.echo", fields, version="1.0")
+        await until(lambda: gateway.front.in_flight == 1)
+        wire.writer.write(b"[1]")
+        answer = await wire.answer()
+        assert (answer.status, answer.body) == (200, b"[1]")
+
+
 @pytest.mark.parametrize("length", [10, 1_000_000])
 async def test_a_body_that_stops_coming_is_given_up(length: int) -> None:
     peer = ScriptedPeer()
