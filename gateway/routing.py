@@ -85,6 +85,10 @@ class Routing:
         offers = self._registry.find(target.sector, target.action, target.version)
         if offers:
             action = announced(offers, self._default_timeout)
+            if action.spelling.lower() != target.action.lower():
+                # An alias finds the instances that announce its flag: the others count as well.
+                offers = self._registry.find(action.sector, action.spelling, action.version)
+                action = announced(offers, self._default_timeout)
             return Known(action, self._metrics.series(action))
         status = self._discovery_status()
         if status.available:

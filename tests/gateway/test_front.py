@@ -130,6 +130,16 @@ async def test_only_exposed_sectors_are_reachable() -> None:
         assert (await gateway.request("POST", "/api/inner:Test.echo")).status == 404
 
 
+async def test_an_alias_opens_nothing_that_the_actions_own_name_does_not() -> None:
+    auth = Authenticator("verify", TicketVerifier([]))
+    new, old = ScriptedPeer(flags="noauth,read"), ScriptedPeer(flags="")
+    async with Fronted(new, old, auth=auth) as gateway:
+        for name in ("echo", "_read"):
+            assert (await gateway.request("POST", f"/api/Test.{name}")).status == 401
+            assert (await gateway.request("GET", f"/api/Test.{name}")).status == 405
+        assert (new.headers, old.headers) == ([], [])
+
+
 async def test_actions_come_and_go_with_their_announcements() -> None:
     peer = ScriptedPeer()
     async with Fronted(peer) as gateway:
