@@ -50,7 +50,14 @@ from typing import Any
 
 
 class ScampError(Exception):
-    """Base of everything below."""
+    """Base of everything below.
+
+    Those that `Requester.send` raises also tell how often the request was tried, and on which
+    instance last (``host:port``).
+    """
+
+    attempts: int | None = None
+    instance: str | None = None
 
 
 # -- protocol ---------------------------------------------------------------------------

@@ -135,7 +135,8 @@ class Requester:
                 raise
             try:
                 return await self._attempt(call, instance, offer, len(tried) + 1, began)
-            except (ConnectFailed, ConnectionLost, ReplyFailed, DispatchFailed) as exc:
+            except ScampError as exc:
+                exc.attempts, exc.instance = len(tried) + 1, instance.address
                 reason = _retry_reason(exc, call)
                 if reason is None or not self._may_retry(call, len(tried)):
                     raise
@@ -296,7 +297,9 @@ def _retry_reason(error: ScampError, call: Call) -> str | None:
         return "dispatch_failure"
     if isinstance(error, ConnectionLost):
         return "lost" if not error.written or call.retry_safe else None
-    return "txerr" if call.retry_safe else None
+    if isinstance(error, ReplyFailed):
+        return "txerr" if call.retry_safe else None
+    return None
 
 
 async def _next_piece(source: AsyncIterator[bytes], idle: float) -> bytes | None:

@@ -113,7 +113,7 @@ def load(
     raws: list[bytes] = []
     for raw in scan(data, before.raws, before.places, pause):
         if len(raws) == limits.MAX_SERVICES:
-            break
+            raise FileDamagedError(f"more than {limits.MAX_SERVICES} records")
         raws.append(raw)
     same = (
         bool(raws)

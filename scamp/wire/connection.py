@@ -155,8 +155,9 @@ class WireConnection:
         if incoming is None:
             self._on_header(msgno, body, events)
         elif kind is PacketType.DATA:
-            incoming.received += len(body)
-            events.append(DataReceived(msgno, body))
+            if body:
+                incoming.received += len(body)
+                events.append(DataReceived(msgno, body))
         elif kind is PacketType.EOF:
             if body:
                 raise RemoteProtocolError(f"EOF of message {msgno} has a body")

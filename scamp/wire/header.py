@@ -161,8 +161,8 @@ def _id_to_answer(fields: dict[str, Any]) -> RequestId | None:
 
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
-    if value is None or value is False:
-        return ""
+    if not value and not isinstance(value, list | dict):
+        return ""  # null, false and 0 say that there is none
     if isinstance(value, str):
         return value
     if isinstance(value, int | float):

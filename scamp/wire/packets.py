@@ -32,7 +32,7 @@ class PacketType(Enum):
 
 
 class Packet(NamedTuple):
-    """One packet, or for DATA one piece of one. `body` is never empty for DATA."""
+    """One packet, or for DATA one piece of one: empty only when the packet is."""
 
     kind: PacketType
     msgno: int
@@ -108,6 +108,8 @@ class PacketReader:
                     raise RemoteProtocolError(f"DATA packet of {size} bytes")
                 self._data_msgno = int(line[2])
                 self._data_left = size
+                if not size:
+                    packets.append(Packet(kind, self._data_msgno, b""))
                 pos = line.end()
                 if pos == end:
                     self._need = 1

@@ -495,7 +495,8 @@ async def test_services_and_actions_beyond_the_limits_are_left_out(
     assert mesh.follower.status.rejected == {"limit": 1}
     monkeypatch.setattr(limits, "MAX_SERVICES", 1)
     await mesh.put(*reversed(abc))
-    assert mesh.known == {"c"}
+    assert mesh.known == {"a", "b"}
+    assert "more than 1 records" in (mesh.follower.status.last_error or "")
 
 
 async def test_refused_records_are_all_counted_and_some_described(

@@ -100,6 +100,7 @@ def test_a_header_without_type_means_what_the_peer_sends() -> None:
 
 OPEN = request()
 BREAKS = {
+    "empty data without a message": b"DATA 7 0\r\nEND\r\n",
     "unknown packet type": packet("HELLO", 0),
     "first message is not 0": request(1),
     "message number skipped": request(0) + request(2),
@@ -138,6 +139,11 @@ def test_breaking_a_rule_byte_by_byte_ends_it_too(raw: bytes) -> None:
     for byte in raw:
         events += wire.receive(bytes((byte,)))
     broken(events)
+
+
+def test_an_empty_data_packet_of_an_open_message_says_nothing() -> None:
+    events = server().receive(request() + packet("DATA", 0, b"") + packet("EOF", 0, b""))
+    assert events == [MessageStarted(0, RequestHeader("a.b", 1)), MessageEnded(0)]
 
 
 def test_what_came_before_the_error_stands() -> None:

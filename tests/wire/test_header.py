@@ -95,6 +95,13 @@ def test_numbers_may_be_strings_of_digits() -> None:
     assert (header.client_id, header.version) == (42, 3)
 
 
+@pytest.mark.parametrize("nothing", ["null", "false", "0", '""'])
+def test_what_says_nothing_is_no_error_code(nothing: str) -> None:
+    header = parse_header(b'{"request_id":1,"error_code":%s}' % nothing.encode(), "reply")
+    assert isinstance(header, ReplyHeader)
+    assert not header.failed
+
+
 def test_an_error_code_may_be_a_number() -> None:
     header = parse_header(b'{"request_id":1,"error_code":404}', "reply")
     assert isinstance(header, ReplyHeader)

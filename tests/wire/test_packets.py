@@ -90,9 +90,9 @@ def test_all_packets_in_one_read_come_out_in_order() -> None:
     assert packets == [packet for packet, _ in PACKETS]
 
 
-def test_an_empty_data_packet_gives_nothing() -> None:
+def test_an_empty_data_packet_comes_out_once() -> None:
     packets, reader = read(b"DATA 0 0\r\nEND\r\nEOF 0 0\r\nEND\r\n")
-    assert packets == [Packet(E, 0, b"")]
+    assert packets == [Packet(PacketType.DATA, 0, b""), Packet(E, 0, b"")]
     assert reader.idle
 
 
