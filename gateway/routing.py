@@ -16,6 +16,9 @@ from scamp.discovery import DiscoveryStatus, Registry
 MAX_KNOWN_PATHS: Final = 4096
 """Paths whose action is remembered; only those of announced actions get in."""
 
+MAX_KNOWN_PATH: Final = 512
+"""Characters of a path that is remembered; a target in absolute form has a host of any length."""
+
 INDEX_RETRY_AFTER: Final = 5.0
 """Seconds after which to ask again when the index is missing or stale."""
 
@@ -65,9 +68,10 @@ class Routing:
         known = self._known.get(path)
         if known is None:
             known = self._resolve(path, exchange)
-            if len(self._known) >= MAX_KNOWN_PATHS:
-                self._known.clear()
-            self._known[path] = known
+            if len(path) <= MAX_KNOWN_PATH:
+                if len(self._known) >= MAX_KNOWN_PATHS:
+                    self._known.clear()
+                self._known[path] = known
         exchange.route = known.route
         exchange.action = known.action
         exchange.series = known.series
