@@ -5,6 +5,7 @@ A ticket never gets into a problem, a log line or a repr from here.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -16,7 +17,8 @@ from multidict import CIMultiDictProxy
 from gateway import catalogue
 from gateway.problems import Problem, from_error, quotable
 from gateway.translate import Announced
-from scamp.authz import AuthzSource
+from scamp.authz import AuthzSource, AuthzTable
+from scamp.client import Deadline
 from scamp.errors import (
     AuthorizationError,
     AuthzTableUnavailable,
@@ -79,8 +81,11 @@ class Authenticator:
         """Valid tickets that did not suffice: ``privilege``, ``unconfigured``, ``unavailable``."""
         self._clock = clock
 
-    async def admit(self, headers: CIMultiDictProxy[str], action: Announced) -> Caller:
-        """The caller, if the request may go to `action`. Waits only for the privilege table."""
+    async def admit(
+        self, headers: CIMultiDictProxy[str], action: Announced, deadline: Deadline
+    ) -> Caller:
+        """The caller, if the request may go to `action`. Waits only for the privilege table, and
+        no longer than `deadline`."""
         text = self.ticket_in(headers)
         if self.mode == "forward":
             return self._forward(text)
@@ -96,7 +101,7 @@ class Authenticator:
             raise _invalid(exc.detail, action) from None
         self.results["valid"] += 1
         if self.mode == "enforce":
-            await self._authorize(action, ticket)
+            await self._authorize(action, ticket, deadline)
         return Caller(text, ticket.user_id, ticket.client_id)
 
     def ticket_in(self, headers: CIMultiDictProxy[str]) -> str | None:
@@ -146,10 +151,10 @@ class Authenticator:
         self.results["valid"] += 1
         return Caller(text, ticket.user_id, ticket.client_id)
 
-    async def _authorize(self, action: Announced, ticket: Ticket) -> None:
+    async def _authorize(self, action: Announced, ticket: Ticket, deadline: Deadline) -> None:
         assert self.authz is not None  # noqa: S101 - the constructor saw to it
         try:
-            table = self.authz.current() or await self.authz.get()
+            table = self.authz.current() or await _within(deadline, self.authz)
             table.check(action.spelling, ticket)
         except AuthzTableUnavailable as exc:
             self.refusals["unavailable"] += 1
@@ -164,6 +169,14 @@ class Authenticator:
                 action=action.label,
                 headers=(("WWW-Authenticate", challenge),),
             ) from None
+
+
+async def _within(deadline: Deadline, authz: AuthzSource) -> AuthzTable:
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            return await authz.get()
+    except TimeoutError:
+        raise AuthzTableUnavailable("", "it did not come in time", 1.0) from None
 
 
 def _bearer(value: str) -> str | None:

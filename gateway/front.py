@@ -179,7 +179,7 @@ class Front:
         trace: Mapping[str, str] = _NO_TRACE
         if "traceparent" in headers:
             trace = _trace(headers, exchange)
-        caller = exchange.caller = await self._auth.admit(headers, action)
+        caller = exchange.caller = await self._auth.admit(headers, action, deadline)
         upload: RequestBody | None = None
         body: bytes | AsyncIterator[bytes]
         if method in _QUERY_METHODS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -12,11 +13,14 @@ from gateway.auth import Authenticator, Mode
 from gateway.problems import Problem
 from gateway.translate import Announced, announced
 from scamp.authz import AuthzSource
+from scamp.client import Deadline
 from scamp.discovery import Action, Announcement, Offer
 from scamp.tickets import TicketVerifier
 
 SERVICE = Announcement("s", "F", "main", 1, 5.0, "", "127.0.0.1", 1, ("json",), (), 0.0)
 TABLE = b'{"product.fetch": [3], "product.open": [], "_NAMES": [null, "a", "b", "Read \\"all\\""]}'
+
+LATER = Deadline.after(3600)
 
 Make = Callable[..., str]
 
@@ -49,7 +53,7 @@ async def enforcing(verifier: TicketVerifier) -> Authenticator:
 
 async def refused(auth: Authenticator, *fields: tuple[str, str], **which: object) -> Problem:
     with pytest.raises(Problem) as caught:
-        await auth.admit(headers(*fields), action(**which))  # type: ignore[arg-type]
+        await auth.admit(headers(*fields), action(**which), LATER)  # type: ignore[arg-type]
     return caught.value
 
 
@@ -73,7 +77,7 @@ async def test_a_good_ticket_is_found_wherever_it_may_stand(
 ) -> None:
     ticket = make_ticket((3, 9))
     caller = await enforcing.admit(
-        headers(*[(name, value.format(ticket)) for name, value in fields]), action()
+        headers(*[(name, value.format(ticket)) for name, value in fields]), action(), LATER
     )
     assert (caller.ticket, caller.user_id, caller.client_id) == (ticket, 7, 42)
     assert enforcing.results == {"valid": 1}
@@ -154,7 +158,9 @@ async def test_an_action_that_the_table_does_not_list_is_refused(
 async def test_an_action_without_privileges_takes_any_good_ticket(
     enforcing: Authenticator, make_ticket: Make
 ) -> None:
-    caller = await enforcing.admit(headers(("X-SCAMP-Ticket", make_ticket())), action("open"))
+    caller = await enforcing.admit(
+        headers(("X-SCAMP-Ticket", make_ticket())), action("open"), LATER
+    )
     assert caller.client_id == 42
     assert (await refused(enforcing, name="open")).status == 401
 
@@ -170,11 +176,30 @@ async def test_without_a_table_protected_actions_are_not_available(
     assert (await refused(auth)).status == 401, "a bad ticket is told first"
 
 
+async def test_nobody_waits_for_the_table_beyond_the_requests_deadline(
+    verifier: TicketVerifier, make_ticket: Make
+) -> None:
+    answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def slow_table() -> bytes:
+        return await answer
+
+    source = AuthzSource(slow_table)
+    auth = Authenticator("enforce", verifier, source)
+    fields = headers(("X-SCAMP-Ticket", make_ticket((3,))))
+    with pytest.raises(Problem) as caught:
+        await auth.admit(fields, action(), Deadline.after(0.01))
+    assert caught.value.kind.code == "authorization_unavailable"
+    assert auth.refusals == {"unavailable": 1}
+    answer.set_result(TABLE)
+    assert (await auth.admit(fields, action(), LATER)).user_id == 7, "the fetch went on for others"
+
+
 async def test_verify_does_not_ask_for_privileges(
     verifier: TicketVerifier, make_ticket: Make
 ) -> None:
     auth = Authenticator("verify", verifier)
-    caller = await auth.admit(headers(("X-SCAMP-Ticket", make_ticket())), action())
+    caller = await auth.admit(headers(("X-SCAMP-Ticket", make_ticket())), action(), LATER)
     assert caller.client_id == 42
     assert (await refused(auth)).status == 401
     assert (await refused(auth, ("X-SCAMP-Ticket", "rubbish"))).status == 401
@@ -182,9 +207,9 @@ async def test_verify_does_not_ask_for_privileges(
 
 async def test_forward_passes_everything_on_unread() -> None:
     auth = Authenticator("forward")
-    caller = await auth.admit(headers(("X-SCAMP-Ticket", "anything at all")), action())
+    caller = await auth.admit(headers(("X-SCAMP-Ticket", "anything at all")), action(), LATER)
     assert (caller.ticket, caller.user_id, caller.client_id) == ("anything at all", None, None)
-    assert (await auth.admit(headers(), action())).ticket is None
+    assert (await auth.admit(headers(), action(), LATER)).ticket is None
 
 
 async def test_forward_refuses_what_no_header_can_carry() -> None:
@@ -196,9 +221,9 @@ async def test_an_action_without_authentication_needs_no_ticket_and_passes_a_goo
     enforcing: Authenticator, make_ticket: Make
 ) -> None:
     open_action = action(flags=("noauth",))
-    assert (await enforcing.admit(headers(), open_action)).ticket is None
+    assert (await enforcing.admit(headers(), open_action, LATER)).ticket is None
     ticket = make_ticket()
-    caller = await enforcing.admit(headers(("X-SCAMP-Ticket", ticket)), open_action)
+    caller = await enforcing.admit(headers(("X-SCAMP-Ticket", ticket)), open_action, LATER)
     assert (caller.ticket, caller.client_id) == (ticket, 42)
 
 
@@ -206,14 +231,16 @@ async def test_an_action_without_authentication_drops_a_bad_ticket(
     enforcing: Authenticator, make_ticket: Make
 ) -> None:
     expired = make_ticket(start=-100, length=50)
-    caller = await enforcing.admit(headers(("X-SCAMP-Ticket", expired)), action(flags=("noauth",)))
+    caller = await enforcing.admit(
+        headers(("X-SCAMP-Ticket", expired)), action(flags=("noauth",)), LATER
+    )
     assert (caller.ticket, caller.client_id) == (None, None)
     assert enforcing.results == {"dropped": 1}
 
 
 async def test_no_ticket_is_shown_in_a_repr(make_ticket: Make, enforcing: Authenticator) -> None:
     ticket = make_ticket((3,))
-    caller = await enforcing.admit(headers(("X-SCAMP-Ticket", ticket)), action())
+    caller = await enforcing.admit(headers(("X-SCAMP-Ticket", ticket)), action(), LATER)
     assert ticket not in repr(caller)
 
 
