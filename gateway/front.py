@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from gateway import catalogue
@@ -165,6 +165,8 @@ class Front:
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
         method = exchange.method
+        if "Transfer-Encoding" in request.headers:
+            _check_framing(request)
         path, _, query = request.raw_path.partition("?")
         if method == "OPTIONS" and path == "*":
             await exchange.send_whole(204, None, b"", [("Allow", ", ".join(METHODS))])
@@ -301,6 +303,15 @@ def _refuse_body(request: web.BaseRequest) -> None:
             catalogue.BAD_FRAMING,
             f"{request.method} takes its parameters from the query; use POST to send a body.",
         )
+
+
+def _check_framing(request: web.BaseRequest) -> None:
+    """RFC 9112, 6.1: HTTP/1.0 knows no chunks, so that what stands before us may see the body end
+    elsewhere; and below any other coding is not the body that the service would take it for."""
+    codings = request.headers.getall("Transfer-Encoding")
+    if request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
+        detail = "The one Transfer-Encoding is chunked, in HTTP/1.1."
+        raise Problem(catalogue.BAD_FRAMING, detail, close=True)
 
 
 def _check_encoding(value: str) -> None:

@@ -207,6 +207,31 @@ async def test_chunks_that_break_later_end_the_request_at_once(
         assert await wire.ended()
 
 
+@pytest.mark.parametrize(
+    ("version", "coding", "status"),
+    [
+        ("1.1", "chunked", 200),
+        ("1.1", "Chunked", 200),
+        ("1.1", "gzip, chunked", 400),
+        ("1.0", "chunked", 400),
+    ],
+)
+async def test_chunks_are_the_only_transfer_coding_and_not_for_http_1_0(
+    version: str, coding: str, status: int
+) -> None:
+    peer = ScriptedPeer()
+    async with Fronted(peer) as gateway:
+        wire = await gateway.connect()
+        wire.send("POST", "/api/Test.echo", [("Transfer-Encoding", coding)], version=version)
+        wire.writer.write(b"2\r\n{}\r\n0\r\n\r\n")
+        answer = await wire.answer()
+        assert answer.status == status
+        assert len(peer.headers) == (status == 200)
+        if status == 400:
+            assert answer.json()["code"] == "bad_framing"
+            assert await wire.ended()
+
+
 async def test_get_with_a_body_is_refused() -> None:
     async with Fronted(ScriptedPeer(flags="noauth,read")) as gateway:
         answer = await gateway.request("GET", "/api/Test.echo", body=b'{"a":1}')
