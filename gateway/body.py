@@ -90,11 +90,8 @@ class RequestBody:
     def _invite(self) -> None:
         """Ask for the body when the client waits to be asked."""
         request = self._exchange.request
-        expect = request.headers.get("Expect")
-        if expect is None or request.version < HttpVersion11:  # RFC 9110, 10.1.1
+        if "Expect" not in request.headers or request.version < HttpVersion11:  # RFC 9110, 10.1.1
             return
-        if expect.lower() != "100-continue":
-            raise Problem(catalogue.EXPECTATION_FAILED)
         transport = request.transport
         if transport is not None and not self._content.total_bytes:
             transport.write(_CONTINUE)

@@ -177,6 +177,8 @@ class Front:
             return
         check_method(method, action)
         headers = request.headers
+        if "Expect" in headers and headers["Expect"].lower() != "100-continue":
+            raise Problem(catalogue.EXPECTATION_FAILED)
         deadline, lowered = _deadline(headers, action)
         trace: Mapping[str, str] = _NO_TRACE
         if "traceparent" in headers:
