@@ -155,6 +155,7 @@ class Listener:
         self._sites: list[web.SockSite] = []
         self._host, self.port = sockets[0].getsockname()[:2]
         self._scheme = "http"
+        self._stopped = False
         self.open = False
 
     @property
@@ -179,6 +180,10 @@ class Listener:
             for site in new:
                 await site.stop()
             raise ConfigError(f"cannot listen on {self.url}: {exc.strerror or exc}") from exc
+        if self._stopped:  # while the new sites were being made
+            for site in new:
+                await site.stop()
+            return
         old, self._sites = self._sites, new
         self._scheme = "http" if context is None else "https"
         self.open = True
@@ -189,7 +194,9 @@ class Listener:
         return web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)
 
     async def stop(self) -> None:
-        """Stop listening; connections stay. May be called twice."""
+        """Stop listening for good, also what a `start` under way is about to open; connections
+        stay. May be called twice."""
+        self._stopped = True
         self.open = False
         sites, self._sites = self._sites, []
         for site in sites:
