@@ -98,13 +98,19 @@ class FollowedTls:
 
     name = "tls"
 
-    def __init__(self, settings: Settings, listener: Listener) -> None:
+    def __init__(self, settings: Settings, listener: Listener, stamps: Stamps) -> None:
+        """`stamps`: of the files, from before the context in force was made of them."""
         self._settings = settings
         self._listener = listener
+        self._stamps = stamps
         self.expires: float | None = None
         """Seconds since 1970, of the certificate in force."""
+
+    @staticmethod
+    def stamps(settings: Settings) -> Stamps:
+        """What the files are now."""
         paths = (settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-        self._stamps = Stamps(path for path in paths if path is not None)
+        return Stamps(path for path in paths if path is not None)
 
     async def look(self, *, force: bool) -> bool:
         if not (self._stamps.changed() or force) or not self._listener.open:

@@ -79,6 +79,7 @@ class Gateway:
         settings = loaded.settings
         self._settings = settings
         self.triggers = triggers
+        self._tls_stamps = FollowedTls.stamps(settings)
         self._context = tls_context(settings)
         self.parts = parts = Assembly(loaded, self._listening)
         self._server = public_server(parts.front)
@@ -126,7 +127,7 @@ class Gateway:
         await self._public.start(self._context)
         things = [*parts.followed]
         if self._context is not None:
-            tls = FollowedTls(settings, self._public)
+            tls = FollowedTls(settings, self._public, self._tls_stamps)
             await tls.read_expiry()
             parts.exposition.register(CertificateCollector(lambda: tls.expires))
             things.append(tls)

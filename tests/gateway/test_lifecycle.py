@@ -380,6 +380,18 @@ async def test_tls_files_are_followed_and_bad_ones_are_not(mesh: Stand) -> None:
         assert await fingerprint_at(gateway.public) == two.fingerprint
 
 
+async def test_tls_files_that_change_while_the_gateway_starts_are_noticed(mesh: Stand) -> None:
+    one, two = make_identity(1), make_identity(2)
+    gateway = Gateway(mesh.loaded(**put_certificate(mesh.folder, one)), Triggers())
+    try:
+        put_certificate(mesh.folder, two)
+        await gateway.start()
+        await until(lambda: counted(gateway, "tls", "ok") >= 1)
+        assert await fingerprint_at(gateway.public) == two.fingerprint
+    finally:
+        await gateway.close()
+
+
 async def test_connection_outlives_a_change_of_certificate(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:
