@@ -41,8 +41,9 @@ class Proxy:
             reply = await self._requester.send(call)
         except BaseException as exc:
             exchange.upstream = time.monotonic() - sent
-            exchange.address = getattr(exc, "address", None)
-            exchange.attempts = getattr(exc, "attempts", None)
+            exchange.attempts = None
+            if isinstance(exc, ScampError):
+                exchange.address, exchange.attempts = exc.instance, exc.attempts
             raise
         exchange.queued = reply.queued
         exchange.upstream = reply.upstream

@@ -264,12 +264,15 @@ async def test_those_who_may_not_reach_no_service(
 
 async def test_a_caller_may_lower_the_deadline_and_not_raise_it() -> None:
     options = FrontOptions(request_timeout=0.2)
-    async with Fronted(ScriptedPeer(silent), options=options) as gateway:
+    peer = ScriptedPeer(silent)
+    async with Fronted(peer, options=options) as gateway:
         for seconds, limit in (("0.05", "0.05"), ("60", "0.2")):
             fields = [("X-SCAMP-Timeout", seconds)]
             answer = await gateway.request("POST", "/api/Test.echo", fields)
             assert (answer.status, answer.json()["code"]) == (504, "reply_timeout")
             assert f"The limit was {limit} s" in answer.json()["detail"]
+            line = gateway.log.lines[-1]
+            assert (line["attempts"], line["instance"]) == (1, peer.address)
         answer = await gateway.request("POST", "/api/Test.echo", [("X-SCAMP-Timeout", "soon")])
         assert (answer.status, answer.json()["code"]) == (400, "bad_header")
 
