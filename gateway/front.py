@@ -193,7 +193,7 @@ class Front:
         else:
             envelope = envelope_of(headers.get("Content-Type"), action)
             if "Content-Encoding" in headers:
-                _check_encoding(headers["Content-Encoding"])
+                _check_encoding(",".join(headers.getall("Content-Encoding")))
             upload = RequestBody(exchange, limit=self.options.max_body, idle=self.options.body_idle)
             body = await upload.collect(deadline)
             if not body and envelope == JSON:
@@ -292,7 +292,8 @@ def _deadline(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Deadli
 
 
 def _trace(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, str]:
-    continued = continue_trace(headers["traceparent"], headers.get("tracestate"))
+    state = ",".join(headers.getall("tracestate", ()))  # may come in pieces
+    continued = continue_trace(headers["traceparent"], state)
     if continued is None:
         return _NO_TRACE
     exchange.trace_id, fields = continued
@@ -317,7 +318,7 @@ def _check_framing(request: web.BaseRequest) -> None:
 
 
 def _check_encoding(value: str) -> None:
-    if value.strip().lower() not in ("", "identity"):
+    if not {one.strip().lower() for one in value.split(",")} <= {"", "identity"}:
         raise Problem(
             catalogue.UNSUPPORTED_ENCODING,
             "Send the body without Content-Encoding.",
