@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from gateway.lifecycle import Gateway, running
-from gateway.testing import Stand, stand
+from stand import Stand, stand
 
 PAGES = ("/", "/metrics", "/livez", "/readyz", "/services", "/actions", "/connections", "/config")
 

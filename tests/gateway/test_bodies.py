@@ -7,8 +7,8 @@ import time
 
 import pytest
 
+from fronted import Fronted, Wire
 from gateway.front import FrontOptions
-from gateway.testing_front import Fronted, Wire
 from scamp.client import ClientOptions
 from scamp.limits import MAX_INFLIGHT, REPLAY_LIMIT
 from scamp.testing import GO, AtHeader, Manners, PeerRequest, ScriptedPeer, until

@@ -21,8 +21,8 @@ import pytest
 
 from gateway.demo.services import EXPORT_SIZE, authorization_table
 from gateway.demo.store import Sku, Store
-from gateway.testing import eventually
 from scamp.authz import AuthzTable
+from stand import eventually
 
 LAST_LINE = "# Ctrl-C ends all of it."
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from gateway.testing_front import Answer, Fronted
+from fronted import Answer, Fronted
 from scamp.client import ClientOptions
 from scamp.testing import PeerRequest, ScriptedPeer, make_identity, until
 from scamp.testing.scripts import (

@@ -9,9 +9,9 @@ from ipaddress import ip_network
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+from fronted import Fronted
 from gateway.auth import Authenticator
 from gateway.front import FrontOptions
-from gateway.testing_front import Fronted
 from scamp.authz import AuthzSource
 from scamp.discovery import DiscoveryStatus
 from scamp.server import Request, Service, ServiceError

@@ -23,9 +23,9 @@ from gateway.listener import Listener, open_sockets
 from gateway.settings import Address
 from gateway.signals import Triggers
 from gateway.sources import Loaded
-from gateway.testing import OTHER_TICKET_KEY, Stand, eventually, stand
 from scamp.errors import ConfigError
 from scamp.testing import TestIdentity, make_identity, until
+from stand import OTHER_TICKET_KEY, Stand, eventually, stand
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from unittest.mock import Mock
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
+from fronted import Fronted
 from gateway import catalogue
 from gateway.problems import Problem
 from gateway.public import MAX_FIELD, MAX_FIELDS, MAX_TARGET
-from gateway.testing_front import Fronted
 from scamp.limits import MAX_TICKET
 from scamp.testing import ScriptedPeer
 from scamp.testing.scripts import begun, silent

@@ -101,12 +101,12 @@ class Fronted:
     @property
     def front(self) -> Front:
         """The handler; once it is up."""
-        assert self._front is not None  # noqa: S101
+        assert self._front is not None
         return self._front
 
     def scrape(self) -> str:
         """What Prometheus would get."""
-        assert self._exposition is not None  # noqa: S101
+        assert self._exposition is not None
         return generate_latest(self._exposition).decode()
 
     async def __aenter__(self) -> Fronted:
@@ -144,7 +144,7 @@ class Fronted:
 
     async def stop(self) -> None:
         """What comes after the drain limit: requests under way are cancelled."""
-        assert self._server is not None  # noqa: S101
+        assert self._server is not None
         await self._server.cut_off()
 
     async def connect(self) -> Wire:
