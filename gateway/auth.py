@@ -41,6 +41,8 @@ class Caller:
     ticket: str | None = field(default=None, repr=False)
     user_id: int | None = None
     client_id: int | None = None
+    to_check: Ticket | None = field(default=None, repr=False)
+    """The verified ticket, while its privileges are still to be checked."""
 
 
 ANONYMOUS: Final = Caller()
@@ -81,11 +83,11 @@ class Authenticator:
         """Valid tickets that did not suffice: ``privilege``, ``unconfigured``, ``unavailable``."""
         self._clock = clock
 
-    async def admit(
-        self, headers: CIMultiDictProxy[str], action: Announced, deadline: Deadline
-    ) -> Caller:
-        """The caller, if the request may go to `action`. Waits only for the privilege table, and
-        no longer than `deadline`."""
+    def identify(self, headers: CIMultiDictProxy[str], action: Announced) -> Caller:
+        """Who asks. Raises Problem when `action` needs a ticket and there is no good one.
+
+        Whether the caller may is another question while `to_check` is set: see `authorize`.
+        """
         text = self.ticket_in(headers)
         if self.mode == "forward":
             return self._forward(text)
@@ -100,9 +102,8 @@ class Authenticator:
             self.results[exc.reason] += 1
             raise _invalid(exc.detail, action) from None
         self.results["valid"] += 1
-        if self.mode == "enforce":
-            await self._authorize(action, ticket, deadline)
-        return Caller(text, ticket.user_id, ticket.client_id)
+        to_check = ticket if self.mode == "enforce" else None
+        return Caller(text, ticket.user_id, ticket.client_id, to_check)
 
     def ticket_in(self, headers: CIMultiDictProxy[str]) -> str | None:
         """The one ticket that the request carries, None without one.
@@ -151,7 +152,14 @@ class Authenticator:
         self.results["valid"] += 1
         return Caller(text, ticket.user_id, ticket.client_id)
 
-    async def _authorize(self, action: Announced, ticket: Ticket, deadline: Deadline) -> None:
+    async def authorize(self, caller: Caller, action: Announced, deadline: Deadline) -> None:
+        """Raises Problem unless the caller has every privilege that `action` takes.
+
+        Waits only for the privilege table, and no longer than `deadline`.
+        """
+        ticket, caller.to_check = caller.to_check, None
+        if ticket is None:
+            return
         assert self.authz is not None  # noqa: S101 - the constructor saw to it
         try:
             table = self.authz.current() or await _within(deadline, self.authz)

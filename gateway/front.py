@@ -183,7 +183,9 @@ class Front:
         trace: Mapping[str, str] = _NO_TRACE
         if "traceparent" in headers:
             trace = _trace(headers, exchange)
-        caller = exchange.caller = await self._auth.admit(headers, action, deadline)
+        caller = exchange.caller = self._auth.identify(headers, action)
+        if caller.to_check is not None:
+            await self._auth.authorize(caller, action, deadline)
         upload: RequestBody | None = None
         body: bytes | AsyncIterator[bytes]
         if method in _QUERY_METHODS:

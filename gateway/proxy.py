@@ -43,7 +43,8 @@ class Proxy:
             exchange.upstream = time.monotonic() - sent
             exchange.attempts = None
             if isinstance(exc, ScampError):
-                exchange.address, exchange.attempts = exc.instance, exc.attempts
+                # Without a count it never came to an attempt: there was nowhere to send it.
+                exchange.address, exchange.attempts = exc.instance, exc.attempts or 0
             raise
         exchange.queued = reply.queued
         exchange.upstream = reply.upstream

@@ -29,7 +29,7 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from gateway import catalogue
 from gateway.connection import Connection
 from gateway.front import Front
-from gateway.problems import Problem
+from gateway.problems import Problem, quotable
 
 MAX_TARGET: Final = 16 * 1024
 """Characters in a request line."""
@@ -118,6 +118,13 @@ def _problem_of(status: int, exc: BaseException | None) -> Problem:
     if isinstance(exc, HttpProcessingError):
         if exc.message.startswith("Too many headers"):
             return Problem(catalogue.HEADER_TOO_LARGE, close=True)
-        return Problem(catalogue.MALFORMED, close=True)
+        return Problem(catalogue.MALFORMED, _reason(exc), close=True)
     log.error("a request failed outside of the front (%s)", status, exc_info=exc)
     return Problem(catalogue.INTERNAL, close=True)
+
+
+def _reason(exc: HttpProcessingError) -> str:
+    """What the parser says in words; what it quotes of the request stays out."""
+    lines = exc.message.strip().splitlines()
+    words = lines[0].partition(":")[0].strip() if lines else ""
+    return f"The bytes on the connection are not HTTP/1.1: {quotable(words)}." if words else ""

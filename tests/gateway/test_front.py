@@ -261,6 +261,7 @@ async def test_those_who_may_not_reach_no_service(
         assert 'error="insufficient_scope"' in answer.headers["WWW-Authenticate"]
         assert "Everything" in answer.json()["detail"]
         assert peer.headers == []
+        assert [line["user_id"] for line in gateway.log.lines] == [None, None, 7]
 
 
 async def test_a_caller_may_lower_the_deadline_and_not_raise_it() -> None:

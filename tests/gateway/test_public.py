@@ -19,6 +19,23 @@ from scamp.testing.scripts import begun, silent
 
 
 @pytest.mark.parametrize(
+    ("sent", "reason"),
+    [
+        (b"POST /api/Test.echo HTTP/1.1\r\nHost: a\r\nBad Name: 3\r\n\r\n", "header token"),
+        (b"BREW /api/Test.echo HTTP/1.1\r\nHost: a\r\n\r\n", "method"),
+    ],
+)
+async def test_what_is_wrong_is_said_without_quoting_the_request(sent: bytes, reason: str) -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        wire.writer.write(sent)
+        detail = (await wire.answer()).json()["detail"]
+        assert reason in detail
+        assert "Bad Name" not in detail
+        assert "BREW" not in detail
+
+
+@pytest.mark.parametrize(
     "sent",
     [
         b"rubbish\r\n\r\n",
