@@ -56,7 +56,7 @@ class State(Protocol):
         """Every setting with value and origin, secrets left out."""
         ...
 
-    def metrics(self, accept: str) -> tuple[bytes, str]:
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its full content type, in the format that `accept` asks for."""
         ...
 
@@ -141,7 +141,7 @@ def _json(content: Any) -> web.Response:
 
 async def _metrics(request: web.Request) -> web.Response:
     accept = ",".join(request.headers.getall(hdrs.ACCEPT, []))
-    body, content_type = request.app[STATE].metrics(accept)
+    body, content_type = await request.app[STATE].metrics(accept)
     return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type})
 
 

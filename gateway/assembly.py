@@ -8,12 +8,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gateway.access_log import AccessLog
 from gateway.admin import Check
 from gateway.auth import Authenticator
-from gateway.exposition import GatewayCollector, make_registry
+from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedTable
 from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
@@ -196,10 +197,20 @@ class Assembly:
             for name, value in shown.items()
         }
 
-    def metrics(self, accept: str) -> tuple[bytes, str]:
-        """The exposition, as Prometheus' text or OpenMetrics."""
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition, as Prometheus' text or OpenMetrics.
+
+        Read in pieces, a family in a turn of the loop, and made into text by a thread: with a
+        thousand actions that is a quarter of a second which no request has to wait for.
+        """
         encode, content_type = choose_encoder(accept)
-        return encode(self.exposition), content_type
+        gathered = Gathered()
+        for family in self.exposition.collect():
+            gathered.families.append(family)
+            await asyncio.sleep(0)
+        snapshot = CollectorRegistry(auto_describe=False)
+        snapshot.register(gathered)
+        return await asyncio.to_thread(encode, snapshot), content_type
 
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""

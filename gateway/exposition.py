@@ -57,6 +57,17 @@ def gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Met
     return family
 
 
+class Gathered(Collector):
+    """What other collectors have said, to be made into text elsewhere."""
+
+    def __init__(self) -> None:
+        self.families: list[Metric] = []
+
+    def collect(self) -> Iterable[Metric]:
+        """As it was gathered."""
+        return self.families
+
+
 class GatewayCollector(Collector):
     """Reads everything once per scrape. Scrape from the event loop's thread."""
 

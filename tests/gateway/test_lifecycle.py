@@ -17,6 +17,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from prometheus_client import generate_latest
 
 from gateway.lifecycle import Gateway, run, running
 from gateway.listener import Listener, open_sockets
@@ -79,7 +80,7 @@ async def status(http: aiohttp.ClientSession, url: str, **more: dict[str, str]) 
 
 
 def counted(gateway: Gateway, what: str, result: str) -> int:
-    text = gateway.parts.metrics("")[0].decode()
+    text = generate_latest(gateway.parts.exposition).decode()
     wanted = f'scamp_gateway_reloads_total{{result="{result}",what="{what}"}} '
     return next((int(float(line.rpartition(" ")[2]))
                  for line in text.splitlines() if line.startswith(wanted)), 0)  # fmt: skip
@@ -124,7 +125,10 @@ async def test_stale_index_stays_ready_and_is_told(
             assert "[+] index: stale, 1 services" in await answer.text()
         assert await status(http, f"{gateway.public.url}/api/Test.Gate.open") == 200
         assert await status(http, f"{gateway.public.url}/api/Test.Gate.none") == 503
-        assert "scamp_gateway_discovery_stale 1.0" in gateway.parts.metrics("")[0].decode()
+        assert (
+            "scamp_gateway_discovery_stale 1.0"
+            in generate_latest(gateway.parts.exposition).decode()
+        )
     assert sum("stale" in record.message for record in caplog.records) == 1
 
 
@@ -366,7 +370,7 @@ async def test_tls_files_are_followed_and_bad_ones_are_not(mesh: Stand) -> None:
     async with running(mesh.loaded(**files)) as gateway:
         assert gateway.public.url.startswith("https://")
         assert await fingerprint_at(gateway.public) == one.fingerprint
-        exposed = gateway.parts.metrics("")[0].decode()
+        exposed = generate_latest(gateway.parts.exposition).decode()
         assert "\nscamp_gateway_certificate_expiry_timestamp_seconds 2" in exposed or (
             "\nscamp_gateway_certificate_expiry_timestamp_seconds 1" in exposed
         )
