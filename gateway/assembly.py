@@ -200,8 +200,8 @@ class Assembly:
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition, as Prometheus' text or OpenMetrics.
 
-        Read in pieces, a family in a turn of the loop, and made into text by a thread: with a
-        thousand actions that is a quarter of a second which no request has to wait for.
+        Read a family in a turn of the loop and made into text by a thread: at once it would hold
+        every request up for a quarter of a second when there are a thousand actions.
         """
         encode, content_type = choose_encoder(accept)
         gathered = Gathered()
