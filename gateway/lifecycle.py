@@ -57,14 +57,14 @@ async def run(
 
 
 async def _unless(event: asyncio.Event, task: asyncio.Task[None]) -> bool:
-    """Wait for `task`; False, with the task cancelled, when `event` comes first."""
+    """Wait for `task`; False, with the task cancelled, when `event` comes before it is done, or
+    with it. Raises what the task raises."""
     waiting = asyncio.create_task(event.wait())
     try:
         await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()
-            return True
-        return False
+        return not event.is_set()
     finally:
         for one in (waiting, task):
             one.cancel()
