@@ -94,13 +94,13 @@ class Gateway:
     @property
     def public(self) -> Listener:
         """The public listener; only after `start`."""
-        assert self._public is not None  # noqa: S101
+        assert self._public is not None  # noqa: S101 - `start` made it
         return self._public
 
     @property
     def admin(self) -> Listener:
         """The admin listener; only after `start`."""
-        assert self._admin is not None  # noqa: S101
+        assert self._admin is not None  # noqa: S101 - `start` made it
         return self._admin
 
     def _listening(self) -> bool:

@@ -43,7 +43,7 @@ LAG_INTERVAL: Final = 0.25
 
 
 # One more series for each counter and histogram, for what a counter's reset tells as well. The
-# library knows this for the whole process only.
+# library knows this for the whole process only, and has no types for it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 

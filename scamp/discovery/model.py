@@ -125,6 +125,7 @@ class _Actions:
 
 
 _slot = cast(MemberDescriptorType, Announcement.__dict__["actions"])
+# Typed as the field that it stands for, which a class of its own cannot be.
 Announcement.actions = _Actions(_slot)  # type: ignore[assignment, misc]
 
 

@@ -104,7 +104,8 @@ class IncomingMessage(_Waiting):
         self.error: ScampError | None = None
         """Why the message failed: TXERR, or the connection was lost."""
         self.overran = False
-        """True when the peer sent far more than its window without an ACK."""
+        """True when the peer sent far more than its window without an ACK; for those who want to
+        know what kind of peer it is."""
 
     # -- for the channel ----------------------------------------------------------------
 
