@@ -35,7 +35,7 @@ from scamp.limits import (
     MAX_REQUEST_ID,
 )
 from scamp.transport import Channel, IncomingMessage, OutgoingMessage
-from scamp.wire import ReplyHeader, RequestHeader, Role
+from scamp.wire import ReplyHeader, Role, header_type
 
 if TYPE_CHECKING:
     from scamp.client.stats import ClientStats
@@ -322,7 +322,7 @@ class ClientConnection:
         """From the channel: a HEADER arrived."""
         header = message.header
         if not isinstance(header, ReplyHeader):
-            log.warning("%s sent a message of type %s", self.address, _type_of(header))
+            log.warning("%s sent a message of type %r", self.address, header_type(header)[:64])
             message.discard(DISCARD_LIMIT, self.retire)
             return
         exchange = self._match(header)
@@ -437,11 +437,6 @@ class ClientConnection:
             exchange.fail(ConnectionLost(self.address, reason, written=written))
             self._finish(exchange)
         self._on_change(self)
-
-
-def _type_of(header: object) -> str:
-    kind = "request" if isinstance(header, RequestHeader) else getattr(header, "type", "?")
-    return repr(kind[:64])
 
 
 async def connect(

@@ -24,7 +24,14 @@ from scamp.server.reply import INTERNAL, Reply, within
 from scamp.server.request import Request
 from scamp.tickets import Ticket
 from scamp.transport import Channel, IncomingMessage
-from scamp.wire import ReplyHeader, RequestHeader, RequestId
+from scamp.wire import (
+    OtherHeader,
+    ReplyHeader,
+    RequestHeader,
+    RequestId,
+    SubscribeHeader,
+    header_type,
+)
 
 log = logging.getLogger("scamp.server")
 
@@ -84,9 +91,10 @@ class ServerConnection:
             # An answer to an answer could go on for ever.
             log.error("%s sent a reply (request_id %r) to a service", peer, header.request_id)
             return
-        log.error("%s sent a message of type %r, which is not served", peer, header.type[:64])
-        if header.request_id is not None:
-            error = ServiceError("bad_request", f"messages of type {header.type[:64]!r} not served")
+        kind = header_type(header)[:64]
+        log.error("%s sent a message of type %r, which is not served", peer, kind)
+        if isinstance(header, SubscribeHeader | OtherHeader) and header.request_id is not None:
+            error = ServiceError("bad_request", f"messages of type {kind!r} not served")
             self._refuse(header.request_id, error)
 
     def channel_lost(self, error: ScampError) -> None:

@@ -63,15 +63,55 @@ class ReplyHeader:
 
 
 @dataclass(frozen=True, slots=True)
+class SubscribeHeader:
+    """``type: subscribe``. The body is a JSON array of codes to be told of."""
+
+    request_id: RequestId | None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeDoneHeader:
+    """``type: subscribe_done``: the values of now have been sent. The body is JSON ``true``,
+    or ``false`` when the service does not want the subscription."""
+
+    request_id: RequestId | None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class EventHeader:
+    """``type: event``. The body is a JSON array of ``{code, key, value}``; null deletes."""
+
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NotifyHeader:
+    """``type: notify``: a client tells the service something, and expects no answer. The body is
+    JSON."""
+
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class OtherHeader:
-    """Any other type: ``subscribe``, ``subscribe_done``, ``event``, ``notify``, or unknown."""
+    """A type that we do not know."""
 
     type: str
     request_id: RequestId | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold a ticket
 
 
-Header: TypeAlias = RequestHeader | ReplyHeader | OtherHeader
+Header: TypeAlias = (
+    RequestHeader
+    | ReplyHeader
+    | SubscribeHeader
+    | SubscribeDoneHeader
+    | EventHeader
+    | NotifyHeader
+    | OtherHeader
+)
 
 _REQUEST_FIELDS: Final = frozenset(
     (
@@ -86,7 +126,23 @@ _REQUEST_FIELDS: Final = frozenset(
     )
 )
 _REPLY_FIELDS: Final = frozenset(("type", "request_id", "error", "error_code", "error_data"))
+_OTHER_FIELDS: Final = frozenset(("type", "request_id"))
 _FIELDS: Final = _REQUEST_FIELDS | _REPLY_FIELDS
+
+
+_TYPES: Final[Mapping[type[Header], str]] = {
+    RequestHeader: "request",
+    ReplyHeader: "reply",
+    SubscribeHeader: "subscribe",
+    SubscribeDoneHeader: "subscribe_done",
+    EventHeader: "event",
+    NotifyHeader: "notify",
+}
+
+
+def header_type(header: Header) -> str:
+    """The ``type`` of a header as it stands on the wire."""
+    return header.type if isinstance(header, OtherHeader) else _TYPES[type(header)]
 
 
 def parse_header(body: bytes, default_type: str) -> Header:
@@ -109,7 +165,19 @@ def parse_header(body: bytes, default_type: str) -> Header:
         return _parse_request(fields)
     if not isinstance(kind, str):
         raise RemoteProtocolError("HEADER field 'type' is not a string")
-    return OtherHeader(kind, _id_to_answer(fields), fields)
+    return _parse_other(kind, fields)
+
+
+def _parse_other(kind: str, fields: dict[str, Any]) -> Header:
+    if kind == "subscribe":
+        return SubscribeHeader(_id_to_answer(fields), _extra(fields, _OTHER_FIELDS))
+    if kind == "subscribe_done":
+        return SubscribeDoneHeader(_id_to_answer(fields), _extra(fields, _OTHER_FIELDS))
+    if kind == "event":
+        return EventHeader(_extra(fields, _OTHER_FIELDS))
+    if kind == "notify":
+        return NotifyHeader(_extra(fields, _OTHER_FIELDS))
+    return OtherHeader(kind, _id_to_answer(fields), _extra(fields, _OTHER_FIELDS))
 
 
 def _parse_reply(fields: dict[str, Any]) -> ReplyHeader:
@@ -224,7 +292,7 @@ def _fields(header: Header) -> dict[str, Any]:
         if header.error_data is not None:
             fields["error_data"] = header.error_data
         return fields
-    fields = {**header.extra, "type": header.type}
-    if header.request_id is not None:
+    fields = {**header.extra, "type": header_type(header)}
+    if not isinstance(header, EventHeader | NotifyHeader) and header.request_id is not None:
         fields["request_id"] = header.request_id
     return fields

@@ -12,7 +12,14 @@ from scamp.limits import MAX_PACKET_BODY, MIB
 from scamp.server import Request, Service, connection
 from scamp.testing import TestPeer, dial, make_identity, until
 from scamp.transport import IncomingMessage
-from scamp.wire import OtherHeader, ReplyHeader, RequestHeader, RequestId
+from scamp.wire import (
+    NotifyHeader,
+    OtherHeader,
+    ReplyHeader,
+    RequestHeader,
+    RequestId,
+    SubscribeHeader,
+)
 
 Connect = Callable[[Service], Awaitable[TestPeer]]
 
@@ -100,12 +107,15 @@ async def test_interleaved_requests_keep_their_bodies_apart(
         (RequestHeader("a.b", 7, version=2), "not_found"),
         (RequestHeader("a.b", 7, envelope="extdirect"), "bad_request"),
         (RequestHeader("a.b", None), "bad_request"),
-        (OtherHeader("subscribe", 7), "bad_request"),
+        (SubscribeHeader(7), "bad_request"),
         (OtherHeader("x" * 1000, 7), "bad_request"),
     ],
 )
 async def test_what_cannot_be_served_is_answered_and_the_connection_stays(
-    echo: Service, connect: Connect, header: RequestHeader | OtherHeader, code: str
+    echo: Service,
+    connect: Connect,
+    header: RequestHeader | SubscribeHeader | OtherHeader,
+    code: str,
 ) -> None:
     client = await connect(echo)
     out = client.channel.open_message(header)
@@ -120,12 +130,12 @@ async def test_what_cannot_be_served_is_answered_and_the_connection_stays(
     assert await again.read_all(10) == b"ok"
 
 
-@pytest.mark.parametrize("header", [OtherHeader("notify"), ReplyHeader(7)])
+@pytest.mark.parametrize("header", [NotifyHeader(), ReplyHeader(7)])
 async def test_messages_that_want_no_answer_are_logged(
     echo: Service,
     connect: Connect,
     caplog: pytest.LogCaptureFixture,
-    header: OtherHeader | ReplyHeader,
+    header: NotifyHeader | ReplyHeader,
 ) -> None:
     client = await connect(echo)
     out = client.channel.open_message(header)
@@ -233,7 +243,7 @@ async def test_a_peer_that_reads_none_of_its_refusals_is_cut(
     monkeypatch.setattr(connection, "MAX_UNSENT_REPLIES", 50)
     client = await connect(service)
     await until(lambda: service.connections == 1)
-    header = OtherHeader("subscribe", 1)
+    header = OtherHeader("new", 1)
     for _ in range(500):  # in one turn, so that none of the answers can have been written
         client.channel.open_message(header).end()
     await client.lost
