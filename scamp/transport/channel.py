@@ -77,6 +77,9 @@ class Channel(asyncio.Protocol):
         self._idle_limit = idle_limit
         self._gone = asyncio.Event()
         self._idle_timer: asyncio.TimerHandle | None = None
+        self._heartbeat = 0.0
+        self._heartbeat_timer: asyncio.TimerHandle | None = None
+        self._heard_at_ping: int | None = None  # bytes_in when the last PING left
         self._idle_since = self._loop.time()
         self._transport: asyncio.Transport | None = None
         self._incoming: dict[int, IncomingMessage] = {}
@@ -145,9 +148,7 @@ class Channel(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone.set()
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
+        self._stop_timers()
         if isinstance(self.failure, FingerprintMismatch):
             return
         if self._reason is None:
@@ -354,6 +355,44 @@ class Channel(asyncio.Protocol):
             self.close("idle")
         else:
             self._idle_timer = self._loop.call_later(left, self._on_idle_timer)
+
+    # -- heartbeat ----------------------------------------------------------------------
+
+    def set_heartbeat(self, seconds: float) -> None:
+        """Send a PING every `seconds`; 0, as at the beginning, sends none.
+
+        When nothing at all has come from the peer from one PING to the time of the next, the
+        channel is aborted. While we do not read ourselves, because a body is not consumed, nobody
+        is blamed. Only for peers known to answer: Go closes the connection on a PING.
+        """
+        self._heartbeat = seconds
+        self._heard_at_ping = None
+        if self._heartbeat_timer is not None:
+            self._heartbeat_timer.cancel()
+            self._heartbeat_timer = None
+        if seconds > 0 and not self._gone.is_set():
+            self._heartbeat_timer = self._loop.call_later(seconds, self._beat)
+
+    def _beat(self) -> None:
+        self._heartbeat_timer = None
+        if self._transport is not None and self.closing:
+            return
+        if self._paused_by or self._transport is None:
+            self._heard_at_ping = None
+        elif self._heard_at_ping == self.bytes_in:
+            self.abort(f"no answer to PING within {self._heartbeat:g} s")
+            return
+        else:
+            self._heard_at_ping = self.bytes_in
+            self._wire.ping()
+            self._schedule_flush()
+        self._heartbeat_timer = self._loop.call_later(self._heartbeat, self._beat)
+
+    def _stop_timers(self) -> None:
+        for timer in (self._idle_timer, self._heartbeat_timer):
+            if timer is not None:
+                timer.cancel()
+        self._idle_timer = self._heartbeat_timer = None
 
 
 def _peer_name(transport: asyncio.BaseTransport) -> str:

@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 from scamp.errors import ConnectionLost, FingerprintMismatch, LocalProtocolError, ScampError
-from scamp.limits import MAX_PACKET_BODY
+from scamp.limits import MAX_PACKET_BODY, READ_PAUSE
 from scamp.testing import (
     ChannelPair,
     RawPair,
@@ -243,3 +243,79 @@ async def test_a_channel_with_a_request_unanswered_is_not_idle() -> None:
         reply.end()
         assert await (await pair.client.message()).read_all(0) == b""
         await pair.server.lost
+
+
+# -- heartbeat ----------------------------------------------------------------------------
+
+PING = b"PING 0 0\r\nEND\r\n"
+PONG = b"PONG 0 0\r\nEND\r\n"
+
+
+async def test_a_peer_that_answers_keeps_its_channel(raw: RawPair) -> None:
+    raw.server.channel.set_heartbeat(0.25)
+    for _ in range(3):
+        assert await raw.reader.readexactly(len(PING)) == PING
+        raw.writer.write(PONG)
+    assert not raw.server.lost.done()
+
+
+async def test_both_sides_may_have_a_heartbeat(pair: ChannelPair) -> None:
+    ends = pair.client.channel, pair.server.channel
+    for end in ends:
+        end.set_heartbeat(0.25)
+    await until(lambda: all(end.bytes_in >= 3 * len(PING) for end in ends))
+    assert not pair.client.lost.done()
+    assert not pair.server.lost.done()
+
+
+async def test_a_peer_that_does_not_answer_is_cut(raw: RawPair) -> None:
+    raw.server.channel.set_heartbeat(0.02)
+    assert "no answer to PING within 0.02 s" in str(await raw.server.lost)
+    assert await raw.reader.read() == PING, "one PING at a time is without an answer"
+
+
+async def test_whatever_comes_is_a_sign_of_life(raw: RawPair) -> None:
+    raw.server.channel.set_heartbeat(0.25)
+    for number in range(3):
+        assert await raw.reader.readexactly(len(PING)) == PING
+        raw.writer.write(
+            b'HEADER %d 31\r\n{"action":"a.b","request_id":1}END\r\nEOF %d 0\r\nEND\r\n'
+            % (number, number)
+        )
+    assert not raw.server.lost.done()
+
+
+async def test_a_heartbeat_can_be_switched_off(raw: RawPair) -> None:
+    raw.server.channel.set_heartbeat(0.02)
+    assert await raw.reader.readexactly(len(PING)) == PING
+    raw.server.channel.set_heartbeat(0)
+    done, _ = await asyncio.wait((raw.server.lost,), timeout=0.15)
+    assert not done
+    assert raw.server.channel.bytes_out == len(PING)
+
+
+async def test_nobody_is_blamed_while_we_do_not_read(raw: RawPair) -> None:
+    size = 2 * READ_PAUSE
+    raw.writer.write(
+        b'HEADER 0 31\r\n{"action":"a.b","request_id":1}END\r\nDATA 0 %d\r\n%b'
+        % (size, bytes(size))
+    )
+    got = await raw.server.message()
+    await until(lambda: raw.server.channel.stalled)
+    raw.server.channel.set_heartbeat(0.02)
+    done, _ = await asyncio.wait((raw.server.lost,), timeout=0.15)
+    assert not done
+    left = size
+    while left:
+        left -= len(await got.read())
+    assert "no answer to PING" in str(await raw.server.lost)
+
+
+async def test_a_channel_that_is_over_has_no_heartbeat(raw: RawPair) -> None:
+    raw.server.channel.set_heartbeat(0.02)
+    raw.server.channel.close("enough")
+    assert "enough" in str(await raw.server.lost)
+    sent = raw.server.channel.bytes_out
+    raw.server.channel.set_heartbeat(0.02)
+    await asyncio.wait((asyncio.get_running_loop().create_future(),), timeout=0.06)
+    assert raw.server.channel.bytes_out == sent
