@@ -112,6 +112,13 @@ MAX_NAME: Final = 255
 CACHE_MAX_AGE: Final = 120.0
 """Age of the cache file after which its writer is taken for dead (``discovery.cache_max_age``)."""
 
+MAX_DATAGRAM: Final = 65_507
+"""Bytes that fit in one UDP datagram over IPv4."""
+
+MULTICAST_BUFFER: Final = 4 * MIB
+"""Bytes of announcements that the kernel is asked to keep while we are busy: a thousand of 3 KiB.
+It gives ``net.core.rmem_max`` at most; what is lost is announced again an interval later."""
+
 MAX_AUTHORIZED_FILE: Final = 16 * MIB
 """An authorized_services file larger than this is not read."""
 
