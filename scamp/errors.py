@@ -18,6 +18,7 @@
     │   └── IdleTimeout               a body stopped moving
     ├── RoutingError                  nothing was sent
     │   ├── UnknownAction
+    │   ├── UnknownService
     │   ├── EnvelopeNotOffered
     │   ├── DiscoveryUnavailable      the index is missing or stale: nobody can say
     │   ├── NoUsableInstance
@@ -26,6 +27,7 @@
     │   ├── ServiceError              the service's own answer: code, message, data
     │   ├── DispatchFailed            the peer says that the request reached no service
     │   └── ReplyFailed               TXERR: whatever arrived is not an answer
+    ├── SubscriptionRefused           the service does not want it, or cannot
     ├── RequestAborted                TXERR on a request: it must not be acted on
     ├── DiscoveryError
     │   ├── AnnouncementError         one record; `.reason` is a metric label
@@ -187,6 +189,17 @@ class UnknownAction(RoutingError):
         return f"no service announces {self.action}"
 
 
+class UnknownService(RoutingError):
+    """No service of this name is announced."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(service)
+        self.service = service
+
+    def __str__(self) -> str:
+        return f"no service is announced as {self.service}"
+
+
 class EnvelopeNotOffered(RoutingError):
     """The action exists, but no instance takes this envelope."""
 
@@ -280,6 +293,18 @@ class ReplyFailed(ReplyError):
 
     def __str__(self) -> str:
         return f"the service broke off its reply: {self.text}"
+
+
+class SubscriptionRefused(ScampError):
+    """The service at `address` does not want the subscription, or does no subscriptions at all."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"no subscription at {self.address}: {self.reason}"
 
 
 class RequestAborted(ScampError):

@@ -89,6 +89,13 @@ BODY_IDLE: Final = 60.0
 MAX_TRAITS: Final = 10_000
 """Instances of which we remember how they behave."""
 
+MAX_SESSIONS: Final = 1_000
+"""Services of which we keep a TLS session, some 5 KiB each with the certificate in it."""
+
+SESSION_AGE: Final = 3_600.0
+"""Seconds after a full handshake in which its session is resumed: a peer proves at least so often
+that it has the certificate's key."""
+
 # -- discovery --------------------------------------------------------------------------
 
 MAX_ANNOUNCEMENT: Final = 2 * MIB
@@ -179,3 +186,95 @@ STOP_GRACE: Final = 25.0
 
 CLOSE_TIMEOUT: Final = 2.0
 """How long closing waits for the peer's part before it cuts the connection."""
+
+# -- log lines --------------------------------------------------------------------------
+
+LOG_BURST: Final = 200
+"""Equal messages that are written within one LOG_INTERVAL; the others are counted. A stranger who
+makes us log fills no disk, and twenty lines a second of one kind are more than anybody reads."""
+
+LOG_INTERVAL: Final = 10.0
+"""Seconds over which equal messages are counted."""
+
+MAX_LOG_MESSAGES: Final = 1_024
+"""Different messages that are counted at once; all beyond them share one count."""
+
+MAX_LOG_TEXT: Final = 16 * KIB
+"""Characters of a message, of a traceback or of one field in a log line."""
+
+MAX_LOG_LINE: Final = 64 * KIB
+"""Characters of a JSON line; a longer one is written again without extras and traceback."""
+
+MAX_LOG_FIELDS: Final = 16
+"""Fields that can be bound at once, for every line carries them."""
+
+# -- subscriptions ----------------------------------------------------------------------
+
+MAX_FILTER_CODES: Final = 10
+"""Codes in one subscription; JavaScript services refuse more."""
+
+MAX_SUBDATA_NAME: Final = 1_024
+"""Characters in a code or a key."""
+
+MAX_SUBDATA_CODES: Final = 1_000
+"""Codes that a service publishes under."""
+
+MAX_SUBDATA_KEYS: Final = 10_000
+"""Values that a service publishes, over all codes."""
+
+MAX_SUBDATA_VALUE: Final = 4 * MIB
+"""JSON of one published value. An announcement is one."""
+
+MAX_SUBDATA: Final = 16 * MIB
+"""JSON of all published values with their names. Every new subscriber is sent what it asks for."""
+
+MAX_SUBSCRIBERS: Final = 512
+"""Connections of a service with a subscription: half of MAX_SERVED_CONNECTIONS, since they stay
+and would leave no room for requests."""
+
+EVENT_SIZE: Final = 64 * KIB
+"""Where an event ends and the next one begins, so that what is under way to a slow reader is not
+out of date; one larger value is an event by itself."""
+
+MAX_BACKLOG: Final = 2 * MAX_SUBDATA_KEYS
+"""Names of changed values that wait for one reader, values that are gone among them. It is cut
+above it, and begins afresh."""
+
+SUBSCRIBER_PATIENCE: Final = 30.0
+"""A subscriber that takes nothing for so long, while there is something to take, is cut."""
+
+MAX_CLIENT_MESSAGE: Final = 256 * KIB
+"""Body of one subscribe or notify message."""
+
+MAX_CLIENT_MESSAGES: Final = 4 * MIB
+"""Bodies of subscribe and notify messages of one connection that are not complete, or wait for
+one before them that is not; each counts MESSAGE_COST more."""
+
+MESSAGE_COST: Final = KIB
+"""What a message counts for that is held, besides its body."""
+
+MAX_NOTICES: Final = 4_096
+"""Notify messages that wait for a service's handler, over all connections; more are dropped."""
+
+MAX_NOTICES_PER_CONNECTION: Final = 256
+"""Those of one connection."""
+
+HEARTBEAT: Final = 15.0
+"""Time between the PINGs of a subscription, as in JavaScript. JavaScript services close what is
+silent for ``beepish.server_timeout``."""
+
+MAX_SUBSCRIBED_KEYS: Final = 100_000
+"""Values that one subscription holds."""
+
+MAX_SUBSCRIBED: Final = 32 * MIB
+"""JSON of the values that one subscription holds, with their names; also the largest event, and
+all events that are not complete: JavaScript sends all values in one."""
+
+SUBSCRIBE_TIMEOUT: Final = 20.0
+"""Connecting, subscribing, and receiving the values of now."""
+
+RESUBSCRIBE_FIRST: Final = 0.05
+"""First pause before a lost subscription is made again; doubles up to RESUBSCRIBE_MAX."""
+
+RESUBSCRIBE_MAX: Final = 10.0
+"""Longest pause before a lost subscription is made again."""
