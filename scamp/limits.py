@@ -202,6 +202,9 @@ MAX_LOG_MESSAGES: Final = 1_024
 MAX_LOG_TEXT: Final = 16 * KIB
 """Characters of a message, of a traceback or of one field in a log line."""
 
+MAX_LOG_VALUE: Final = 1 * KIB
+"""Characters of a bound value in a log line."""
+
 MAX_LOG_LINE: Final = 64 * KIB
 """Characters of a JSON line; a longer one is written again without extras and traceback."""
 

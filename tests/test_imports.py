@@ -18,6 +18,7 @@ ROOT: Final = Path(__file__).parents[1]
 LAYERS: Final[dict[str, int]] = {
     "scamp.errors": 0,
     "scamp.limits": 0,
+    "scamp.logs": 1,
     "scamp.wire": 1,
     "scamp.keys": 2,
     "scamp.config": 3,
