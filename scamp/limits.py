@@ -129,6 +129,21 @@ It gives ``net.core.rmem_max`` at most; what is lost is announced again an inter
 MAX_AUTHORIZED_FILE: Final = 16 * MIB
 """An authorized_services file larger than this is not read."""
 
+MAX_CACHED_LOOKUPS: Final = 16_384
+"""Answers of `Registry.find` that are kept until the next change."""
+
+MAX_TIMESTAMPS: Final = 2 * MAX_SERVICES
+"""Services, present and past, whose newest timestamp is remembered."""
+
+MAX_CACHED_CERTIFICATES: Final = 4_096
+"""Parsed certificates kept by their text; all instances of a service share one."""
+
+MAX_REJECTED_SHOWN: Final = 100
+"""Refused records that are described one by one; all of them are counted."""
+
+MAX_PROBLEMS: Final = 100
+"""Bad lines that are described; more are skipped all the same."""
+
 # -- tickets ----------------------------------------------------------------------------
 
 MAX_TICKET: Final = 8 * KIB
@@ -174,6 +189,29 @@ MAX_UNSENT_REPLIES: Final = 1_024
 
 MAX_REQUEST_BODY: Final = 16 * MIB
 """Largest request body that is read into memory, unless a handler asks for another limit."""
+
+MAX_TYPED_BODY: Final = 256 * KIB
+"""Largest body that a typed handler is given, unless its action says otherwise. Each wrong value
+in a body costs a hundred times its size while the reasons are made."""
+
+MAX_BODY_ERRORS: Final = 20
+"""Reasons told in one reply for a body that does not fit."""
+
+MAX_ERROR_REASON: Final = 200
+"""Characters in one such reason."""
+
+MAX_DOCUMENTATION: Final = 4 * MIB
+"""The answer of ``_meta.documentation``; large services of other editions have 400 KiB."""
+
+FAREWELLS: Final = 10
+"""How often a service says that it leaves."""
+
+FAREWELL_INTERVAL: Final = 1.0
+"""Time from one such announcement to the next."""
+
+STOP_LINGER: Final = 5.0
+"""How long a service that announces itself goes on accepting connections after it has said that it
+leaves: a collector writes its file within a second or two, clients look at it every second."""
 
 REQUEST_DISCARD: Final = 16 * MIB
 """How much of a body that no handler read is thrown away before its connection is closed."""

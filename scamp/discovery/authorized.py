@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final
 
 from scamp import limits
 from scamp.errors import AuthorizedServicesError
-
-MAX_PROBLEMS: Final = 100
-"""Bad lines that are described; more are skipped all the same."""
 
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:){19}[0-9A-Fa-f]{2}\Z")
 
@@ -63,7 +59,7 @@ class AuthorizedServices:
             detail = _refuse(content, fingerprint, rest)
             if detail is None:
                 grants[fingerprint.upper()] = _grant(rest[0])
-            elif len(problems) < MAX_PROBLEMS:
+            elif len(problems) < limits.MAX_PROBLEMS:
                 problems.append(AuthorizedServicesError(path, number, detail))
         return cls(grants, tuple(problems))
 

@@ -8,18 +8,15 @@ import binascii
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from scamp import limits
 from scamp.errors import AnnouncementError
 from scamp.keys import der_fingerprint
-
-MAX_CACHED_CERTIFICATES: Final = 4_096
-"""Parsed certificates kept by their text; all instances of a service share one."""
 
 _PEM = re.compile(
     rb"\s*-----BEGIN CERTIFICATE-----\s*([A-Za-z0-9+/=\s]+)-----END CERTIFICATE-----\s*\Z"
@@ -53,7 +50,7 @@ class SigningCertificate:
             ) from exc
 
 
-@lru_cache(maxsize=MAX_CACHED_CERTIFICATES)
+@lru_cache(maxsize=limits.MAX_CACHED_CERTIFICATES)
 def load_certificate(pem: bytes) -> SigningCertificate:
     """Parse the one PEM certificate in `pem`; white space around it is allowed.
 

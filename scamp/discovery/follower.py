@@ -2,8 +2,7 @@
 
 What counts as damaged, cut off or a replay is decided in `loader`. Here the file is looked at, in
 one worker thread of our own, which also builds the next state of the registry; the loop only puts
-it in force. The worker steps aside often: the loop's thread has to wait for the interpreter lock
-after each of its system calls, and would otherwise wait 5 ms every time.
+it in force.
 """
 
 from __future__ import annotations
@@ -20,45 +19,15 @@ from typing import Any, Final
 
 from scamp import limits
 from scamp.discovery import loader
-from scamp.discovery.authorized import AuthorizedServices
 from scamp.discovery.cachefile import FileState, FileUnusableError, read_file
+from scamp.discovery.pace import Pace
 from scamp.discovery.registry import Change, Draft, Registry
-from scamp.discovery.status import MAX_REJECTED_SHOWN, DiscoveryStatus, LoadReport, log_difference
-from scamp.errors import AuthorizedServicesError
+from scamp.discovery.rules import Rules, is_settled, read_rules
+from scamp.discovery.status import DiscoveryStatus, LoadReport, log_difference
 
 logger = logging.getLogger("scamp.discovery")
 
-_SLICE: Final = 0.0005
-"""Seconds of work after which the worker steps aside."""
-
-_ASIDE: Final = 0.00005
-"""Seconds for which it does; enough for a waiting thread to wake up."""
-
-_UNSETTLED: Final = 2.0
-"""A file whose mtime is this near (in seconds) may change again without its mtime doing so."""
-
 _COMMIT_ATTEMPTS: Final = 3
-
-
-class _Pace:
-    """Called between small steps; sleeps for a moment when enough work was done."""
-
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-
-    def __call__(self) -> None:
-        if time.perf_counter() - self._since > _SLICE:
-            time.sleep(_ASIDE)
-            self._since = time.perf_counter()
-
-
-@dataclass(frozen=True, slots=True)
-class _Rules:
-    """The authorized_services file as last read. `error`: what is wrong with it now."""
-
-    services: AuthorizedServices | None = None
-    seen: FileState | None = None
-    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +45,7 @@ class _Known:
 
     loaded: loader.Loaded = field(default_factory=loader.Loaded)
     seen: _Seen = _Seen()
-    rules: _Rules = _Rules()
+    rules: Rules = field(default_factory=Rules)
     good: FileState | None = None
 
 
@@ -212,7 +181,9 @@ class CacheFollower:
 
     def _look(self, known: _Known, force: bool) -> _Look:
         cpu = time.thread_time()
-        rules = self._read_rules(known.rules, force)
+        rules = known.rules
+        if self._authorized_path is not None:
+            rules = read_rules(self._authorized_path, rules, force=force)
         look = _Look(replace(known, rules=rules))
         if self._authorized_path is not None and rules.services is None:
             look.known = replace(look.known, seen=_Seen(error=rules.error))
@@ -223,42 +194,20 @@ class CacheFollower:
             data, file = read_file(self._path, limits.MAX_CACHE_FILE, unchanged)
             if data is not None:
                 look.size = len(data)
-                settled = abs(time.time() - file.mtime) > _UNSETTLED
-                seen = _Seen(file, settled)
-                look.step = loader.load(known.loaded, data, rules.services, _Pace())
+                seen = _Seen(file, is_settled(file))
+                look.step = loader.load(known.loaded, data, rules.services, Pace())
                 look.known = replace(look.known, good=file)
         except FileUnusableError as exc:
             seen = _Seen(error=str(exc))
         except loader.FileDamagedError as exc:
             seen = replace(seen, error=f"{self._path}: {exc}")
         if look.step is None:
-            look.step = loader.authorize(known.loaded, rules.services, _Pace())
+            look.step = loader.authorize(known.loaded, rules.services, Pace())
         look.known = replace(look.known, seen=seen, loaded=look.step.state)
         if look.step.added or look.step.removed:
             _draft(look, self._registry)
         look.cpu = time.thread_time() - cpu
         return look
-
-    def _read_rules(self, known: _Rules, force: bool) -> _Rules:
-        path = self._authorized_path
-        if path is None:
-            return known
-        try:
-            unchanged = None if force else known.seen
-            data, file = read_file(path, limits.MAX_AUTHORIZED_FILE, unchanged)
-            if data is None:
-                return known
-            services = AuthorizedServices.parse(data, path=str(path))
-        except (FileUnusableError, AuthorizedServicesError) as exc:
-            return replace(known, seen=None, error=f"authorized_services: {exc}")
-        settled = abs(time.time() - file.mtime) > _UNSETTLED
-        seen = file if settled else None
-        if not data or (services.problems and not services):
-            what = "not one good line" if data else "empty"
-            return replace(known, seen=seen, error=f"authorized_services: {path}: {what}")
-        if known.services is not None and services.same_as(known.services):
-            services = known.services
-        return _Rules(services, seen)
 
     # -- on the loop --------------------------------------------------------------------
 
@@ -270,7 +219,7 @@ class CacheFollower:
         shown = old.rejected_records
         if fresh:
             rejected = MappingProxyType(loader.count_reasons(loaded.rejections))
-            shown = loaded.rejections[:MAX_REJECTED_SHOWN]
+            shown = loaded.rejections[: limits.MAX_REJECTED_SHOWN]
         self.status = DiscoveryStatus(
             loaded=known.good is not None,
             stale=mtime is not None and time.time() - mtime > self._max_age,
@@ -307,7 +256,7 @@ def _draft(look: _Look, registry: Registry) -> None:
     """Prepare the next state of the registry."""
     if look.step is None:
         return
-    pause = _Pace()
+    pause = Pace()
     draft = registry.draft()
     for key in look.step.removed:
         draft.remove(key)

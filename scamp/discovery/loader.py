@@ -41,9 +41,6 @@ from scamp.errors import AnnouncementError, DiscoveryError
 REPLAY_TOLERANCE: Final = 1.0
 """Seconds by which a service may step back."""
 
-MAX_TIMESTAMPS: Final = 2 * limits.MAX_SERVICES
-"""Services, present and past, whose newest timestamp is remembered."""
-
 Rejection = tuple[str, str, str]  # identity or "?", reason, detail
 
 
@@ -317,10 +314,10 @@ def _remember(
     for key, record in chosen.items():
         if record.service is not None and record.service.timestamp > found.get(key, 0.0):
             found[key] = record.service.timestamp
-    if len(found) > MAX_TIMESTAMPS:
+    if len(found) > limits.MAX_TIMESTAMPS:
         for key in [key for key in found if key not in in_force]:
             del found[key]
-            if len(found) <= MAX_TIMESTAMPS:
+            if len(found) <= limits.MAX_TIMESTAMPS:
                 break
     return found
 

@@ -31,9 +31,6 @@ _SHARDS: Final = 1024
 _SPAN: Final = 1 << limits.MAX_ANNOUNCED_ACTIONS.bit_length()
 # An entry is slot * _SPAN + number of the action, or the bytes of an array of such numbers.
 
-MAX_CACHED_LOOKUPS: Final = 16_384
-"""Answers of `Registry.find` that are kept until the next change."""
-
 Key = tuple[str, str]
 Shard = dict[str, int | bytes]
 
@@ -273,7 +270,7 @@ class Registry:
         if held is None:
             return ()
         found = _resolve(self._index, held)
-        if len(self._found) >= MAX_CACHED_LOOKUPS:
+        if len(self._found) >= limits.MAX_CACHED_LOOKUPS:
             self._found = {}
         self._found[key] = found
         return found

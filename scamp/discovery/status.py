@@ -6,12 +6,8 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
 
 logger = logging.getLogger("scamp.discovery")
-
-MAX_REJECTED_SHOWN: Final = 100
-"""Refused records that are described one by one; all of them are counted."""
 
 
 def _nothing() -> Mapping[str, int]:

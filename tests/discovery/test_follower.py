@@ -510,7 +510,7 @@ async def test_refused_records_are_all_counted_and_some_described(
 async def test_the_times_of_services_that_left_are_not_remembered_for_ever(
     mesh: Mesh, announce: Announce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "MAX_TIMESTAMPS", 3)
+    monkeypatch.setattr(limits, "MAX_TIMESTAMPS", 3)
     for number in range(6):
         await mesh.put(announce("stays"), announce(f"s{number}"))
     await mesh.put(announce("stays"), announce("s0", timestamp=1_600_000_000.0))

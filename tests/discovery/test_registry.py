@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scamp import limits
 from scamp.discovery import Action, Announcement, Change, Registry
-from scamp.discovery.registry import MAX_CACHED_LOOKUPS
 
 
 def service(identity: str, *actions: Action, timestamp: float = 1.0) -> Announcement:
@@ -188,11 +188,11 @@ def test_what_is_being_listed_stays_as_it_was() -> None:
 
 
 def test_lookups_that_are_remembered_are_bounded() -> None:
-    flood = MAX_CACHED_LOOKUPS + 10
+    flood = limits.MAX_CACHED_LOOKUPS + 10
     registry = filled(service("a", *(action(f"A.x{number}") for number in range(flood))))
     for number in range(flood):
         assert names(registry, f"A.x{number}") == {"a"}
-    assert len(registry._found) <= MAX_CACHED_LOOKUPS
+    assert len(registry._found) <= limits.MAX_CACHED_LOOKUPS
 
 
 def test_the_collector_does_not_look_into_the_index() -> None:
