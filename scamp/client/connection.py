@@ -34,7 +34,7 @@ from scamp.limits import (
     MAX_INFLIGHT,
     MAX_REQUEST_ID,
 )
-from scamp.transport import Channel, IncomingMessage, OutgoingMessage
+from scamp.transport import Channel, IncomingMessage, OutgoingMessage, offering
 from scamp.wire import ReplyHeader, Role, header_type
 
 if TYPE_CHECKING:
@@ -153,10 +153,12 @@ class ClientConnection:
         on_change: Callable[[ClientConnection], None],
         on_learned: Callable[[PeerKind], None],
         max_streams: int,
+        on_answered: Callable[[ClientConnection], None] | None = None,
     ) -> None:
         self._stats = stats
         self._on_change = on_change
         self._on_learned = on_learned
+        self._on_answered = on_answered
         self._max_streams = max_streams
         # Those that are never answered hold their places: before they hold all, retire.
         self._max_unwanted = min(MAX_ABANDONED, max(1, max_streams // 2))
@@ -205,6 +207,11 @@ class ClientConnection:
         channel = self.channel
         ready = self.state is SlotState.READY and channel is not None and not channel.closing
         return ready and self._open == 0
+
+    @property
+    def answered(self) -> bool:
+        """True once a reply has begun here."""
+        return self._answered
 
     @property
     def doubtful(self) -> bool:
@@ -330,6 +337,8 @@ class ClientConnection:
             message.discard(DISCARD_LIMIT, self.retire)
             return
         del self._exchanges[exchange.request_id]
+        if not self._answered and self._on_answered is not None:
+            self._on_answered(self)
         self._answered = True
         self._quiet_since = None
         exchange.reply = message
@@ -448,22 +457,37 @@ async def connect(
     context: ssl.SSLContext,
     timeout: float,
     idle_limit: float,
+    session: ssl.SSLSession | None = None,
 ) -> None:
     """Open a TLS connection to `host`:`port` for `connection`; the certificate must match.
+
+    `session` is offered to the service, which may decline it; where the handshake fails with it,
+    there is another one without.
 
     Raises ConnectFailed, FingerprintMismatch or ConnectTimeout (after `timeout` seconds for TCP and
     TLS together). Safe to cancel: nothing is left open.
     """
     loop = asyncio.get_running_loop()
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    channel = Channel(
-        Role.CLIENT, connection, address=address, expected=fingerprint, idle_limit=idle_limit
-    )
-    try:
-        async with asyncio.timeout(timeout):
+
+    async def dial(session: ssl.SSLSession | None) -> Channel:
+        channel = Channel(
+            Role.CLIENT, connection, address=address, expected=fingerprint, idle_limit=idle_limit
+        )
+        with offering(session):
             await loop.create_connection(
                 lambda: channel, host, port, ssl=context, ssl_handshake_timeout=timeout
             )
+        return channel
+
+    try:
+        async with asyncio.timeout(timeout):
+            try:
+                channel = await dial(session)
+            except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError, ValueError):
+                if session is None:
+                    raise
+                channel = await dial(None)
     except TimeoutError as exc:
         raise ConnectTimeout(address, timeout) from exc
     except ssl.SSLError as exc:

@@ -14,6 +14,7 @@ from scamp.client.connection import ClientConnection, SlotState, connect
 from scamp.client.deadline import Deadline
 from scamp.client.options import ClientOptions
 from scamp.client.pool import Need, PoolCore
+from scamp.client.sessions import SessionStore
 from scamp.client.stats import ClientStats
 from scamp.client.traits import PeerKind, TraitStore
 from scamp.discovery import Announcement
@@ -27,6 +28,7 @@ from scamp.errors import (
     ScampError,
 )
 from scamp.limits import CLOSE_TIMEOUT
+from scamp.transport import resumable_session
 
 log = logging.getLogger("scamp.client")
 
@@ -66,6 +68,7 @@ class Instance:
         context: ssl.SSLContext,
         traits: TraitStore,
         stats: ClientStats,
+        sessions: SessionStore | None = None,
     ) -> None:
         self.service = service
         self.host = service.host
@@ -76,6 +79,7 @@ class Instance:
         self._context = context
         self._traits = traits
         self._stats = stats
+        self._sessions = sessions if options.resume_tls else None
         self._pool: PoolCore[ClientConnection, Waiter] = PoolCore(
             traits.kind(service.key),
             max_connections=options.max_connections,
@@ -231,6 +235,7 @@ class Instance:
             on_change=self._changed,
             on_learned=self._learned,
             max_streams=self._options.max_streams,
+            on_answered=self._keep_session,
         )
         try:
             await connect(
@@ -241,8 +246,10 @@ class Instance:
                 context=self._context,
                 timeout=self._options.connect_timeout,
                 idle_limit=self._options.idle_timeout,
+                session=self._session(),
             )
         except ConnectFailed as exc:
+            self._drop_session()
             self._stats.connect_failures[_reason(exc)] += 1
             self._failed(exc)
             raise
@@ -252,11 +259,13 @@ class Instance:
         if connection.state is not SlotState.READY:
             gone = ConnectFailed(self.address, "closed by the peer at once")
             self._stats.connect_failures["other"] += 1
+            self._drop_session()
             self._failed(gone)
             raise gone
         if connection.kind is PeerKind.UNKNOWN:
             connection.kind = self._pool.kind  # learned by another one meanwhile
         self._stats.connects += 1
+        self._stats.resumed += _is_resumed(connection)
         self._connections.add(connection)
         self._pool.add(connection)
         self._recovered()
@@ -267,6 +276,8 @@ class Instance:
             self._pool.remove(connection)
         if connection.state is SlotState.CLOSED and connection in self._connections:
             self._connections.discard(connection)
+            if connection.lost_to_peer and not connection.answered:
+                self._drop_session()  # maybe that is what it stumbled over
             if connection.lost_in_use and not connection.lost_in_race:
                 error = connection.channel.failure if connection.channel is not None else None
                 self._failed(error or ConnectionLost(self.address, "lost", written=True))
@@ -303,6 +314,29 @@ class Instance:
         for waiter in self._pool.take_waiters():
             if not waiter.future.done():
                 waiter.future.set_exception(error)
+
+    # -- TLS sessions -------------------------------------------------------------------
+
+    def _session(self) -> ssl.SSLSession | None:
+        if self._sessions is None:
+            return None
+        return self._sessions.get((self.address, self.fingerprint), self._loop.time())
+
+    def _keep_session(self, connection: ClientConnection) -> None:
+        """The first reply is here, and with it what the next connection can begin with."""
+        tls = connection.channel.tls if connection.channel is not None else None
+        session = resumable_session(tls)
+        if self._sessions is not None and session is not None:
+            self._sessions.keep(
+                (self.address, self.fingerprint),
+                session,
+                self._loop.time(),
+                resumed=_is_resumed(connection),
+            )
+
+    def _drop_session(self) -> None:
+        if self._sessions is not None:
+            self._sessions.drop((self.address, self.fingerprint))
 
     # -- health -------------------------------------------------------------------------
 
@@ -374,6 +408,11 @@ class Instance:
 def _expire(waiter: Waiter, seconds: float) -> None:
     if not waiter.future.done():
         waiter.future.set_exception(QueueTimeout(seconds))
+
+
+def _is_resumed(connection: ClientConnection) -> bool:
+    tls = connection.channel.tls if connection.channel is not None else None
+    return tls is not None and bool(tls.session_reused)
 
 
 def _reason(error: ConnectFailed) -> str:

@@ -33,3 +33,5 @@ class ClientOptions:
     """Retries in 10 s that are always allowed."""
     legacy_rsa: bool = False
     """Accept RSA key exchange with AES, for old Go services."""
+    resume_tls: bool = True
+    """Begin further connections to an instance with the TLS session of one before."""

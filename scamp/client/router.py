@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from scamp.client.instance import Instance
 from scamp.client.options import ClientOptions
+from scamp.client.sessions import SessionStore
 from scamp.client.stats import ClientStats
 from scamp.client.traits import TraitStore
 from scamp.discovery import Announcement, Change, Offer, Registry
@@ -56,6 +57,7 @@ class Router:
         self._context = context
         self._stats = stats
         self._traits = TraitStore()
+        self._sessions = SessionStore()
         self._instances: dict[tuple[str, str], Instance] = {}
         self._leaving: set[Instance] = set()
         self._closed = False
@@ -122,7 +124,9 @@ class Router:
             return instance
         if instance is not None:
             self._release(instance)
-        instance = Instance(service, self._options, self._context, self._traits, self._stats)
+        instance = Instance(
+            service, self._options, self._context, self._traits, self._stats, self._sessions
+        )
         self._instances[service.key] = instance
         return instance
 

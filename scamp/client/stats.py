@@ -20,6 +20,8 @@ class ClientStats:
     """Retries that the budget did not allow."""
     connects: int = 0
     """Connections opened."""
+    resumed: int = 0
+    """Those of them that resumed a TLS session instead of a full handshake."""
     connect_failures: Counter[str] = field(default_factory=Counter)
     """By reason: ``refused``, ``timeout``, ``fingerprint``, ``tls``, ``other``."""
     reconnects: int = 0

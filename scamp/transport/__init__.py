@@ -2,14 +2,24 @@
 
 from scamp.transport.channel import Channel, ChannelHandler
 from scamp.transport.message import IncomingMessage, OutgoingMessage
-from scamp.transport.tls import client_context, peer_fingerprint, server_context
+from scamp.transport.tls import (
+    ResumingContext,
+    client_context,
+    offering,
+    peer_fingerprint,
+    resumable_session,
+    server_context,
+)
 
 __all__ = [
     "Channel",
     "ChannelHandler",
     "IncomingMessage",
     "OutgoingMessage",
+    "ResumingContext",
     "client_context",
+    "offering",
     "peer_fingerprint",
+    "resumable_session",
     "server_context",
 ]

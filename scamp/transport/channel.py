@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 from typing import Protocol, cast
 
 from scamp.errors import (
@@ -244,6 +245,13 @@ class Channel(asyncio.Protocol):
         if not self._paused_by and self._transport is not None:
             self._transport.pause_reading()
         self._paused_by.add(message)
+
+    @property
+    def tls(self) -> ssl.SSLObject | None:
+        """The TLS under it; None before it is up."""
+        if self._transport is None:
+            return None
+        return cast("ssl.SSLObject | None", self._transport.get_extra_info("ssl_object"))
 
     @property
     def stalled(self) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +18,67 @@ _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES
 _LEGACY_RSA: Final = "AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA"
 
 
-def client_context(*, legacy_rsa: bool = False) -> ssl.SSLContext:
+class _Offer:
+    """A session for the next handshake of one dial, and for no other."""
+
+    __slots__ = ("session",)
+
+    def __init__(self, session: ssl.SSLSession) -> None:
+        self.session: ssl.SSLSession | None = session
+
+    def take(self) -> ssl.SSLSession | None:
+        session, self.session = self.session, None
+        return session
+
+
+_OFFER: Final[ContextVar[_Offer | None]] = ContextVar("scamp_tls_offer", default=None)
+
+
+class ResumingContext(ssl.SSLContext):
+    """A client's context whose handshake begins with the session that `offering` gives it.
+
+    `create_connection` has no argument for a session, but asyncio and uvloop both make their TLS
+    through `wrap_bio`, in the task that dials.
+    """
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        offer = _OFFER.get()
+        if session is None and offer is not None:
+            session = offer.take()
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+
+@contextmanager
+def offering(session: ssl.SSLSession | None) -> Iterator[None]:
+    """Dial within: the handshake offers `session`, which must come from the same context.
+
+    The server may decline it; then this is a full handshake. What runs later on the connection
+    inherits the context of the dial, so the offer stands for one handshake only.
+    """
+    token = _OFFER.set(_Offer(session) if session is not None else None)
+    try:
+        yield
+    finally:
+        _OFFER.reset(token)
+
+
+def resumable_session(connection: ssl.SSLObject | ssl.SSLSocket | None) -> ssl.SSLSession | None:
+    """What the peer may be asked to resume; None when it gave no ticket.
+
+    Ask when the peer has sent something: with TLS 1.3 its tickets come after the handshake.
+    """
+    session = connection.session if connection is not None else None
+    return session if session is not None and session.has_ticket else None
+
+
+def client_context(*, legacy_rsa: bool = False) -> ResumingContext:
     """A context for connecting to services, TLS 1.2 and 1.3.
 
     It verifies nothing by itself: `Channel` compares the certificate's fingerprint before the first
@@ -23,7 +86,7 @@ def client_context(*, legacy_rsa: bool = False) -> ssl.SSLContext:
     matter to a fingerprint. `legacy_rsa` adds RSA key exchange with AES for old Go services; those
     have no forward secrecy.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.minimum_version = ssl.TLSVersion.TLSv1_2
