@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,12 +12,13 @@ from typing import Any, Final, TypeVar
 import click
 
 from scamp import errors, limits
+from scamp.cli.lazy import LazyGroup
 from scamp.config import SEARCHED, VARIABLES
 from scamp.errors import ConfigError, ScampError
 
 
 class Exit(IntEnum):
-    """Exit codes. `EPILOG` tells them to users."""
+    """Exit codes. `MEANINGS` tells them to users."""
 
     OK = 0
     FAILED = 1
@@ -25,17 +27,26 @@ class Exit(IntEnum):
     REFUSED = 4
 
 
-EPILOG: Final = """\
-\b
-Exit codes:
-  0  done
-  1  the service answered with an error, or broke off its reply; or the output
-     could not be written
-  2  wrong usage, or a file that is missing or cannot be used
-  3  nothing was reached: no such action, no usable instance, no connection,
-     or no reply in time
-  4  refused: the ticket is no good, or does not permit this
-"""
+MEANINGS: Final[Mapping[Exit, str]] = {
+    Exit.OK: "done",
+    Exit.FAILED: "the service answered with an error, or broke off its reply; the output could "
+    "not be written; 'verify' refuses a record; or it was interrupted",
+    Exit.USAGE: "wrong usage, or a file or address that is missing or cannot be used",
+    Exit.UNREACHABLE: "nothing was reached: no such action, no usable instance, no connection, or "
+    "no reply in time",
+    Exit.REFUSED: "refused: the ticket is no good, or does not permit this",
+}
+
+
+def _epilog() -> str:
+    lines = ["\b", "Exit codes:"]
+    for code, meaning in MEANINGS.items():
+        first, *others = textwrap.wrap(meaning, 72)
+        lines += [f"  {code:d}  {first}", *(f"     {line}" for line in others)]
+    return "\n".join(lines) + "\n"
+
+
+EPILOG: Final = _epilog()
 
 # The first class that fits decides, so subclasses stand before their bases.
 _EXIT_CODES: Final[Sequence[tuple[type[ScampError], Exit]]] = (
@@ -68,7 +79,7 @@ _HINTS: Final[Sequence[tuple[type[ScampError], str]]] = (
 _REFUSALS: Final = ("unauthorized", "access_denied", "verification")
 
 
-class ScampGroup(click.Group):
+class ScampGroup(LazyGroup):
     """A group whose commands may raise `ScampError`: the user sees a line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:

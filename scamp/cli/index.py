@@ -69,9 +69,17 @@ def find_sources(
     )
 
 
+def load_authorized(path: Path) -> AuthorizedServices:
+    """Read an authorized_services file. Raises `ConfigError` when it cannot be read or used."""
+    found = AuthorizedServices.parse(read_file(path, limits.MAX_AUTHORIZED_FILE), path=str(path))
+    if found.problems and not len(found):
+        raise ConfigError(f"{path}: not one good line")
+    return found
+
+
 def load_index(sources: Sources) -> Index:
     """Read, verify and filter. Raises `DiscoveryUnavailable` without a usable cache file,
-    `ConfigError` and `AuthorizedServicesError` for an unusable authorized_services file."""
+    `ConfigError` for an unusable authorized_services file."""
     try:
         content = read_file(sources.cache, limits.MAX_CACHE_FILE)
         age = time.time() - sources.cache.stat().st_mtime
@@ -84,12 +92,7 @@ def load_index(sources: Sources) -> Index:
     if sources.authorized_services is None:
         notes.append("no authorized_services file: whatever is announced is believed")
     else:
-        authorized = AuthorizedServices.parse(
-            read_file(sources.authorized_services, limits.MAX_AUTHORIZED_FILE),
-            path=str(sources.authorized_services),
-        )
-        if authorized.problems and not len(authorized):
-            raise ConfigError(f"{sources.authorized_services}: not one good line")
+        authorized = load_authorized(sources.authorized_services)
         notes += [f"skipped: {problem}" for problem in authorized.problems]
     records = split_records(content)
     if content.strip() and not records:

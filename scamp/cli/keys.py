@@ -13,15 +13,13 @@ from typing import Final
 import click
 
 from scamp import keys, limits
+from scamp.cli.address import show_address, to_address
 from scamp.cli.common import read_file
 from scamp.errors import ConfigError, ConnectFailed
 from scamp.transport.tls import client_context, peer_fingerprint
 
 MAX_CERTIFICATE_FILE: Final = limits.MIB
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-_ADDRESS: Final = re.compile(
-    r"(?:[a-z+]+://)?(?:\[(?P<ip6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>[0-9]{1,5})"
-)
 
 
 @click.command("fingerprint")
@@ -31,6 +29,7 @@ _ADDRESS: Final = re.compile(
     "addresses",
     multiple=True,
     metavar="HOST:PORT",
+    callback=to_address,
     help="Ask a running service for its certificate. Nothing is sent but the TLS handshake.",
 )
 @click.option(
@@ -40,7 +39,9 @@ _ADDRESS: Final = re.compile(
     show_default=True,
     help="Seconds for each connection.",
 )
-def fingerprint(files: tuple[Path, ...], addresses: tuple[str, ...], timeout: float) -> None:
+def fingerprint(
+    files: tuple[Path, ...], addresses: tuple[tuple[str, int], ...], timeout: float
+) -> None:
     """Print the fingerprint by which a service is known.
 
     FILE is a certificate, PEM or DER. With one certificate only the fingerprint is printed, with
@@ -53,9 +54,8 @@ def fingerprint(files: tuple[Path, ...], addresses: tuple[str, ...], timeout: fl
     """
     if not files and not addresses:
         raise click.UsageError("give a certificate FILE or --connect HOST:PORT")
-    targets = [_parse_address(address) for address in addresses]
     found = [(_of_file(path), str(path)) for path in files]
-    found += [(_of_peer(host, port, timeout), f"{host}:{port}") for host, port in targets]
+    found += [(shown_by(*address, timeout), show_address(*address)) for address in addresses]
     for print_, name in found:
         click.echo(print_ if len(found) == 1 else f"{print_}  {name}")
 
@@ -89,6 +89,10 @@ def keygen(name: str, out: Path, bits: int, days: int, force: bool) -> None:
 
     Writes NAME.key, which only you can read, and NAME.crt, and prints the certificate's
     fingerprint for authorized_services. Existing files are left alone unless --force is given.
+
+    \b
+    Example:
+      scamp keygen shop --out keys
     """
     if not _NAME.fullmatch(name):
         raise click.BadParameter(
@@ -113,8 +117,9 @@ def _of_file(path: Path) -> str:
         raise ConfigError(text if text.startswith(str(path)) else f"{path}: {text}") from exc
 
 
-def _of_peer(host: str, port: int, timeout: float) -> str:
-    address = f"{host}:{port}"
+def shown_by(host: str, port: int, timeout: float) -> str:
+    """The fingerprint of whatever certificate is shown there. Raises `ConnectFailed`."""
+    address = show_address(host, port)
     try:
         with (
             socket.create_connection((host, port), timeout=timeout) as plain,
@@ -130,13 +135,6 @@ def _of_peer(host: str, port: int, timeout: float) -> str:
     if not found:
         raise ConnectFailed(address, "the peer showed no certificate")
     return found
-
-
-def _parse_address(text: str) -> tuple[str, int]:
-    match = _ADDRESS.fullmatch(text)
-    if match is None or not 0 < int(match["port"]) < 65536:
-        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint="'--connect'")
-    return match["ip6"] or match["host"], int(match["port"])
 
 
 def _write(path: Path, content: bytes, *, mode: int, force: bool) -> None:
