@@ -1,10 +1,16 @@
-"""Helpers for tests of services and clients. Nothing here is meant for production.
+"""A mesh for the tests of services and clients. Nothing here is meant for production.
 
-`make_identity` gives keys; `TestPeer`, `channel_pair` and `raw_pair` are raw ends of connections;
-`ScriptedPeer` is a service that misbehaves as told by `Manners` and a script of
-`scamp.testing.scripts`; `Mesh` joins such services to a `Requester`.
+`MockMesh` has services that answer as a test says, a client, and a discovery cache file for code
+in other processes; `ServiceHarness` runs a service under test in one. `make_ticket` signs tickets
+that `make_verifier` accepts. `scamp.testing.pytest_plugin` has fixtures. All of it over real
+sockets, TLS and signatures, and gone at the end of the test.
+
+For tests of SCAMP itself: `make_identity` gives keys; `TestPeer`, `channel_pair` and `raw_pair`
+are raw ends of connections; `ScriptedPeer` is a service that misbehaves as told by `Manners` and a
+script of `scamp.testing.scripts`; `Mesh` joins such services to a `Requester`.
 """
 
+from scamp.testing.calls import MockCall, UnexpectedCall
 from scamp.testing.ends import (
     ChannelPair,
     RawPair,
@@ -18,6 +24,9 @@ from scamp.testing.ends import (
 from scamp.testing.identity import TestIdentity, make_identity
 from scamp.testing.manners import ECHOING, GO, Manners
 from scamp.testing.mesh import Mesh
+from scamp.testing.mock_mesh import MockMesh, ServiceHarness
+from scamp.testing.mock_service import MockInstance, MockService
+from scamp.testing.mocks import Answer, MockAction
 from scamp.testing.peer import (
     AtHeader,
     PeerConnection,
@@ -26,26 +35,44 @@ from scamp.testing.peer import (
     Script,
     ScriptedPeer,
 )
+from scamp.testing.tickets import (
+    make_authz_table,
+    make_ticket,
+    make_verifier,
+    ticket_public_key,
+)
 
 __all__ = [
     "ECHOING",
     "GO",
+    "Answer",
     "AtHeader",
     "ChannelPair",
     "Manners",
     "Mesh",
+    "MockAction",
+    "MockCall",
+    "MockInstance",
+    "MockMesh",
+    "MockService",
     "PeerConnection",
     "PeerReply",
     "PeerRequest",
     "RawPair",
     "Script",
     "ScriptedPeer",
+    "ServiceHarness",
     "TestIdentity",
     "TestPeer",
+    "UnexpectedCall",
     "channel_pair",
     "channel_server",
     "dial",
+    "make_authz_table",
     "make_identity",
+    "make_ticket",
+    "make_verifier",
     "raw_pair",
+    "ticket_public_key",
     "until",
 ]
