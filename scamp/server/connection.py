@@ -20,11 +20,13 @@ from scamp.errors import (
 )
 from scamp.limits import MAX_REQUESTS_PER_CONNECTION, MAX_UNSENT_REPLIES, REQUEST_DISCARD
 from scamp.server.actions import ActionTable, ServedAction
+from scamp.server.inbox import Audience, Inbox
 from scamp.server.reply import INTERNAL, Reply, within
 from scamp.server.request import Request
 from scamp.tickets import Ticket
 from scamp.transport import Channel, IncomingMessage
 from scamp.wire import (
+    NotifyHeader,
     OtherHeader,
     ReplyHeader,
     RequestHeader,
@@ -43,7 +45,7 @@ class VerifiesTickets(Protocol):
         """The ticket, or a TicketError; `now` in seconds since 1970."""
 
 
-class Site(Protocol):
+class Site(Audience, Protocol):
     """What connections share: the service behind them."""
 
     actions: ActionTable
@@ -71,6 +73,7 @@ class ServerConnection:
         self._exchanges: set[Exchange] = set()
         self._refusals: set[asyncio.Task[None]] = set()
         self._retiring = False
+        self._inbox: Inbox | None = None
         self.channel: Channel | None = None
 
     # -- what the channel tells ---------------------------------------------------------
@@ -85,6 +88,11 @@ class ServerConnection:
         if isinstance(header, RequestHeader):
             self._on_request(message, header)
             return
+        if isinstance(header, SubscribeHeader | NotifyHeader):
+            if self._inbox is None:
+                self._inbox = Inbox(self._site, self._open_channel())
+            self._inbox.add(message)
+            return
         peer = self._open_channel().address
         self._drop_body(message)
         if isinstance(header, ReplyHeader):
@@ -93,13 +101,15 @@ class ServerConnection:
             return
         kind = header_type(header)[:64]
         log.error("%s sent a message of type %r, which is not served", peer, kind)
-        if isinstance(header, SubscribeHeader | OtherHeader) and header.request_id is not None:
+        if isinstance(header, OtherHeader) and header.request_id is not None:
             error = ServiceError("bad_request", f"messages of type {kind!r} not served")
             self._refuse(header.request_id, error)
 
     def channel_lost(self, error: ScampError) -> None:
         for exchange in list(self._exchanges):
             exchange.cancel()
+        if self._inbox is not None:
+            self._inbox.end()
         self._site.connection_lost(self)
 
     # -- requests -----------------------------------------------------------------------
@@ -115,7 +125,7 @@ class ServerConnection:
         channel = self._open_channel()
         exchange = Exchange(self, self._site, channel, message, header)
         self._exchanges.add(exchange)
-        channel.busy = len(self._exchanges)
+        channel.busy += 1
         self._site.request_began()
         exchange.start()
 
@@ -123,7 +133,7 @@ class ServerConnection:
         """The request's task has ended, however it did."""
         self._exchanges.discard(exchange)
         channel = self._open_channel()
-        channel.busy = len(self._exchanges)
+        channel.busy -= 1
         self._drop_body(exchange.message)
         self._site.request_ended()
         if self._retiring and not self._exchanges:
@@ -167,6 +177,8 @@ class ServerConnection:
     def tasks(self) -> list[asyncio.Task[None]]:
         """Everything that may still write here."""
         running = [exchange.task for exchange in self._exchanges if exchange.task is not None]
+        if self._inbox is not None and self._inbox.subscriber.task is not None:
+            running.append(self._inbox.subscriber.task)
         return [*running, *self._refusals]
 
 

@@ -19,12 +19,16 @@ from scamp.limits import CLOSE_TIMEOUT, MAX_REQUESTS, MAX_SERVED_CONNECTIONS, ST
 from scamp.server.actions import ActionTable, Handler, make_action
 from scamp.server.connection import ServerConnection, VerifiesTickets
 from scamp.server.listener import Listener, bind
+from scamp.server.notices import Notices, NotifyHandler
+from scamp.server.subscriptions import Board, MaySubscribe
 from scamp.transport import Channel, server_context
 from scamp.wire import Role
 
 log = logging.getLogger("scamp.server")
 
 _H = TypeVar("_H", bound=Handler)
+_N = TypeVar("_N", bound=NotifyHandler)
+_M = TypeVar("_M", bound=MaySubscribe)
 
 
 class Service:
@@ -81,6 +85,10 @@ class Service:
         self._announced_at = 0.0
         self._stopping = False
         self._closed = False
+        self.board = Board()
+        """What is published; for connections."""
+        self.notices = Notices(self._tell_moved)
+        """What clients told; for connections."""
         self.requests = 0
         """Requests begun so far."""
 
@@ -114,6 +122,40 @@ class Service:
             return handler
 
         return register
+
+    def publish(self, code: str, key: str, value: object) -> bool:
+        """Make `value`, anything that JSON can hold, the current one under `code` and `key`.
+
+        Clients that subscribed to `code` are told soon, in one go for all that happens in one turn
+        of the loop; one that is slow is told the newest value only. None deletes. Where `value`
+        stands already nothing is done, and False returned. Anybody who can connect may subscribe,
+        without a ticket, as in JavaScript; see `may_subscribe`. May be called before `start`, from
+        then on only from the service's loop. Code ``announce`` with the key ``""`` holds the
+        service's own announcement.
+
+        Raises LocalProtocolError for what is no JSON or above a limit (MAX_SUBDATA and others).
+        """
+        return self.board.publish(code, key, value)
+
+    def on_notify(self, handler: _N) -> _N:
+        """Decorator: the function is given what clients tell with ``notify`` messages.
+
+        Its arguments are the client's address and the data: parsed JSON of at most
+        MAX_CLIENT_MESSAGE bytes. It may be a coroutine function; the notices of one connection come
+        one after another. What it raises is logged. Without a handler notices are logged as errors.
+        """
+        self.notices.handler = handler
+        return handler
+
+    def may_subscribe(self, check: _M) -> _M:
+        """Decorator: the function says whether a client may subscribe.
+
+        Its arguments are the client's address, the codes, and the ticket as text if the client
+        sent one in the HEADER (JavaScript clients do not). It must not block. Without it
+        everybody may.
+        """
+        self.board.may_subscribe = check
+        return check
 
     # -- starting -----------------------------------------------------------------------
 
@@ -184,6 +226,11 @@ class Service:
     def in_flight(self) -> int:
         """Requests that are being worked on."""
         return self._in_flight
+
+    @property
+    def subscribers(self) -> int:
+        """Connections with a subscription."""
+        return len(self.board)
 
     @property
     def refused_connections(self) -> int:
@@ -275,7 +322,7 @@ class Service:
         self._listener.close()
         try:
             await self._wait_until(self._deserted, min(end, loop.time() + linger))
-            await self._wait_until(lambda: self._in_flight == 0, end)
+            await self._wait_until(lambda: not self._in_flight and not self.notices.held, end)
             self._closed = True
             self._listener.abandon()
             await self._cancel_requests()
@@ -297,7 +344,7 @@ class Service:
         return not self._connections and not self._listener.handshaking
 
     async def _cancel_requests(self) -> None:
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Task[None]] = self.notices.cancel()
         for connection in list(self._connections):
             connection.cancel_all()
             tasks += connection.tasks()

@@ -18,7 +18,6 @@ from scamp.wire import (
     ReplyHeader,
     RequestHeader,
     RequestId,
-    SubscribeHeader,
 )
 
 Connect = Callable[[Service], Awaitable[TestPeer]]
@@ -107,14 +106,13 @@ async def test_interleaved_requests_keep_their_bodies_apart(
         (RequestHeader("a.b", 7, version=2), "not_found"),
         (RequestHeader("a.b", 7, envelope="extdirect"), "bad_request"),
         (RequestHeader("a.b", None), "bad_request"),
-        (SubscribeHeader(7), "bad_request"),
         (OtherHeader("x" * 1000, 7), "bad_request"),
     ],
 )
 async def test_what_cannot_be_served_is_answered_and_the_connection_stays(
     echo: Service,
     connect: Connect,
-    header: RequestHeader | SubscribeHeader | OtherHeader,
+    header: RequestHeader | OtherHeader,
     code: str,
 ) -> None:
     client = await connect(echo)
