@@ -58,7 +58,10 @@ def build_announcement(
     own, other = _sort(spec)
     envelopes: list[Any] = list(spec.envelopes)
     if other:
-        envelopes.append({"vmaj": 4, "vmin": 0, **compress_columns(other, _COLUMNS)})
+        # Rust takes a missing accompat for 0, and skips the actions.
+        compatible = [[len(other), 1]]
+        columns = compress_columns(other, _COLUMNS)
+        envelopes.append({"vmaj": 4, "vmin": 0, **columns, "accompat": compatible})
     try:
         # All ASCII: JavaScript takes packets from the network for Latin-1.
         text = json.dumps(

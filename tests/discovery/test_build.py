@@ -70,6 +70,7 @@ def test_actions_with_their_own_sector_or_envelopes_are_version_4(signer: Any) -
     raw = build_announcement(replace(SPEC, actions=actions), signer.key, signer.pem, timestamp=5.0)
     assert body_of(raw)[6][2]["acname"] == ["x", "y", "z"]
     assert body_of(raw)[6][2]["acver"] == [1, [2, 2]]
+    assert body_of(raw)[6][2]["accompat"] == [[3, 1]], "Rust skips the actions without it"
     assert parse_announcement(raw).actions == (
         replace(actions[0], envelopes=("json", "jsonstore")),
         *actions[1:],
