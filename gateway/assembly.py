@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -20,18 +20,13 @@ from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
 from gateway.settings import Settings
 from gateway.sources import Loaded
-from scamp import limits
 from scamp.authz import AuthzSource, file_fetcher
-from scamp.client import ClientOptions, InstanceView, Requester
+from scamp.client import ClientOptions, InstanceView, Requester, authz_fetcher
 from scamp.discovery import CacheFollower, Change, DiscoveryStatus, LoadReport, Registry
 from scamp.errors import AuthzTableUnavailable, ConfigError
 from scamp.tickets import TicketKeys, TicketVerifier
 
 log = logging.getLogger("gateway")
-
-AUTHZ_ACTION: Final = "main:Auth.getAuthzTable~1"
-AUTHZ_TIMEOUT: Final = 10.0
-"""Seconds for the Auth service to answer."""
 
 
 class Assembly:
@@ -94,7 +89,7 @@ class Assembly:
             return Authenticator(mode, verifier)
         path = settings.authz_table
         self.authz = AuthzSource(
-            self._fetch_table if path is None else file_fetcher(path),
+            authz_fetcher(self.requester) if path is None else file_fetcher(path),
             ttl=settings.authz_ttl,
             # A file that breaks leaves the last good table in force; an Auth service that is away
             # does so for a while only.
@@ -102,10 +97,6 @@ class Assembly:
         )
         self.followed.append(FollowedTable(self.authz, path))
         return Authenticator(mode, verifier, self.authz)
-
-    async def _fetch_table(self) -> bytes:
-        reply = await self.requester.request(AUTHZ_ACTION, timeout=AUTHZ_TIMEOUT)
-        return await reply.read_all(limits.MAX_AUTHZ_TABLE)
 
     # -- starting, reloading, closing ---------------------------------------------------
 

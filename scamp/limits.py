@@ -90,7 +90,7 @@ MAX_TRAITS: Final = 10_000
 """Instances of which we remember how they behave."""
 
 MAX_SESSIONS: Final = 1_000
-"""Services of which we keep a TLS session, some 5 KiB each with the certificate in it."""
+"""Services of which we keep a TLS session, some 6 KiB each with the certificate in it."""
 
 SESSION_AGE: Final = 3_600.0
 """Seconds after a full handshake in which its session is resumed: a peer proves at least so often
@@ -125,6 +125,33 @@ MAX_DATAGRAM: Final = 65_507
 MULTICAST_BUFFER: Final = 4 * MIB
 """Bytes of announcements that the kernel is asked to keep while we are busy: a thousand of 3 KiB.
 It gives ``net.core.rmem_max`` at most; what is lost is announced again an interval later."""
+
+MAX_PENDING_PACKETS: Final = 4_096
+"""Announcements that wait to be verified, of services that are known, and of others: those of a
+whole mesh that starts at once."""
+
+MAX_PENDING_BYTES: Final = 16 * MIB
+"""Bytes of the same."""
+
+MAX_PENDING_OF_ONE: Final = 4
+"""Announcements that wait of one service that is known. It sends one in some seconds; more are
+forged, or from several interfaces."""
+
+KNOWN_PACKETS_PER_SECOND: Final = 4_000
+"""Announcements of known services that are verified: four times what 5,000 services send."""
+
+OTHER_PACKETS_PER_SECOND: Final = 1_000
+"""Announcements of strangers that are verified: what forged ones may cost, a tenth of a core."""
+
+MAX_ROUND: Final = 256
+"""Announcements that are verified in one go, so that news of others need not wait for long."""
+
+LISTEN_FIRST: Final = 5.5
+"""How long we listen before what was heard counts as all there is: the usual interval and some."""
+
+SILENCE: Final = 30.0
+"""How long nothing at all may be heard before we join the group anew: a switch may have forgotten
+us."""
 
 MAX_AUTHORIZED_FILE: Final = 16 * MIB
 """An authorized_services file larger than this is not read."""

@@ -1,5 +1,6 @@
 """The client side: from an action to a reply, over pooled connections."""
 
+from scamp.client.authz import authz_fetcher
 from scamp.client.call import Call, Reply
 from scamp.client.deadline import Deadline
 from scamp.client.options import ClientOptions
@@ -17,5 +18,6 @@ __all__ = [
     "PeerKind",
     "Reply",
     "Requester",
+    "authz_fetcher",
     "parse_action",
 ]

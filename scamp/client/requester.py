@@ -80,17 +80,22 @@ class Requester:
         client_id: int | None = None,
         envelope: str = "json",
         timeout: float | None = None,
+        service: str | None = None,
     ) -> Reply:
         """Call ``[SECTOR:]Namespace.name[~VERSION]``; return the reply, its body still to be read.
 
+        `service` is the identity of the one service to ask, as `Announcement.identity` has it, for
+        actions that all services have; else any that offers the action is asked.
         `timeout` in seconds; the default is the action's own, else `ClientOptions.request_timeout`.
         Raises ServiceError when the service says that the action failed, UnknownAction, and what
         `send` raises. Safe to cancel.
         """
         sector, name, version = parse_action(action)
         offers = self.registry.find(sector, name, version)
+        if service is not None:
+            offers = tuple(offer for offer in offers if offer.service.identity == service)
         if not offers:
-            raise UnknownAction(action)
+            raise UnknownAction(action if service is None else f"{action} as {service}")
         own = max((offer.action.timeout or self.options.request_timeout) for offer in offers)
         reply = await self.send(
             Call(

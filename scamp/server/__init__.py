@@ -12,18 +12,20 @@
 """
 
 from scamp.errors import RequestAborted, ServiceError
-from scamp.server.actions import Handler
-from scamp.server.connection import VerifiesTickets
+from scamp.server.connection import KnowsPrivileges, VerifiesTickets
 from scamp.server.request import Request
 from scamp.server.runner import run_service
 from scamp.server.service import Service
+from scamp.server.typed import Handler, TypedHandler
 
 __all__ = [
     "Handler",
+    "KnowsPrivileges",
     "Request",
     "RequestAborted",
     "Service",
     "ServiceError",
+    "TypedHandler",
     "VerifiesTickets",
     "run_service",
 ]

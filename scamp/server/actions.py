@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final
 
 from scamp.discovery import Action
 from scamp.errors import ConfigError, ServiceError
 from scamp.limits import MAX_NAME
+from scamp.server.typed import UNKNOWN, Handler, HandlerInfo
 from scamp.wire import RequestHeader
-
-if TYPE_CHECKING:
-    from scamp.server.request import Request
-
-Handler: TypeAlias = Callable[["Request"], Awaitable[object] | AsyncIterable[bytes]]
-"""A coroutine function, or an async generator function that makes the body piece by piece."""
 
 _SPELLING: Final = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)+")
 _WORD: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -29,6 +24,7 @@ class ServedAction:
     action: Action
     handler: Handler
     timeout: float
+    info: HandlerInfo = UNKNOWN
 
 
 class ActionTable:
@@ -40,12 +36,23 @@ class ActionTable:
     def __len__(self) -> int:
         return len(self._served)
 
-    def add(self, action: Action, handler: Handler, default_timeout: float) -> None:
+    def __iter__(self) -> Iterator[ServedAction]:
+        """In the order of registration."""
+        return iter(self._served.values())
+
+    def add(
+        self,
+        action: Action,
+        handler: Handler,
+        default_timeout: float,
+        info: HandlerInfo = UNKNOWN,
+    ) -> None:
         """Register one. Raises ConfigError when the name and version are taken."""
         key = (action.spelling.lower(), action.version)
         if key in self._served:
             raise ConfigError(f"{action.spelling} version {action.version} is registered twice")
-        self._served[key] = ServedAction(action, handler, action.timeout or default_timeout)
+        timeout = action.timeout or default_timeout
+        self._served[key] = ServedAction(action, handler, timeout, info)
 
     def find(self, header: RequestHeader) -> ServedAction:
         """What a request asks for.
@@ -68,7 +75,7 @@ class ActionTable:
 
     def announced(self) -> tuple[Action, ...]:
         """What goes into the announcement, in the order of registration."""
-        return tuple(served.action for served in self._served.values())
+        return tuple(served.action for served in self)
 
 
 def make_action(

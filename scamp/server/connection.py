@@ -9,20 +9,28 @@ import logging
 import time
 from typing import Protocol
 
+from scamp.authz import AuthzTable
 from scamp.errors import (
+    AuthzTableUnavailable,
     IdleTimeout,
     LocalProtocolError,
+    MissingPrivilege,
     RequestAborted,
     ScampError,
     ServiceError,
     TicketError,
     TransportError,
+    UnconfiguredAction,
 )
-from scamp.limits import MAX_REQUESTS_PER_CONNECTION, MAX_UNSENT_REPLIES, REQUEST_DISCARD
+from scamp.limits import (
+    MAX_REQUESTS_PER_CONNECTION,
+    MAX_UNSENT_REPLIES,
+    REQUEST_DISCARD,
+)
 from scamp.server.actions import ActionTable, ServedAction
 from scamp.server.inbox import Audience, Inbox
 from scamp.server.reply import INTERNAL, Reply, within
-from scamp.server.request import Request
+from scamp.server.request import Request, access_denied
 from scamp.tickets import Ticket
 from scamp.transport import Channel, IncomingMessage
 from scamp.wire import (
@@ -45,12 +53,23 @@ class VerifiesTickets(Protocol):
         """The ticket, or a TicketError; `now` in seconds since 1970."""
 
 
+class KnowsPrivileges(Protocol):
+    """What a service needs of an `AuthzSource`."""
+
+    def current(self) -> AuthzTable | None:
+        """The table if it is fresh; None means: call `get`."""
+
+    async def get(self) -> AuthzTable:
+        """The table in force. Raises AuthzTableUnavailable."""
+
+
 class Site(Audience, Protocol):
     """What connections share: the service behind them."""
 
     actions: ActionTable
     ticket_verifier: VerifiesTickets | None
     require_tickets: bool
+    authz: KnowsPrivileges | None
 
     def admit(self, connection: ServerConnection) -> bool:
         """A connection is open; False to have it closed at once."""
@@ -268,13 +287,19 @@ class Exchange:
         if header.request_id is None:
             raise ServiceError("bad_request", "the request has no request_id")
         served = self._site.actions.find(header)
+        ticket = self._check_ticket(served)
+        table = None
+        if ticket is not None and self._site.authz is not None and not served.action.noauth:
+            table = self._site.authz.current() or await self._fetch_table(served)
+            _check_privileges(table, served, ticket)
         request = Request(
             action=served.action,
             header=header,
             deadline=asyncio.get_running_loop().time() + served.timeout,
             peer=self._channel.address,
-            ticket=self._check_ticket(served),
+            ticket=ticket,
             message=self.message,
+            table=table,
         )
         outcome: object = served.handler(request)
         if inspect.isawaitable(outcome):
@@ -286,6 +311,20 @@ class Exchange:
             await self._reply.send(outcome, served.timeout)
         except LocalProtocolError as exc:
             raise RuntimeError(f"reply to {served.action.spelling} cannot be sent") from exc
+
+    async def _fetch_table(self, served: ServedAction) -> AuthzTable:
+        """Wait for the privilege table. Raises ServiceError ``authorization_unavailable``."""
+        assert self._site.authz is not None  # noqa: S101 - the caller has looked
+        try:
+            async with asyncio.timeout(served.timeout):
+                return await self._site.authz.get()
+        except AuthzTableUnavailable as exc:
+            reason, retry_after = exc.reason, exc.retry_after
+        except TimeoutError:
+            reason, retry_after = "it did not come in time", 1.0
+        text = f"{served.action.spelling}: the authorization table is not available: {reason}"
+        log.info("refused %s", text)
+        raise ServiceError("authorization_unavailable", text, {"retry_after": retry_after})
 
     def _check_ticket(self, served: ServedAction) -> Ticket | None:
         """The caller's ticket. Raises ServiceError ``unauthorized`` when the action needs one."""
@@ -302,6 +341,16 @@ class Exchange:
             if needed:
                 raise ServiceError("unauthorized", exc.detail, {"ticket": exc.reason}) from exc
             return None
+
+
+def _check_privileges(table: AuthzTable, served: ServedAction, ticket: Ticket) -> None:
+    """Raises ServiceError ``access_denied``."""
+    try:
+        table.check(served.action.spelling, ticket)
+    except MissingPrivilege as exc:
+        raise access_denied(exc) from exc
+    except UnconfiguredAction as exc:
+        raise ServiceError("access_denied", str(exc), {"unconfigured": True}) from exc
 
 
 def not_dispatched(reason: str) -> ServiceError:

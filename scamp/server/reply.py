@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from decimal import Decimal
 from typing import TypeVar
 
 import orjson
@@ -19,7 +20,7 @@ from scamp.errors import (
 )
 from scamp.limits import BODY_IDLE
 from scamp.transport import Channel, OutgoingMessage
-from scamp.wire import ReplyHeader, RequestId, encode_header
+from scamp.wire import EncodedHeader, ReplyHeader, RequestId, encode_header
 
 log = logging.getLogger("scamp.server")
 
@@ -45,6 +46,19 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
         if scope.expired():
             raise ServiceError("timeout", f"the action took longer than {seconds:g} s") from None
         raise
+
+
+def _plain(value: object) -> object:
+    """What orjson does not know and a typed reply may hold: models of pydantic, sets, decimals.
+
+    Raises TypeError for all else.
+    """
+    known = isinstance(value, set | frozenset | Decimal)
+    if not known and not hasattr(type(value), "__pydantic_serializer__"):
+        raise TypeError(f"{type(value).__name__} is not JSON")
+    from pydantic_core import to_jsonable_python  # rarely needed
+
+    return to_jsonable_python(value, by_alias=True)
 
 
 class Reply:
@@ -78,10 +92,10 @@ class Reply:
         if isinstance(result, bytes | bytearray | memoryview):
             body = bytes(result)
         else:
-            body = orjson.dumps(result)
+            body = orjson.dumps(result, default=_plain)
         await self._send_whole(ReplyHeader(self._request_id), body)
 
-    async def _send_whole(self, header: ReplyHeader | bytes, body: bytes) -> None:
+    async def _send_whole(self, header: ReplyHeader | EncodedHeader, body: bytes) -> None:
         self._message = message = self._channel.open_message(header)
         await message.write(body, BODY_IDLE)
         message.end()

@@ -9,12 +9,19 @@ from typing import Any
 
 import orjson
 
+from scamp.authz import AuthzTable
 from scamp.discovery import Action
-from scamp.errors import LocalProtocolError, ServiceError
+from scamp.errors import LocalProtocolError, MissingPrivilege, ServiceError
 from scamp.limits import BODY_IDLE, MAX_REQUEST_BODY
 from scamp.tickets import Ticket
 from scamp.transport import IncomingMessage
 from scamp.wire import RequestHeader
+
+
+def access_denied(error: MissingPrivilege) -> ServiceError:
+    """The refusal of a caller who lacks a privilege; it names the privilege."""
+    data = {"privilege": error.privilege, "name": error.name}
+    return ServiceError("access_denied", str(error), data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +39,8 @@ class Request:
     """The caller's address, HOST:PORT."""
     ticket: Ticket | None
     message: IncomingMessage = field(repr=False)
+    table: AuthzTable | None = field(default=None, repr=False)
+    """The privilege table that the ticket was checked against; None when none was."""
 
     @property
     def version(self) -> int:
@@ -55,6 +64,19 @@ class Request:
     def time_left(self) -> float:
         """Seconds until the handler is stopped; never negative."""
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    def require(self, privilege: int) -> Ticket:
+        """The caller's ticket, if it holds `privilege`, which the action may take for some bodies.
+
+        Raises ServiceError ``unauthorized`` without a ticket that was checked, ``access_denied``
+        when the ticket lacks the privilege.
+        """
+        if self.ticket is None:
+            raise ServiceError("unauthorized", f"{self.action.spelling} requires a ticket")
+        if privilege not in self.ticket.privileges:
+            name = str(privilege) if self.table is None else self.table.name_of(privilege)
+            raise access_denied(MissingPrivilege(self.action.spelling, privilege, name))
+        return self.ticket
 
     async def read(self) -> bytes:
         """The next bytes of the body, as many as have arrived; empty at the end.

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,18 +16,26 @@ from scamp import keys
 from scamp.config import ScampConf
 from scamp.discovery import AnnouncementSpec, build_announcement, new_identity
 from scamp.errors import ConfigError
-from scamp.limits import CLOSE_TIMEOUT, MAX_REQUESTS, MAX_SERVED_CONNECTIONS, STOP_GRACE
-from scamp.server.actions import ActionTable, Handler, make_action
-from scamp.server.connection import ServerConnection, VerifiesTickets
+from scamp.limits import (
+    CLOSE_TIMEOUT,
+    MAX_REQUESTS,
+    MAX_SERVED_CONNECTIONS,
+    MAX_TYPED_BODY,
+    STOP_GRACE,
+)
+from scamp.server.actions import ActionTable, make_action
+from scamp.server.builtin import add_documentation, add_queue_depth
+from scamp.server.connection import KnowsPrivileges, ServerConnection, VerifiesTickets
 from scamp.server.listener import Listener, bind
 from scamp.server.notices import Notices, NotifyHandler
 from scamp.server.subscriptions import Board, MaySubscribe
+from scamp.server.typed import Handler, TypedHandler, inspect_handler
 from scamp.transport import Channel, server_context
 from scamp.wire import Role
 
 log = logging.getLogger("scamp.server")
 
-_H = TypeVar("_H", bound=Handler)
+_H = TypeVar("_H", bound=Handler | TypedHandler)
 _N = TypeVar("_N", bound=NotifyHandler)
 _M = TypeVar("_M", bound=MaySubscribe)
 
@@ -37,9 +46,18 @@ class Service:
     `key` and `certificate` are PEM; the certificate's fingerprint is what clients check. `interval`
     is the announced interval in seconds. Unless an action is flagged ``noauth`` it needs a ticket
     that `ticket_verifier` accepts; `require_tickets` False gives that up for all of them, for
-    services that nobody but trusted peers can reach. `config` gives ports, addresses and timeouts;
-    without it the defaults of the protocol hold. `max_connections` and `max_requests` are caps over
-    the whole service.
+    services that nobody but trusted peers can reach. With `authz`, such as an `AuthzSource`, the
+    ticket also needs every privilege that the table lists for the action; an action that is not
+    listed is refused, and so is every one while there is no table. Who made the source closes it.
+
+    `config` gives ports, addresses and timeouts; without it the defaults of the protocol hold.
+    `max_connections` and `max_requests` are caps over the whole service. Beside its own actions it
+    answers ``NAME.queue_depth`` and ``_meta.documentation``, both without a ticket, unless
+    `queue_depth` or `documentation` is False or it has registered such an action itself.
+
+    Callers who are refused get error code ``unauthorized`` (ticket missing or no good),
+    ``access_denied`` (privilege missing, named in the error's data, or action not listed) or
+    ``authorization_unavailable`` (no table).
 
     Raises ConfigError when key and certificate cannot be used.
     """
@@ -56,9 +74,12 @@ class Service:
         envelopes: Iterable[str] = ("json",),
         ticket_verifier: VerifiesTickets | None = None,
         require_tickets: bool = True,
+        authz: KnowsPrivileges | None = None,
         config: ScampConf | None = None,
         max_connections: int = MAX_SERVED_CONNECTIONS,
         max_requests: int = MAX_REQUESTS,
+        queue_depth: bool = True,
+        documentation: bool = True,
     ) -> None:
         self.name = name
         self.identity = new_identity(name)
@@ -69,6 +90,9 @@ class Service:
         self.envelopes = tuple(envelopes)
         self.ticket_verifier = ticket_verifier
         self.require_tickets = require_tickets
+        self.authz = authz
+        if authz is not None and not require_tickets:
+            raise ConfigError("authz checks tickets, and require_tickets=False lets all without in")
         self.actions = ActionTable()
         self._key = keys.load_private_key(key)
         self._certificate = certificate
@@ -77,6 +101,8 @@ class Service:
         self._configured = config is not None
         self._max_connections = max_connections
         self._max_requests = max_requests
+        self._queue_depth = queue_depth
+        self._documentation = documentation
         self._listener: Listener | None = None
         self._connections: set[ServerConnection] = set()
         self._in_flight = 0
@@ -101,24 +127,34 @@ class Service:
         version: int = 1,
         flags: str | Iterable[str] = "",
         envelopes: Iterable[str] | None = None,
+        sector: str | None = None,
+        max_body: int = MAX_TYPED_BODY,
     ) -> Callable[[_H], _H]:
         """Decorator: the function answers ``Namespace.name``.
 
         `flags` are comma-separated, such as ``"read,noauth,t30"``; `tNNN` is the limit in seconds,
-        else ``rpc.timeout`` (75). `envelopes` defaults to the service's. The function is given
-        a `Request`; what it returns is the body: bytes as they are, None as ``null``, an async
-        iterator of bytes piece by piece, all else as JSON. `ServiceError` makes an error reply,
-        any other exception code ``internal``.
+        else ``rpc.timeout`` (75). `envelopes` and `sector` default to the service's. The function
+        is given a `Request`; what it returns is the body: bytes as they are, None as ``null``, an
+        async iterator of bytes piece by piece, all else as JSON. `ServiceError` makes an error
+        reply, any other exception code ``internal``.
 
-        Raises ConfigError when the name cannot be announced or is taken, or after `start`.
+        With a second parameter it is given the body too: JSON of at most `max_body` bytes, as the
+        parameter's annotation says (see `scamp.server.typed`). What does not fit is answered
+        ``bad_request`` with the reasons. Docstring and annotations go into ``_meta.documentation``.
+
+        Raises ConfigError when the name cannot be announced or is taken, when the annotation is of
+        no use, or after `start`. An action's name and version are its own in all sectors.
         """
         if self._listener is not None:
             raise ConfigError(f"{spelling}: register actions before the service starts")
         offered = self.envelopes if envelopes is None else envelopes
-        action = make_action(self.sector, spelling, version, flags, offered)
+        action = make_action(sector or self.sector, spelling, version, flags, offered)
 
         def register(handler: _H) -> _H:
-            self.actions.add(action, handler, self._config.rpc_timeout)
+            # Types that are local to the function in which the handler was defined are found there.
+            names = sys._getframe(1).f_locals
+            call, info = inspect_handler(handler, names, max_body)
+            self.actions.add(action, call, self._config.rpc_timeout, info)
             return handler
 
         return register
@@ -187,9 +223,17 @@ class Service:
             self._max_connections,
             self._tell_moved,
         )
+        self._add_own_actions()
         address = self._listener.address
         self._uri = f"beepish+tls://{f'[{told}]' if ':' in told else told}:{address[1]}"
         return address
+
+    def _add_own_actions(self) -> None:
+        """What every service answers. Comes last, so that it tells of all the others."""
+        if self._queue_depth:
+            add_queue_depth(self, self._config.rpc_timeout)
+        if self._documentation:
+            add_documentation(self, self._config.rpc_timeout)
 
     def _check_tickets(self) -> None:
         if self.ticket_verifier is not None or not self.require_tickets:

@@ -47,6 +47,8 @@ class Stand:
                     for number in (TICKET_KEY, OTHER_TICKET_KEY)
                 ]
             ),
+            queue_depth=False,
+            documentation=False,
         )
         service.action("Test.Gate.open", flags="noauth,read")(self._open)
         service.action("Test.Gate.wait", flags="noauth,read")(self._wait)

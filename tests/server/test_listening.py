@@ -199,9 +199,10 @@ async def test_the_announcement_is_signed_and_says_it_all() -> None:
     assert (announced.host, announced.port) == (HOST, port)
     assert (announced.sector, announced.weight, announced.interval) == ("main", 1, 0.02)
     assert announced.timestamp == 1_700_000_000.5
-    (action,) = announced.actions
+    action, *own = announced.actions
     assert (action.spelling, action.version, action.flags) == ("a.b", 2, ("read", "t30"))
     assert action.envelopes == ("json",)
+    assert [one.spelling for one in own] == ["shop.queue_depth", "_meta.documentation"]
     await service.stop()
 
 

@@ -11,8 +11,10 @@ import pytest
 from scamp.limits import MAX_PACKET_BODY, MIB
 from scamp.server import Request, Service, connection
 from scamp.testing import TestPeer, dial, make_identity, until
+from scamp.testing.ends import forge_header
 from scamp.transport import IncomingMessage
 from scamp.wire import (
+    EncodedHeader,
     NotifyHeader,
     OtherHeader,
     ReplyHeader,
@@ -28,8 +30,10 @@ def reply_header(reply: IncomingMessage) -> ReplyHeader:
     return reply.header
 
 
-def raw_request(request_id: object, action: str = "a.b") -> bytes:
-    return orjson.dumps({"type": "request", "request_id": request_id, "action": action})
+def raw_request(request_id: object, action: str = "a.b") -> EncodedHeader:
+    return forge_header(
+        orjson.dumps({"type": "request", "request_id": request_id, "action": action})
+    )
 
 
 @pytest.fixture
@@ -102,17 +106,17 @@ async def test_interleaved_requests_keep_their_bodies_apart(
     ("header", "code"),
     [
         (RequestHeader("no.such", 7), "not_found"),
-        (RequestHeader("", 7), "not_found"),
+        (raw_request(7, ""), "not_found"),
         (RequestHeader("a.b", 7, version=2), "not_found"),
         (RequestHeader("a.b", 7, envelope="extdirect"), "bad_request"),
-        (RequestHeader("a.b", None), "bad_request"),
+        (raw_request(None), "bad_request"),
         (OtherHeader("x" * 1000, 7), "bad_request"),
     ],
 )
 async def test_what_cannot_be_served_is_answered_and_the_connection_stays(
     echo: Service,
     connect: Connect,
-    header: RequestHeader | OtherHeader,
+    header: RequestHeader | OtherHeader | EncodedHeader,
     code: str,
 ) -> None:
     client = await connect(echo)
@@ -121,7 +125,10 @@ async def test_what_cannot_be_served_is_answered_and_the_connection_stays(
     out.end()
     reply = await client.message()
     assert reply_header(reply).error_code == code
-    assert reply_header(reply).request_id == header.request_id
+    if isinstance(header, EncodedHeader):
+        assert reply_header(reply).request_id == orjson.loads(bytes(header))["request_id"]
+    else:
+        assert reply_header(reply).request_id == header.request_id
     assert reply_header(reply).error
     assert await reply.read_all(10) == b"{}"
     again = await client.call(RequestHeader("a.b", 8), b"ok")
@@ -160,7 +167,7 @@ async def test_a_malformed_header_costs_the_connection_and_no_other(
     echo: Service, connect: Connect
 ) -> None:
     client, other = await connect(echo), await connect(echo)
-    client.channel.open_message(b"not JSON").end()
+    client.channel.open_message(forge_header(b"not JSON")).end()
     await client.lost
     reply = await other.call(RequestHeader("a.b", 8), b"ok")
     assert await reply.read_all(10) == b"ok"

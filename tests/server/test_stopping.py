@@ -236,7 +236,7 @@ async def test_the_announcement_says_goodbye_from_the_first_moment(
 ) -> None:
     client = await connect(service)
     before = parse_announcement(service.announcement())
-    assert (before.weight, len(before.actions)) == (1, 2)
+    assert (before.weight, len(before.actions)) == (1, 4)
     await begin(service, client)
     stopping = asyncio.create_task(service.stop(LONG))
     await until(lambda: service.stopping)
