@@ -324,15 +324,12 @@ class Instance:
 
     def _keep_session(self, connection: ClientConnection) -> None:
         """The first reply is here, and with it what the next connection can begin with."""
-        tls = connection.channel.tls if connection.channel is not None else None
-        session = resumable_session(tls)
-        if self._sessions is not None and session is not None:
-            self._sessions.keep(
-                (self.address, self.fingerprint),
-                session,
-                self._loop.time(),
-                resumed=_is_resumed(connection),
-            )
+        if self._sessions is None or connection.channel is None:
+            return
+        session = resumable_session(connection.channel.tls)
+        if session is not None:
+            peer, resumed = (self.address, self.fingerprint), _is_resumed(connection)
+            self._sessions.keep(peer, session, self._loop.time(), resumed=resumed)
 
     def _drop_session(self) -> None:
         if self._sessions is not None:

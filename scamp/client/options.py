@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from scamp import limits
+from scamp.transport import SESSIONS_LEAK
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +34,6 @@ class ClientOptions:
     """Retries in 10 s that are always allowed."""
     legacy_rsa: bool = False
     """Accept RSA key exchange with AES, for old Go services."""
-    resume_tls: bool = True
-    """Begin further connections to an instance with the TLS session of one before."""
+    resume_tls: bool = not SESSIONS_LEAK
+    """Begin further connections to an instance with the TLS session of one before. By default where
+    that leaks no memory: Python 3.12.8, 3.13.1 and newer."""

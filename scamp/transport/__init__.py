@@ -3,6 +3,7 @@
 from scamp.transport.channel import Channel, ChannelHandler
 from scamp.transport.message import IncomingMessage, OutgoingMessage
 from scamp.transport.tls import (
+    SESSIONS_LEAK,
     ResumingContext,
     client_context,
     offering,
@@ -12,6 +13,7 @@ from scamp.transport.tls import (
 )
 
 __all__ = [
+    "SESSIONS_LEAK",
     "Channel",
     "ChannelHandler",
     "IncomingMessage",

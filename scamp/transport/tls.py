@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,11 @@ from scamp.keys import der_fingerprint
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:ECDHE+AES:DHE+AES:!aNULL"
 _LEGACY_RSA: Final = "AES128-GCM-SHA256:AES256-GCM-SHA384:AES128-SHA:AES256-SHA"
+
+SESSIONS_LEAK: Final = (3, 10) <= sys.version_info < (3, 12, 8) or (
+    (3, 13) <= sys.version_info < (3, 13, 1)
+)
+"""True where every look at a connection's session loses 5 KiB (python/cpython#116810)."""
 
 
 class _Offer:
@@ -72,7 +78,8 @@ def offering(session: ssl.SSLSession | None) -> Iterator[None]:
 def resumable_session(connection: ssl.SSLObject | ssl.SSLSocket | None) -> ssl.SSLSession | None:
     """What the peer may be asked to resume; None when it gave no ticket.
 
-    Ask when the peer has sent something: with TLS 1.3 its tickets come after the handshake.
+    Ask when the peer has sent something: with TLS 1.3 its tickets come after the handshake. See
+    SESSIONS_LEAK for what asking may cost.
     """
     session = connection.session if connection is not None else None
     return session if session is not None and session.has_ticket else None

@@ -17,9 +17,10 @@ from scamp.discovery import Registry
 from scamp.errors import FingerprintMismatch, ScampError
 from scamp.limits import MAX_SESSIONS, SESSION_AGE
 from scamp.testing import GO, Mesh, ScriptedPeer, make_identity, until
-from scamp.transport import client_context, resumable_session, server_context
+from scamp.transport import SESSIONS_LEAK, client_context, resumable_session, server_context
 
-ONCE = ClientOptions(retries=0)
+RESUMING = ClientOptions(resume_tls=True)  # also where it is off by default
+ONCE = ClientOptions(retries=0, resume_tls=True)
 
 
 async def ask(requester: Requester) -> bytes:
@@ -40,7 +41,7 @@ async def reconnect(mesh: Mesh, peer: ScriptedPeer) -> bytes:
 
 async def test_a_further_connection_resumes_the_session() -> None:
     peer = ScriptedPeer()
-    async with Mesh(peer) as mesh:
+    async with Mesh(peer, options=RESUMING) as mesh:
         await ask(mesh.requester)
         assert mesh.requester.stats.resumed == 0
         for _ in range(3):  # the session of a resumed connection can be resumed too
@@ -52,12 +53,16 @@ async def test_a_further_connection_resumes_the_session() -> None:
 async def test_connections_opened_beside_each_other_resume_one_session() -> None:
     """A peer that renumbers gets a connection for each request: there it saves most."""
     peer = ScriptedPeer(manners=GO)
-    async with Mesh(peer) as mesh:
+    async with Mesh(peer, options=RESUMING) as mesh:
         await ask(mesh.requester)
         await asyncio.gather(*(ask(mesh.requester) for _ in range(8)))
         stats = mesh.requester.stats
         assert stats.connects > 1
         assert stats.resumed == stats.connects - 1
+
+
+def test_it_is_on_where_it_leaks_nothing() -> None:
+    assert ClientOptions().resume_tls is not SESSIONS_LEAK
 
 
 async def test_it_can_be_turned_off() -> None:
@@ -71,7 +76,7 @@ async def test_it_can_be_turned_off() -> None:
 
 async def test_a_service_that_forgot_its_sessions_is_greeted_in_full() -> None:
     peer = ScriptedPeer()
-    async with Mesh(peer) as mesh:
+    async with Mesh(peer, options=RESUMING) as mesh:
         await ask(mesh.requester)
         peer.stop_listening()
         await peer.listen()  # with a new context, as after a restart
