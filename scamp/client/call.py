@@ -15,7 +15,7 @@ from scamp.discovery import Action, Offer
 from scamp.errors import IdleTimeout, LocalProtocolError, ReplyFailed
 from scamp.limits import MIB
 from scamp.transport import IncomingMessage
-from scamp.wire import ReplyHeader, RequestHeader, encode_header
+from scamp.wire import EncodedHeader, ReplyHeader, RequestHeader, encode_header
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Call:
     touched: bool = field(default=False, init=False)
     """True once a streamed body was begun to be read: it cannot be sent again."""
 
-    def encode(self, action: Action, request_id: int) -> bytes:
+    def encode(self, action: Action, request_id: int) -> EncodedHeader:
         """The HEADER body: the action in its announced spelling, never a null `client_id`."""
         return encode_header(
             RequestHeader(

@@ -35,7 +35,7 @@ from scamp.limits import (
     MAX_REQUEST_ID,
 )
 from scamp.transport import Channel, IncomingMessage, OutgoingMessage, offering
-from scamp.wire import ReplyHeader, Role, header_type
+from scamp.wire import EncodedHeader, ReplyHeader, Role, header_type
 
 if TYPE_CHECKING:
     from scamp.client.stats import ClientStats
@@ -226,7 +226,7 @@ class ClientConnection:
     # -- exchanges ----------------------------------------------------------------------
 
     def start(
-        self, encode: Callable[[int], bytes], body: bytes, *, end: bool, exclusive: bool
+        self, encode: Callable[[int], EncodedHeader], body: bytes, *, end: bool, exclusive: bool
     ) -> Exchange:
         """Begin a request. `encode` makes the HEADER body for an id; `body` fits the window.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from scamp.errors import ScampError
 from scamp.testing.identity import make_identity
 from scamp.transport import Channel, IncomingMessage, client_context, server_context
-from scamp.wire import RequestHeader, Role
+from scamp.wire import EncodedHeader, RequestHeader, Role
 
 
 class TestPeer:
@@ -84,6 +84,11 @@ async def dial(
         ssl=context or client_context(),
     )
     return peer
+
+
+def forge_header(body: bytes) -> EncodedHeader:
+    """What `open_message` takes for a header that may be sent, whatever it is."""
+    return bytes.__new__(EncodedHeader, body)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from scamp.transport.message import IncomingMessage, OutgoingMessage
 from scamp.transport.tls import peer_fingerprint
 from scamp.wire import (
     DataReceived,
+    EncodedHeader,
     Event,
     Header,
     MessageEnded,
@@ -201,7 +202,7 @@ class Channel(asyncio.Protocol):
 
     # -- for messages -------------------------------------------------------------------
 
-    def open_message(self, header: Header | bytes) -> OutgoingMessage:
+    def open_message(self, header: Header | EncodedHeader) -> OutgoingMessage:
         """Begin a message. Raises LocalProtocolError; ConnectionLost when the channel is over."""
         self._check()
         message = OutgoingMessage(self, self._wire.open_message(header))

@@ -1,6 +1,7 @@
 """SCAMP on the wire, without I/O: packets, headers, and the state of one side of a connection."""
 
-from scamp.wire.connection import TRANSITIONS, MessageState, Role, WireConnection
+from scamp.wire.connection import Role, WireConnection
+from scamp.wire.encoding import EncodedHeader, encode_header
 from scamp.wire.events import (
     DataReceived,
     Event,
@@ -21,27 +22,47 @@ from scamp.wire.header import (
     RequestId,
     SubscribeDoneHeader,
     SubscribeHeader,
-    encode_header,
     header_type,
     parse_header,
 )
 from scamp.wire.packets import Packet, PacketReader, PacketType, encode_packet
+from scamp.wire.sending import (
+    MAX_NUMBER,
+    AckPacket,
+    DataPacket,
+    EofPacket,
+    HeaderPacket,
+    OutgoingPacket,
+    PingPacket,
+    PongPacket,
+    TxErrPacket,
+)
+from scamp.wire.states import TRANSITIONS, MessageState
 
 __all__ = [
+    "MAX_NUMBER",
     "TRANSITIONS",
+    "AckPacket",
+    "DataPacket",
     "DataReceived",
+    "EncodedHeader",
+    "EofPacket",
     "Event",
     "EventHeader",
     "Header",
+    "HeaderPacket",
     "MessageEnded",
     "MessageFailed",
     "MessageStarted",
     "MessageState",
     "NotifyHeader",
     "OtherHeader",
+    "OutgoingPacket",
     "Packet",
     "PacketReader",
     "PacketType",
+    "PingPacket",
+    "PongPacket",
     "PongReceived",
     "ProtocolBroken",
     "ReplyHeader",
@@ -50,6 +71,7 @@ __all__ = [
     "Role",
     "SubscribeDoneHeader",
     "SubscribeHeader",
+    "TxErrPacket",
     "WindowOpened",
     "WireConnection",
     "encode_header",

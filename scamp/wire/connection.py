@@ -1,7 +1,8 @@
 """One side of one SCAMP connection, without I/O: bytes in, events out; calls in, bytes out.
 
 Both sides are alike: each numbers its own messages from 0 and each message is a HEADER, DATA and an
-EOF or TXERR. Which message is a request and which its reply is the business of the layer above.
+EOF or TXERR, by the table of `scamp.wire.states`. Which message is a request and which its reply is
+the business of the layer above.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from scamp.limits import (
     MAX_OPEN_MESSAGES,
     MAX_PACKET_BODY,
 )
+from scamp.wire.encoding import EncodedHeader
 from scamp.wire.events import (
     DataReceived,
     Event,
@@ -27,8 +29,10 @@ from scamp.wire.events import (
     ProtocolBroken,
     WindowOpened,
 )
-from scamp.wire.header import Header, encode_header, parse_header
-from scamp.wire.packets import TRAILER, Packet, PacketReader, PacketType, encode_packet
+from scamp.wire.header import Header, parse_header
+from scamp.wire.packets import TRAILER, Packet, PacketReader, PacketType
+from scamp.wire.sending import AckPacket, PingPacket, PongPacket, TxErrPacket
+from scamp.wire.states import TRANSITIONS, MessageState, refusal
 
 
 class Role(Enum):
@@ -38,26 +42,23 @@ class Role(Enum):
     SERVER = "request"
 
 
-class MessageState(Enum):
-    """Where one message stands, in either direction."""
-
-    UNSEEN = "unseen"
-    OPEN = "open"
-    ENDED = "ended"
-    FAILED = "failed"
-
-    __hash__ = object.__hash__
-
-
-TRANSITIONS: Final = {
-    (MessageState.UNSEEN, PacketType.HEADER): MessageState.OPEN,
-    (MessageState.OPEN, PacketType.DATA): MessageState.OPEN,
-    (MessageState.OPEN, PacketType.EOF): MessageState.ENDED,
-    (MessageState.OPEN, PacketType.TXERR): MessageState.FAILED,
-}
-"""The life of a message. A pair that is missing here is the protocol error."""
-
 _ACK_BODY: Final = re.compile(rb"[1-9][0-9]{0,18}")
+
+
+# As globals: in Python 3.11 a member of an enum takes longer to get than to look up in a table.
+OPEN: Final = MessageState.OPEN
+HEADER: Final = PacketType.HEADER
+DATA: Final = PacketType.DATA
+EOF: Final = PacketType.EOF
+TXERR: Final = PacketType.TXERR
+ACK: Final = PacketType.ACK
+PING: Final = PacketType.PING
+PONG: Final = PacketType.PONG
+
+
+def _absent(msgno: int, following: int) -> MessageState:
+    """The state of a message that is not open. How one ended that is over makes no difference."""
+    return MessageState.UNSEEN if msgno >= following else MessageState.ENDED
 
 
 class _Incoming:
@@ -137,9 +138,9 @@ class WireConnection:
 
     def _on_packet(self, packet: Packet, events: list[Event]) -> None:
         kind, msgno, body = packet
-        if kind is PacketType.ACK:
+        if kind is ACK:
             self._on_ack(msgno, body, events)
-        elif kind is PacketType.PING or kind is PacketType.PONG:
+        elif kind is PING or kind is PONG:
             self._on_heartbeat(kind, msgno, body, events)
         else:
             self._on_message_packet(kind, msgno, body, events)
@@ -148,26 +149,27 @@ class WireConnection:
         self, kind: PacketType, msgno: int, body: bytes, events: list[Event]
     ) -> None:
         incoming = self._in.get(msgno)
-        state = MessageState.OPEN if incoming is not None else MessageState.UNSEEN
-        if (state, kind) not in TRANSITIONS:
-            what = "is open already" if incoming is not None else "is not open"
-            raise RemoteProtocolError(f"{kind.name} for message {msgno}, which {what}")
+        state = OPEN if incoming is not None else _absent(msgno, self._next_in)
+        after = TRANSITIONS.get((state, kind))
+        if after is None:
+            raise RemoteProtocolError(refusal(state, kind, msgno))
         if incoming is None:
             self._on_header(msgno, body, events)
-        elif kind is PacketType.DATA:
+        elif kind is DATA:
             if body:
                 incoming.received += len(body)
                 events.append(DataReceived(msgno, body))
-        elif kind is PacketType.EOF:
+        elif kind is EOF:
             if body:
                 raise RemoteProtocolError(f"EOF of message {msgno} has a body")
-            self._forget(msgno, incoming)
             events.append(MessageEnded(msgno))
         else:
             if body in (b"", b"0"):
                 raise RemoteProtocolError(f"TXERR of message {msgno} without an error text")
-            self._forget(msgno, incoming)
             events.append(MessageFailed(msgno, body.decode("utf-8", "replace")))
+        if after is not OPEN and incoming is not None:
+            del self._in[msgno]
+            self._header_bytes -= incoming.header_size
 
     def _on_header(self, msgno: int, body: bytes, events: list[Event]) -> None:
         if msgno != self._next_in:
@@ -182,16 +184,13 @@ class WireConnection:
         self._in[msgno] = _Incoming(len(body))
         events.append(MessageStarted(msgno, header))
 
-    def _forget(self, msgno: int, incoming: _Incoming) -> None:
-        del self._in[msgno]
-        self._header_bytes -= incoming.header_size
-
     def _on_ack(self, msgno: int, body: bytes, events: list[Event]) -> None:
         outgoing = self._out.get(msgno)
+        state = OPEN if outgoing is not None else _absent(msgno, self._next_out)
+        if (state, ACK) not in TRANSITIONS:
+            raise RemoteProtocolError(refusal(state, ACK, msgno))
         if outgoing is None:
-            if msgno >= self._next_out:
-                raise RemoteProtocolError(f"ACK for message {msgno}, which was never sent")
-            return  # finished already: an ACK may arrive late
+            return  # over already: it may arrive late
         if _ACK_BODY.fullmatch(body) is None:
             raise RemoteProtocolError(f"malformed ACK {body[:20]!r}")
         acked = int(body)
@@ -207,8 +206,8 @@ class WireConnection:
     ) -> None:
         if body:
             raise RemoteProtocolError(f"{kind.name} with a body")
-        if kind is PacketType.PING:
-            self._queue.append(encode_packet(PacketType.PONG, number))
+        if kind is PING:
+            self._queue.append(PongPacket(number).encode())
         else:
             events.append(PongReceived(number))
 
@@ -224,18 +223,15 @@ class WireConnection:
 
     # -- sending ------------------------------------------------------------------------
 
-    def open_message(self, header: Header | bytes) -> int:
+    def open_message(self, header: Header | EncodedHeader) -> int:
         """Queue a HEADER; return the number of the new message.
 
-        `header` may be bytes that `encode_header` made. Raises LocalProtocolError when it cannot be
-        sent.
+        Raises LocalProtocolError when the header cannot be sent, see `EncodedHeader`.
         """
-        body = header if isinstance(header, bytes) else encode_header(header)
-        if len(body) > MAX_PACKET_BODY:
-            raise LocalProtocolError(f"header of {len(body)} bytes, limit {MAX_PACKET_BODY}")
+        body = header if isinstance(header, EncodedHeader) else EncodedHeader(header)
         msgno = self._next_out
+        self._step(msgno, HEADER)
         self._next_out = msgno + 1
-        self._out[msgno] = _Outgoing()
         self._queue.append(b"HEADER %d %d\r\n%bEND\r\n" % (msgno, len(body), body))
         return msgno
 
@@ -246,7 +242,7 @@ class WireConnection:
 
     def send_data(self, msgno: int, data: bytes) -> None:
         """Queue body bytes; at most `window(msgno)`, else LocalProtocolError."""
-        outgoing = self._outgoing(msgno)
+        outgoing = self._step(msgno, DATA)
         size = len(data)
         if size > self._max_inflight - (outgoing.sent - outgoing.acked):
             raise LocalProtocolError(f"{size} bytes for message {msgno} exceed its window")
@@ -257,22 +253,21 @@ class WireConnection:
 
     def end_message(self, msgno: int) -> None:
         """Queue the EOF; the message is complete."""
-        self._outgoing(msgno)
-        del self._out[msgno]
+        self._step(msgno, EOF)
         self._queue.append(b"EOF %d 0\r\nEND\r\n" % msgno)
 
     def fail_message(self, msgno: int, text: str) -> None:
-        """Queue a TXERR: give the message up. `text` must say something (not empty, not "0")."""
-        body = text.encode("utf-8", "replace")[:MAX_PACKET_BODY]
-        if body in (b"", b"0"):
-            raise LocalProtocolError("TXERR needs an error text")
-        self._outgoing(msgno)
-        del self._out[msgno]
-        self._queue.append(encode_packet(PacketType.TXERR, msgno, body))
+        """Queue a TXERR: give the message up. `text` must say something (not empty, not "0"); what
+        is longer than a packet is cut."""
+        if len(text) > MAX_PACKET_BODY // 4:  # a character takes up to four bytes
+            text = text.encode("utf-8", "replace")[:MAX_PACKET_BODY].decode("utf-8", "ignore")
+        packet = TxErrPacket(msgno, text).encode()
+        self._step(msgno, TXERR)
+        self._queue.append(packet)
 
     def ping(self, number: int = 0) -> None:
         """Queue a PING. Only for peers known to answer: Go closes the connection on it."""
-        self._queue.append(encode_packet(PacketType.PING, number))
+        self._queue.append(PingPacket(number).encode())
 
     def data_to_send(self) -> bytes:
         """Everything queued, ACKs first (one per message); the queue is empty afterwards."""
@@ -295,9 +290,22 @@ class WireConnection:
             incoming = self._in.get(msgno)
             if incoming is not None and incoming.consumed > incoming.acked:
                 incoming.acked = incoming.consumed
-                acks.append(encode_packet(PacketType.ACK, msgno, b"%d" % incoming.consumed))
+                acks.append(AckPacket(msgno, incoming.consumed).encode())
         self._ack_due.clear()
         return acks
+
+    def _step(self, msgno: int, packet: PacketType) -> _Outgoing:
+        """Take message `msgno` of ours over one packet. Raises LocalProtocolError if it may not."""
+        outgoing = self._out.get(msgno)
+        state = OPEN if outgoing is not None else _absent(msgno, self._next_out)
+        after = TRANSITIONS.get((state, packet))
+        if after is None:
+            raise LocalProtocolError(refusal(state, packet, msgno))
+        if outgoing is None:
+            outgoing = self._out[msgno] = _Outgoing()
+        elif after is not OPEN:
+            del self._out[msgno]
+        return outgoing
 
     def _outgoing(self, msgno: int) -> _Outgoing:
         outgoing = self._out.get(msgno)

@@ -3,6 +3,8 @@
 A request, a reply and the rest (``subscribe``, ``event`` …) are different things with different
 fields. `null` and missing mean the same everywhere. Unknown fields are kept in `extra`, unless the
 header is larger than MAX_EXTRA_HEADER.
+
+These types hold what a peer sent, right or wrong. What we send must be right: see `EncodedHeader`.
 """
 
 from __future__ import annotations
@@ -13,11 +15,9 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
-from scamp.errors import LocalProtocolError, RemoteProtocolError
+from scamp.errors import RemoteProtocolError
 from scamp.limits import (
     MAX_EXTRA_HEADER,
-    MAX_PACKET_BODY,
-    MAX_REQUEST_ID,
     MAX_REQUEST_ID_TEXT,
 )
 
@@ -113,7 +113,7 @@ Header: TypeAlias = (
     | OtherHeader
 )
 
-_REQUEST_FIELDS: Final = frozenset(
+REQUEST_FIELDS: Final = frozenset(
     (
         "type",
         "action",
@@ -125,12 +125,12 @@ _REQUEST_FIELDS: Final = frozenset(
         "client_id",
     )
 )
-_REPLY_FIELDS: Final = frozenset(("type", "request_id", "error", "error_code", "error_data"))
-_OTHER_FIELDS: Final = frozenset(("type", "request_id"))
-_FIELDS: Final = _REQUEST_FIELDS | _REPLY_FIELDS
+REPLY_FIELDS: Final = frozenset(("type", "request_id", "error", "error_code", "error_data"))
+OTHER_FIELDS: Final = frozenset(("type", "request_id"))
+_FIELDS: Final = REQUEST_FIELDS | REPLY_FIELDS
 
 
-_TYPES: Final[Mapping[type[Header], str]] = {
+TYPES: Final[Mapping[type[Header], str]] = {
     RequestHeader: "request",
     ReplyHeader: "reply",
     SubscribeHeader: "subscribe",
@@ -142,7 +142,7 @@ _TYPES: Final[Mapping[type[Header], str]] = {
 
 def header_type(header: Header) -> str:
     """The ``type`` of a header as it stands on the wire."""
-    return header.type if isinstance(header, OtherHeader) else _TYPES[type(header)]
+    return header.type if isinstance(header, OtherHeader) else TYPES[type(header)]
 
 
 def parse_header(body: bytes, default_type: str) -> Header:
@@ -170,14 +170,14 @@ def parse_header(body: bytes, default_type: str) -> Header:
 
 def _parse_other(kind: str, fields: dict[str, Any]) -> Header:
     if kind == "subscribe":
-        return SubscribeHeader(_id_to_answer(fields), _extra(fields, _OTHER_FIELDS))
+        return SubscribeHeader(_id_to_answer(fields), _extra(fields, OTHER_FIELDS))
     if kind == "subscribe_done":
-        return SubscribeDoneHeader(_id_to_answer(fields), _extra(fields, _OTHER_FIELDS))
+        return SubscribeDoneHeader(_id_to_answer(fields), _extra(fields, OTHER_FIELDS))
     if kind == "event":
-        return EventHeader(_extra(fields, _OTHER_FIELDS))
+        return EventHeader(_extra(fields, OTHER_FIELDS))
     if kind == "notify":
-        return NotifyHeader(_extra(fields, _OTHER_FIELDS))
-    return OtherHeader(kind, _id_to_answer(fields), _extra(fields, _OTHER_FIELDS))
+        return NotifyHeader(_extra(fields, OTHER_FIELDS))
+    return OtherHeader(kind, _id_to_answer(fields), _extra(fields, OTHER_FIELDS))
 
 
 def _parse_reply(fields: dict[str, Any]) -> ReplyHeader:
@@ -190,7 +190,7 @@ def _parse_reply(fields: dict[str, Any]) -> ReplyHeader:
         error=_text(fields, "error"),
         error_code=_text(fields, "error_code"),
         error_data=data if isinstance(data, dict) else None,
-        extra=_extra(fields, _REPLY_FIELDS),
+        extra=_extra(fields, REPLY_FIELDS),
     )
 
 
@@ -203,7 +203,7 @@ def _parse_request(fields: dict[str, Any]) -> RequestHeader:
         ticket=_text(fields, "ticket") or None,
         identifying_token=_text(fields, "identifying_token") or None,
         client_id=_integer(fields, "client_id", None),
-        extra=_extra(fields, _REQUEST_FIELDS),
+        extra=_extra(fields, REQUEST_FIELDS),
     )
 
 
@@ -247,52 +247,3 @@ def _integer(fields: dict[str, Any], name: str, default: int | None) -> int | No
     if isinstance(value, str) and len(value) < 20 and value.isascii() and value.isdigit():
         return int(value)
     raise RemoteProtocolError(f"HEADER field {name!r} is not an integer")
-
-
-def encode_header(header: Header) -> bytes:
-    """The header as the body of a HEADER packet.
-
-    Raises LocalProtocolError when a value cannot be sent: too large, or not JSON.
-    """
-    try:
-        body = orjson.dumps(_fields(header))
-    except (TypeError, ValueError) as exc:  # orjson's errors are these
-        raise LocalProtocolError(f"header cannot be encoded: {exc}") from exc
-    if len(body) > MAX_PACKET_BODY:
-        raise LocalProtocolError(f"header of {len(body)} bytes, the limit is {MAX_PACKET_BODY}")
-    return body
-
-
-def _fields(header: Header) -> dict[str, Any]:
-    fields: dict[str, Any]
-    if isinstance(header, RequestHeader):
-        fields = {
-            **header.extra,
-            "type": "request",
-            "request_id": header.request_id,
-            "action": header.action,
-            "version": header.version,
-            "envelope": header.envelope,
-        }
-        if header.ticket is not None:
-            fields["ticket"] = header.ticket
-        if header.identifying_token is not None:
-            fields["identifying_token"] = header.identifying_token
-        if header.client_id is not None:
-            fields["client_id"] = header.client_id
-        if isinstance(header.request_id, int) and not 0 < header.request_id <= MAX_REQUEST_ID:
-            raise LocalProtocolError(f"request_id {header.request_id} is out of range")
-        return fields
-    if isinstance(header, ReplyHeader):
-        fields = {**header.extra, "type": "reply", "request_id": header.request_id}
-        if header.error:
-            fields["error"] = header.error
-        if header.error_code:
-            fields["error_code"] = header.error_code
-        if header.error_data is not None:
-            fields["error_data"] = header.error_data
-        return fields
-    fields = {**header.extra, "type": header_type(header)}
-    if not isinstance(header, EventHeader | NotifyHeader) and header.request_id is not None:
-        fields["request_id"] = header.request_id
-    return fields

@@ -42,11 +42,12 @@ class Packet(NamedTuple):
 TRAILER: Final = b"END\r\n"
 
 _LINE: Final = re.compile(rb"(HEADER|DATA|EOF|TXERR|ACK|PING|PONG) ([0-9]{1,19}) ([0-9]{1,19})\r\n")
+_DATA: Final = PacketType.DATA  # members are slow to get at in Python 3.11
 _KINDS: Final = {kind.value: kind for kind in PacketType}
 
 
 def encode_packet(kind: PacketType, msgno: int, body: bytes = b"") -> bytes:
-    """One packet as bytes. `body` must fit MAX_PACKET_BODY; the caller splits DATA."""
+    """One packet as bytes, right or wrong. What may be sent is in `scamp.wire.sending`."""
     return b"%b %d %d\r\n%bEND\r\n" % (kind.value, msgno, len(body), body)
 
 
@@ -103,7 +104,7 @@ class PacketReader:
                 return pos
             kind = _KINDS[line[1]]
             size = int(line[3])
-            if kind is PacketType.DATA:
+            if kind is _DATA:
                 if size > MAX_DATA_SIZE:
                     raise RemoteProtocolError(f"DATA packet of {size} bytes")
                 self._data_msgno = int(line[2])
@@ -134,7 +135,7 @@ class PacketReader:
         if left:
             take = min(left, end - pos)
             piece = data[pos : pos + take] if take != len(data) else data
-            packets.append(Packet(PacketType.DATA, self._data_msgno, piece))
+            packets.append(Packet(_DATA, self._data_msgno, piece))
             self._data_left = left - take
             pos += take
         if self._data_left == 0 and end - pos >= len(TRAILER):

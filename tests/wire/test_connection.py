@@ -12,14 +12,12 @@ from scamp.limits import (
     MAX_PACKET_BODY,
 )
 from scamp.wire import (
-    TRANSITIONS,
     DataReceived,
+    EncodedHeader,
     Event,
     MessageEnded,
     MessageFailed,
     MessageStarted,
-    MessageState,
-    PacketType,
     PongReceived,
     ProtocolBroken,
     ReplyHeader,
@@ -28,6 +26,8 @@ from scamp.wire import (
     WindowOpened,
     WireConnection,
 )
+
+REPLY = EncodedHeader(ReplyHeader(1))
 
 
 def packet(kind: str, msgno: int, body: bytes = b"") -> bytes:
@@ -191,14 +191,6 @@ def test_headers_of_ended_messages_do_not_count_against_the_cap(end: tuple[str, 
         assert not isinstance(events[-1], ProtocolBroken)
 
 
-def test_the_life_of_a_message_is_a_table_without_a_way_back() -> None:
-    ends = {MessageState.ENDED, MessageState.FAILED}
-    assert not [state for state, _ in TRANSITIONS if state in ends]
-    assert {kind for state, kind in TRANSITIONS if state is MessageState.UNSEEN} == {
-        PacketType.HEADER
-    }
-
-
 def test_boundary_is_known() -> None:
     wire = server()
     assert wire.at_boundary
@@ -235,9 +227,9 @@ def test_acks_are_coalesced_and_cumulative() -> None:
 def test_acks_go_before_bodies() -> None:
     wire = server()
     wire.receive(request() + packet("DATA", 0, b"ab"))
-    wire.open_message(b"{}")
+    wire.open_message(REPLY)
     wire.consumed(0, 2)
-    assert wire.data_to_send() == packet("ACK", 0, b"2") + packet("HEADER", 0, b"{}")
+    assert wire.data_to_send() == packet("ACK", 0, b"2") + packet("HEADER", 0, REPLY)
 
 
 def test_an_ended_message_is_not_acknowledged() -> None:
@@ -327,13 +319,13 @@ def test_a_ping_of_ours() -> None:
 
 def test_messages_are_numbered_from_0() -> None:
     wire = server()
-    assert [wire.open_message(b"{}") for _ in range(3)] == [0, 1, 2]
+    assert [wire.open_message(REPLY) for _ in range(3)] == [0, 1, 2]
     assert wire.open_outgoing == 3
 
 
 def test_a_body_is_cut_into_packets_that_every_peer_takes() -> None:
     wire = WireConnection(Role.SERVER, max_inflight=10 * MAX_PACKET_BODY)
-    wire.open_message(b"{}")
+    wire.open_message(REPLY)
     wire.send_data(0, bytes(2 * MAX_PACKET_BODY + 1))
     raw = wire.data_to_send()
     assert raw.count(b"DATA 0 131072\r\n") == 2
@@ -342,10 +334,10 @@ def test_a_body_is_cut_into_packets_that_every_peer_takes() -> None:
 
 def test_an_empty_body_sends_no_data() -> None:
     wire = server()
-    wire.open_message(b"{}")
+    wire.open_message(REPLY)
     wire.send_data(0, b"")
     wire.end_message(0)
-    assert wire.data_to_send() == packet("HEADER", 0, b"{}") + packet("EOF", 0)
+    assert wire.data_to_send() == packet("HEADER", 0, REPLY) + packet("EOF", 0)
 
 
 def test_more_than_the_window_is_refused() -> None:
@@ -369,6 +361,14 @@ def test_a_long_txerr_is_cut() -> None:
     assert wire.data_to_send().startswith(b"TXERR 0 131072\r\n")
 
 
+def test_a_long_txerr_is_not_cut_within_a_character() -> None:
+    wire = sender()
+    wire.fail_message(0, "x" + "\u20ac" * MAX_PACKET_BODY)
+    line, text = wire.data_to_send().split(b"\r\n", 1)
+    assert MAX_PACKET_BODY - 3 < int(line.split()[2]) <= MAX_PACKET_BODY
+    assert text.removesuffix(b"END\r\n").decode() == "x" + "\u20ac" * (MAX_PACKET_BODY // 3)
+
+
 def test_nothing_is_sent_after_the_end() -> None:
     wire = sender()
     wire.end_message(0)
@@ -385,5 +385,5 @@ def test_nothing_is_sent_after_the_end() -> None:
 def test_a_header_too_long_is_refused_and_takes_no_number() -> None:
     wire = server()
     with pytest.raises(LocalProtocolError):
-        wire.open_message(bytes(MAX_PACKET_BODY + 1))
-    assert wire.open_message(b"{}") == 0
+        wire.open_message(RequestHeader("x" * MAX_PACKET_BODY, 1))
+    assert wire.open_message(REPLY) == 0

@@ -13,18 +13,23 @@ from scamp.limits import (
     MAX_REQUEST_ID_TEXT,
 )
 from scamp.wire import (
+    EncodedHeader,
     EventHeader,
     Header,
+    HeaderPacket,
     NotifyHeader,
     OtherHeader,
     ReplyHeader,
     RequestHeader,
+    Role,
     SubscribeDoneHeader,
     SubscribeHeader,
+    WireConnection,
     encode_header,
     header_type,
     parse_header,
 )
+from scamp.wire.header import REPLY_FIELDS, REQUEST_FIELDS, TYPES
 
 HEADERS: list[tuple[Header, dict[str, object]]] = [
     (
@@ -68,7 +73,7 @@ HEADERS: list[tuple[Header, dict[str, object]]] = [
 
 @pytest.mark.parametrize(("header", "fields"), HEADERS)
 def test_header_is_encoded_as_in_the_table(header: Header, fields: dict[str, object]) -> None:
-    assert orjson.loads(encode_header(header)) == fields
+    assert orjson.loads(bytes(encode_header(header))) == fields
 
 
 @pytest.mark.parametrize(("header", "fields"), HEADERS)
@@ -167,7 +172,7 @@ def test_a_ticket_is_not_shown_whatever_the_type() -> None:
     ],
 )
 def test_the_other_types_are_read_as_they_are_written(header: Header) -> None:
-    body = encode_header(header)
+    body = bytes(encode_header(header))
     assert parse_header(body, "request") == header
     assert orjson.loads(body)["type"] == header_type(header)
 
@@ -206,6 +211,40 @@ def test_a_malformed_header_is_the_peers_error(body: bytes) -> None:
         RequestHeader("a.b", 0),
         RequestHeader("a.b", -1),
         RequestHeader("a.b", MAX_REQUEST_ID + 1),
+        RequestHeader("a.b", None),
+        RequestHeader("a.b", "1"),
+        RequestHeader("a.b", True),
+        RequestHeader("", 1),
+        RequestHeader(None, 1),  # type: ignore[arg-type]
+        RequestHeader("a.b", 1, version=0),
+        RequestHeader("a.b", 1, version=MAX_REQUEST_ID + 1),
+        RequestHeader("a.b", 1, version="1"),  # type: ignore[arg-type]
+        RequestHeader("a.b", 1, envelope=""),
+        RequestHeader("a.b", 1, envelope=b"json"),  # type: ignore[arg-type]
+        RequestHeader("a.b", 1, ticket=7),  # type: ignore[arg-type]
+        RequestHeader("a.b", 1, identifying_token={}),  # type: ignore[arg-type]
+        RequestHeader("a.b", 1, client_id=-1),
+        RequestHeader("a.b", 1, client_id=2**53 + 1),
+        RequestHeader("a.b", 1, client_id="7"),  # type: ignore[arg-type]
+        RequestHeader("a.b", 1, client_id=True),
+        RequestHeader("a.b", 1, extra={1: "x"}),  # type: ignore[dict-item]
+        RequestHeader("a.b", 1, extra={"client_id": None}),
+        *(RequestHeader("a.b", 1, extra={name: "x"}) for name in REQUEST_FIELDS),
+        *(ReplyHeader(1, extra={name: "x"}) for name in REPLY_FIELDS),
+        SubscribeHeader(1, {"type": "request"}),
+        SubscribeHeader(1, {"request_id": 2}),
+        EventHeader({"type": "request"}),
+        NotifyHeader({"request_id": 2}),
+        ReplyHeader(1.5),  # type: ignore[arg-type]
+        ReplyHeader(True),
+        ReplyHeader("x" * (MAX_REQUEST_ID_TEXT + 1)),
+        SubscribeDoneHeader("x" * (MAX_REQUEST_ID_TEXT + 1)),
+        ReplyHeader(1, error=404),  # type: ignore[arg-type]
+        ReplyHeader(1, error_code=404),  # type: ignore[arg-type]
+        ReplyHeader(1, error_data={"dispatch_failure": True}),
+        OtherHeader(""),
+        OtherHeader(5),  # type: ignore[arg-type]
+        *(OtherHeader(name) for name in TYPES.values()),
         RequestHeader("a.b", 1, ticket="\ud800"),
         RequestHeader("a.b", 1, ticket="x" * MAX_PACKET_BODY),
         ReplyHeader(1, error="x" * MAX_PACKET_BODY),
@@ -213,8 +252,22 @@ def test_a_malformed_header_is_the_peers_error(body: bytes) -> None:
     ],
 )
 def test_what_must_not_be_sent_is_refused(header: Header) -> None:
-    with pytest.raises(LocalProtocolError):
-        encode_header(header)
+    for gate in (encode_header, EncodedHeader, lambda one: HeaderPacket(0, one)):
+        with pytest.raises(LocalProtocolError):
+            gate(header)
+    for role in Role:
+        wire = WireConnection(role)
+        with pytest.raises(LocalProtocolError):
+            wire.open_message(header)
+        assert not wire.has_data_to_send
+        assert wire.open_outgoing == 0
+        assert wire.open_message(RequestHeader("a.b", 1)) == 0, "it took no number"
+
+
+def test_only_a_header_can_be_encoded() -> None:
+    for thing in (b'{"type":"request"}', {"type": "request"}, None):
+        with pytest.raises(LocalProtocolError):
+            EncodedHeader(thing)  # type: ignore[arg-type]
 
 
 def test_a_ticket_is_not_shown_by_repr() -> None:
