@@ -179,11 +179,11 @@ def _checked(record: bytes) -> bytes:
     return record
 
 
-def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
-    """Write `records` as a cache file: PATH.new first, then renamed over PATH.
+def replace_file(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
+    """Write `pieces` to PATH.new first, then rename it over PATH; a link at PATH.new is refused.
 
-    Readers see the old file or the new one, never a part. Blocks. Raises `OSError`, and
-    `ValueError` for a record that contains the separator; then PATH is as it was.
+    Readers see the old file or the new one, never a part. Blocks. Raises `OSError`, and whatever
+    `pieces` raises; then PATH is as it was.
     """
     target = Path(path)
     fresh = target.with_name(target.name + ".new")
@@ -191,8 +191,17 @@ def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
     fd = os.open(fresh, flags, 0o644)
     try:
         with open(fd, "wb") as file:
-            file.writelines(SEPARATOR + _checked(record) for record in records)
+            file.writelines(pieces)
         os.replace(fresh, target)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
+    """Write `records` as a cache file, as `replace_file` does.
+
+    Raises `OSError`, and `ValueError` for a record that contains the separator; then PATH is as it
+    was.
+    """
+    replace_file(path, (SEPARATOR + _checked(record) for record in records))
