@@ -22,7 +22,7 @@ from scamp.errors import AnnouncementError, ConfigError
 
 logger = logging.getLogger("scamp.discovery")
 
-_PREFIXES: Final = (b"R", b"D")
+PREFIXES: Final = (b"R", b"D")
 _IP_MULTICAST_ALL: Final = 49  # Linux; Python has no name for it
 _GONE: Final = (errno.ENODEV, errno.EADDRNOTAVAIL, errno.ENXIO)
 
@@ -90,11 +90,11 @@ def decode_packet(packet: bytes) -> bytes:
     what was signed. Inflating stops at `limits.MAX_ANNOUNCEMENT` bytes. Raises `AnnouncementError`
     (``malformed``, ``limit``) and nothing else.
     """
-    if packet.startswith(_PREFIXES):
+    if packet.startswith(PREFIXES):
         packet = packet[1:]
     if not packet:
         raise AnnouncementError("malformed", "an empty packet")
-    if not _is_zlib(packet):
+    if not is_zlib(packet):
         return packet
     inflater = zlib.decompressobj()
     try:
@@ -109,7 +109,7 @@ def decode_packet(packet: bytes) -> bytes:
     return record
 
 
-def _is_zlib(packet: bytes) -> bool:
+def is_zlib(packet: bytes) -> bool:
     """Whether it begins as zlib does (RFC 1950, 2.2); no JSON begins so."""
     return len(packet) > 1 and packet[0] & 15 == 8 and (packet[0] << 8 | packet[1]) % 31 == 0
 

@@ -111,6 +111,12 @@ def announce(signer: Signer) -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
+def announce_other(other_signer: Signer) -> Callable[..., bytes]:
+    """The same by another certificate."""
+    return other_signer.announce
+
+
+@pytest.fixture(scope="session")
 def packet(signer: Signer) -> Callable[..., bytes]:
     return signer.packet
 

@@ -1,0 +1,211 @@
+"""Listening to a multicast group: the shell that has a socket, a clock and a worker thread.
+
+What comes in waits in an `Intake`; in rounds, a worker thread verifies it and keeps a `LiveIndex`.
+Who listens takes one round after another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from scamp import limits
+from scamp.discovery.intake import Intake, Packet
+from scamp.discovery.live import Heard, Kind, LiveIndex
+from scamp.discovery.multicast import MulticastGroup, decode_packet, open_receiver
+from scamp.discovery.pace import Pace
+from scamp.errors import AnnouncementError, ConfigError
+
+logger = logging.getLogger("scamp.discovery")
+
+MAX_WAIT: Final = 1.0
+"""Longest pause between two rounds, in seconds."""
+
+_SPACING: Final = 0.05
+"""Shortest one: what comes meanwhile makes one round, whose cost is mostly that of any."""
+
+_BATCH: Final = 64
+"""Datagrams that are read before others on the event loop have their turn."""
+
+_BREATH: Final = 0.005
+"""Seconds for which a flood is then left to the kernel."""
+
+Rejection = tuple[str, str, str]  # claimed identity or "?", reason, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round gave. `dropped`: packets that were lost because too many came at once.
+    `verified` counts the signatures that were checked, `cpu` the worker's seconds."""
+
+    heard: tuple[Heard, ...] = ()
+    refused: tuple[Rejection, ...] = ()
+    dropped: int = 0
+    verified: int = 0
+    cpu: float = 0.0
+
+
+class Listening:
+    """The group's announcements, round by round.
+
+    `index` belongs to the worker thread: look at it there, by `in_worker`. `problem` says what is
+    wrong with the socket or that nothing is heard, None when all is well. Methods belong to the
+    loop that `start` runs on.
+    """
+
+    def __init__(self, group: MulticastGroup, index: LiveIndex) -> None:
+        self.group = group
+        self.index = index
+        self.problem: str | None = None
+        self.heard_at: float | None = None
+        """When the last good announcement came, in seconds since 1970."""
+        self._intake = Intake()
+        self._arrived = asyncio.Event()
+        self._socket: socket.socket | None = None
+        self._worker: ThreadPoolExecutor | None = None
+        self._breath: asyncio.TimerHandle | None = None
+        self._dropped = 0
+        self._last_round = 0.0
+        self._last_sound = 0.0
+
+    def start(self) -> None:
+        """Begin to listen. Raises `ConfigError` when the group cannot be joined, `RuntimeError`
+        when already started."""
+        if self._socket is not None:
+            raise RuntimeError("already started")
+        self._last_sound = asyncio.get_running_loop().time()
+        self._attach(open_receiver(self.group))
+
+    async def stop(self) -> None:
+        """Close the socket and end the thread, behind what it still does. May be called twice."""
+        self._detach()
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            # Behind whatever it still does, so that shutting down need not block the loop.
+            await asyncio.get_running_loop().run_in_executor(worker, _nothing)
+            worker.shutdown()
+
+    async def next_round(self, timeout: float = MAX_WAIT) -> Round:
+        """Wait for announcements, or until one expires, or for `timeout` seconds; then look.
+
+        Rounds must follow one another within `live.MAX_GAP`, or lives become longer. When it is
+        cancelled, what the round gave is lost: stop afterwards.
+        """
+        loop = asyncio.get_running_loop()
+        if not len(self._intake):
+            self._arrived.clear()
+            wait = min(timeout, MAX_WAIT, max(0.0, self.index.next_expiry - loop.time()))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), wait)
+        await asyncio.sleep(max(0.0, self._last_round + _SPACING - loop.time()))
+        now = self._last_round = loop.time()
+        dropped = self._intake.dropped - self._dropped
+        self._dropped += dropped
+        taken = self._intake.take(now)
+        found: Round = await self.in_worker(self._look_at, taken, now, dropped)
+        self._mind_silence(found, loop.time())
+        return found
+
+    async def in_worker(self, work: Callable[..., Any], *args: Any) -> Any:
+        """Run something in the worker thread, after what it does now."""
+        if self._worker is None:
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="scamp-listening")
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *args)
+
+    # -- in the worker ------------------------------------------------------------------
+
+    def _look_at(self, packets: list[Packet], now: float, dropped: int) -> Round:
+        cpu, verified = time.thread_time(), self.index.verified
+        heard: list[Heard] = []
+        refused: list[Rejection] = []
+        pause = Pace()
+        for packet in packets:
+            pause()
+            try:
+                found = self.index.hear(decode_packet(packet.data), now)
+            except AnnouncementError as exc:
+                refused.append((packet.identity or "?", exc.reason, exc.detail))
+                continue
+            heard.append(found)
+            if found.kind in (Kind.LEFT, Kind.AWAY):
+                self._intake.forget(found.service.identity)
+            else:
+                self._intake.recognise(found.service.identity, packet.source)
+        gone = self.index.expire(now)
+        for silent in gone:
+            self._intake.forget(silent.service.identity)
+        return Round(
+            (*heard, *gone),
+            tuple(refused),
+            dropped,
+            self.index.verified - verified,
+            time.thread_time() - cpu,
+        )
+
+    # -- the socket ---------------------------------------------------------------------
+
+    def _attach(self, sock: socket.socket) -> None:
+        self._socket = sock
+        asyncio.get_running_loop().add_reader(sock.fileno(), self._read)
+
+    def _detach(self) -> None:
+        sock, self._socket = self._socket, None
+        if self._breath is not None:
+            self._breath.cancel()
+            self._breath = None
+        if sock is not None:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+            sock.close()
+
+    def _read(self) -> None:
+        if self._socket is None:  # pragma: no cover - the loop was about to call
+            return
+        for _ in range(_BATCH):
+            try:
+                data, address = self._socket.recvfrom(limits.MAX_DATAGRAM + 1)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                self._say(f"{self.group}: {exc.strerror or exc}")
+                break
+            self._intake.put(data, address[0])
+        else:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(self._socket.fileno())
+            self._breath = loop.call_later(_BREATH, self._breathed)
+        self._arrived.set()
+
+    def _breathed(self) -> None:
+        self._breath = None
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket.fileno(), self._read)
+
+    def _mind_silence(self, found: Round, now: float) -> None:
+        if any(one.kind is not Kind.EXPIRED for one in found.heard):
+            self._last_sound = now
+            self.heard_at = time.time()
+            self._say(None)
+        elif now - self._last_sound > limits.SILENCE and self._socket is not None:
+            self._last_sound = now
+            self._say(f"nothing is heard on {self.group}")
+            try:
+                fresh = open_receiver(self.group)
+            except ConfigError as exc:
+                self._say(str(exc))
+                return
+            self._detach()
+            self._attach(fresh)
+
+    def _say(self, problem: str | None) -> None:
+        self.problem = problem
+
+
+def _nothing() -> None:
+    """The last piece of work of a thread."""
