@@ -13,6 +13,7 @@ import logging
 import socket
 import sys
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -141,12 +142,14 @@ class MulticastSender:
         """What is wrong now, by interface; empty when all is well."""
         return {name: text for name, text in self._problems.items() if text is not None}
 
-    def send(self, packet: bytes) -> None:
-        """Send `packet`, as `encode_packet` made it, on every interface. Raises nothing.
+    def send(self, packet: bytes, only: Collection[str] | None = None) -> None:
+        """Send `packet`, as `encode_packet` made it, on every interface, or those of `only`.
 
-        Where the socket's buffer is full the packet is lost there; there will be another.
+        Raises nothing. Where the socket's buffer is full the packet is lost there; there will be
+        another.
         """
-        for interface in () if self._closed else self.group.interfaces:
+        interfaces = self.group.interfaces if only is None else only
+        for interface in () if self._closed else interfaces:
             sock = self._sockets.get(interface) or self._open(interface)
             if sock is None:
                 continue
