@@ -1,0 +1,217 @@
+"""The pages for readers: what they show is what the code does."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.hashes import SHA256
+from pages import ROOT, Page
+
+import scamp.errors
+from scamp import ClientOptions, ScampError, Service, keys
+from scamp.config import ScampConf
+from scamp.discovery import (
+    Announcement,
+    AuthorizedServices,
+    Registry,
+    parse_announcement,
+    split_records,
+)
+from scamp.testing import make_identity
+from scamp.tickets import parse_ticket
+from scamp.wire import (
+    DataReceived,
+    MessageEnded,
+    MessageFailed,
+    MessageStarted,
+    ProtocolBroken,
+    Role,
+    WindowOpened,
+    WireConnection,
+)
+
+PROTOCOL: Final = Page("docs/protocol.md")
+
+
+# -- protocol: what goes over the wire --------------------------------------------------
+
+
+def turns(block: str) -> Iterator[tuple[str, bytes]]:
+    """Who sends what, one after the other."""
+    said: list[tuple[str, str]] = []
+    for line in block.splitlines():
+        side, text = line[0], line[2:].replace(r"\r\n", "\r\n")
+        if said and said[-1][0] == side:
+            said[-1] = (side, said[-1][1] + text)
+        else:
+            said.append((side, text))
+    for side, text in said:
+        yield side, text.encode()
+
+
+@pytest.mark.parametrize("block", PROTOCOL.blocks("wire"))
+def test_what_goes_over_the_wire_is_what_we_send_and_understand(block: str) -> None:
+    """Each side is told to send what the other understood, and sends the same bytes."""
+    sides = {"C": WireConnection(Role.CLIENT), "S": WireConnection(Role.SERVER)}
+    complete = 0
+    for side, sent in turns(block):
+        sender, receiver = sides[side], sides["S" if side == "C" else "C"]
+        for event in receiver.receive(sent):
+            assert not isinstance(event, ProtocolBroken), event
+            if isinstance(event, MessageStarted):
+                assert sender.open_message(event.header) == event.msgno
+            elif isinstance(event, DataReceived):
+                sender.send_data(event.msgno, event.data)
+                receiver.consumed(event.msgno, len(event.data))
+            elif isinstance(event, MessageEnded):
+                sender.end_message(event.msgno)
+                complete += 1
+            elif isinstance(event, MessageFailed):
+                sender.fail_message(event.msgno, event.text)
+                complete += 1
+            else:
+                assert isinstance(event, WindowOpened)
+        assert sender.data_to_send() == sent
+    assert complete >= 1
+    assert all(side.at_boundary for side in sides.values())
+
+
+def announced(text: str) -> Announcement:
+    identity = make_identity()
+    key = keys.load_private_key(identity.key)
+    signature = key.sign(text.encode(), PKCS1v15(), SHA256())
+    raw = b"\n\n".join((text.encode(), identity.certificate.strip(), base64.encodebytes(signature)))
+    return parse_announcement(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "index"),
+    list(zip(PROTOCOL.blocks("json announcement"), PROTOCOL.blocks("text index"), strict=True)),
+)
+def test_announcements_stand_in_the_index_as_the_page_says(text: str, index: str) -> None:
+    registry = Registry()
+    service = announced(text.strip())
+    registry.apply(added=(service,))
+    for entry in index.split():
+        sector, _, rest = entry.partition(":")
+        action, _, version = rest.rpartition(".v")
+        assert registry.find(sector, action, int(version)), entry
+    plain = [entry for entry in index.split() if "._" not in entry]
+    assert len(plain) == len(list(service.actions))
+    aliases = {word for action in service.actions for word in action.crud}
+    assert len(index.split()) - len(plain) == len(aliases)
+
+
+def test_a_cache_file_is_cut_where_the_page_says() -> None:
+    (shown,) = PROTOCOL.blocks("text cache")
+    records = split_records(shown.encode())
+    assert [json.loads(record.split(b"\n", 1)[0])[0] for record in records] == [3, 3]
+
+
+def test_authorized_services_allows_what_the_page_says() -> None:
+    (shown,) = PROTOCOL.blocks("text authorized")
+    allowed = AuthorizedServices.parse(shown)
+    assert allowed.problems == ()
+    prints = {line[:5]: line.split()[0] for line in shown.splitlines()[1:]}
+    rows = re.findall(
+        r"^\| `(\S{5}):…` \| `(\w+):(\S+)` \| (may(?: not)?)\b", PROTOCOL.text, re.MULTILINE
+    )
+    assert len(rows) == 8
+    for begin, sector, action, may in rows:
+        assert allowed.permits(prints[begin], sector, action) == (may == "may"), action
+
+
+def test_the_ticket_says_what_the_page_says() -> None:
+    (shown,) = PROTOCOL.blocks("text ticket")
+    ticket = parse_ticket(shown.strip())
+    assert (ticket.user_id, ticket.client_id) == (4711, 12)
+    assert (ticket.validity_start, ticket.validity_length) == (1767225600, 43200)
+    assert ticket.privileges == {1, 17, 230}
+
+
+def test_the_configuration_is_read_as_the_page_says() -> None:
+    (shown,) = PROTOCOL.blocks("ini")
+    conf = ScampConf.parse(shown)
+    assert conf.warnings == []
+    assert conf.service_addresses({"eth0": ["10.2.0.17"]}) == ("10.2.0.17",)
+    assert str(conf.key_path("prices")) == "/etc/scamp/services/prices.key"
+    assert str(conf.discovery_cache_path) == "/var/run/scamp/cache"
+
+
+def test_the_defaults_are_those_that_the_page_lists() -> None:
+    none = ScampConf({})
+    listed = dict(
+        re.findall(r"^\| `([a-z]+\.[a-z_]+)` \| `?([^|`]*?)`? \|", PROTOCOL.text, re.MULTILINE)
+    )
+    found = {
+        "discovery.cache_path": none.discovery_cache_path,
+        "discovery.cache_max_age": none.discovery_cache_max_age,
+        "discovery.multicast_address": none.multicast_group,
+        "discovery.port": none.multicast_port,
+        "beepish.first_port": none.first_port,
+        "beepish.last_port": none.last_port,
+        "beepish.bind_tries": none.bind_tries,
+        "beepish.client_timeout": none.client_timeout,
+        "beepish.server_timeout": none.server_timeout,
+        "rpc.timeout": none.rpc_timeout,
+        "flow.max_inflight": none.max_inflight,
+    }
+    for key, value in found.items():
+        shown = f"{value:g}" if isinstance(value, float) else str(value)
+        assert listed[key] == shown, key
+
+
+# -- services and clients: tables -------------------------------------------------------
+
+
+def rows(page: Page, heading: str) -> dict[str, str]:
+    """The second column of the table under a heading, by each name in the first."""
+    part = page.text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    found = {}
+    for line in part.splitlines():
+        if line.startswith("| `"):
+            names, second = line.split("|")[1:3]
+            found |= dict.fromkeys(re.findall(r"`(\w+)`", names), second.strip().strip("`"))
+    return found
+
+
+def test_every_error_code_of_a_service_is_listed() -> None:
+    used: set[str] = set()
+    for path in (ROOT / "scamp" / "server").glob("*.py"):
+        text = path.read_text()
+        used |= set(re.findall(r'ServiceError\(\s*"([a-z_]+)"', text))
+        used |= set(re.findall(r'\b(?:error_)?code\s*=\s*"([a-z_]+)"', text))
+    assert set(rows(Page("docs/services.md"), "What callers get as errors")) == used
+
+
+def test_every_setting_of_a_service_is_listed_with_its_default() -> None:
+    listed = rows(Page("docs/services.md"), "What can be set")
+    for function in (Service.__init__, Service.action):
+        for name, parameter in inspect.signature(function).parameters.items():
+            if name in ("self", "name", "spelling"):
+                continue
+            assert name in listed, name
+            if isinstance(parameter.default, bool | int | float) and name != "max_body":
+                assert listed[name] == str(parameter.default), name
+
+
+def test_every_option_of_a_client_is_listed_with_its_default() -> None:
+    listed = rows(Page("docs/clients.md"), "What can be set")
+    known = {field.name: field.default for field in dataclasses.fields(ClientOptions)}
+    assert listed.keys() == known.keys()
+    for name, default in known.items():
+        if name != "resume_tls":  # where it is on depends on the version of Python
+            assert listed[name] == str(default), name
+
+
+def test_what_the_tables_call_errors_are_errors() -> None:
+    for name in rows(Page("docs/clients.md"), "Errors"):
+        assert issubclass(getattr(scamp.errors, name), ScampError)
