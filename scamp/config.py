@@ -159,6 +159,7 @@ class ScampConf:
 
     @property
     def discovery_cache_path(self) -> Path:
+        """Where the discovery cache file is."""
         return Path(self.get("discovery.cache_path") or _DEFAULT_CACHE)
 
     @property
@@ -168,10 +169,12 @@ class ScampConf:
 
     @property
     def multicast_group(self) -> str:
+        """The address to which announcements are sent."""
         return self.get("discovery.multicast_address") or "239.63.248.106"
 
     @property
     def multicast_port(self) -> int:
+        """The UDP port to which announcements are sent."""
         return self.get_int("discovery.port", 5555, minimum=1, maximum=65535)
 
     @property
@@ -188,10 +191,12 @@ class ScampConf:
 
     @property
     def first_port(self) -> int:
+        """Services listen on a random port from this one on …"""
         return self.get_int("beepish.first_port", 30100, minimum=1, maximum=65535)
 
     @property
     def last_port(self) -> int:
+        """… up to this one."""
         last = self.get_int("beepish.last_port", 30399, minimum=1, maximum=65535)
         if last < self.first_port:
             raise self.error("beepish.last_port", f"is below beepish.first_port {self.first_port}")
@@ -199,6 +204,7 @@ class ScampConf:
 
     @property
     def bind_tries(self) -> int:
+        """How many of these ports a service tries."""
         return self.get_int("beepish.bind_tries", 20, minimum=1)
 
     @property

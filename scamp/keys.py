@@ -27,8 +27,11 @@ from cryptography.x509.oid import NameOID
 from scamp.errors import ConfigError
 
 MIN_BITS: Final = 2048
+"""Shortest RSA key that is made; TLS libraries refuse shorter ones."""
 MAX_BITS: Final = 8192
+"""Longest RSA key that is made; to make one takes seconds."""
 MAX_DAYS: Final = 36_500
+"""Longest validity of a certificate; nobody checks it."""
 MAX_COMMON_NAME: Final = 64
 """X.520's upper bound; longer names make certificates that other implementations refuse."""
 

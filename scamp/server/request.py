@@ -44,10 +44,12 @@ class Request:
 
     @property
     def version(self) -> int:
+        """The version of the action that was asked for."""
         return self.header.version
 
     @property
     def envelope(self) -> str:
+        """How the body is to be taken, such as ``json``."""
         return self.header.envelope
 
     @property

@@ -29,12 +29,15 @@ class TestPeer:
         self._channel: Channel | None = None
 
     def channel_opened(self, channel: Channel) -> None:
+        """Called by the channel."""
         self._channel = channel
 
     def message_received(self, message: IncomingMessage) -> None:
+        """Called by the channel."""
         self.messages.put_nowait(message)
 
     def channel_lost(self, error: ScampError) -> None:
+        """Called by the channel."""
         self.lost.set_result(error)
 
     @property
