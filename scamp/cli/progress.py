@@ -42,7 +42,7 @@ class Progress:
     def __init__(self, verb: str, total: int | None = None, *, shown: bool = True) -> None:
         self.verb = verb
         self.total = total
-        self.count = 0
+        self.count: int = 0
         self._shown = shown
         self._began = time.monotonic()
         self._drawn_at = 0.0

@@ -94,15 +94,15 @@ class Reply:
         self._message = message
         self._upload = upload
         self._body_idle = body_idle
-        self.header = header
-        self.offer = offer
+        self.header: ReplyHeader = header
+        self.offer: Offer = offer
         """The service and action that answered."""
-        self.address = exchange.connection.address
-        self.attempts = attempts
+        self.address: str = exchange.connection.address
+        self.attempts: int = attempts
         """How many times the request was tried, 1 when at once."""
-        self.queued = queued
+        self.queued: float = queued
         """Seconds from the first try to the start of this one: queue, dialling, retries."""
-        self.upstream = upstream
+        self.upstream: float = upstream
         """Seconds from handing the request to the connection to the first byte of the reply."""
 
     @property

@@ -25,7 +25,7 @@ from scamp.discovery.registry import Change, Draft, Registry
 from scamp.discovery.rules import Rules, is_settled, read_rules
 from scamp.discovery.status import DiscoveryStatus, LoadReport, log_difference
 
-logger = logging.getLogger("scamp.discovery")
+logger: logging.Logger = logging.getLogger("scamp.discovery")
 
 _COMMIT_ATTEMPTS: Final = 3
 
@@ -93,7 +93,7 @@ class CacheFollower:
         self._lock = asyncio.Lock()
         self._worker: ThreadPoolExecutor | None = None
         self._task: asyncio.Task[None] | None = None
-        self.status = DiscoveryStatus()
+        self.status: DiscoveryStatus = DiscoveryStatus()
 
     async def start(self) -> None:
         """Look at the file once, completely, then go on in a task of our own.

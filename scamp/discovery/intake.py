@@ -86,7 +86,7 @@ class Intake:
         self._pending: set[bytes] = set()
         self._waiting: Counter[str] = Counter()
         self._sources: dict[str, str] = {}
-        self.dropped = 0
+        self.dropped: int = 0
 
     def __len__(self) -> int:
         """Packets that wait."""

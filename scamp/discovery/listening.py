@@ -23,7 +23,7 @@ from scamp.discovery.multicast import MulticastGroup, decode_packet, open_receiv
 from scamp.discovery.pace import Pace
 from scamp.errors import AnnouncementError, ConfigError
 
-logger = logging.getLogger("scamp.discovery")
+logger: logging.Logger = logging.getLogger("scamp.discovery")
 
 MAX_WAIT: Final = 1.0
 """Longest pause between two rounds, in seconds."""

@@ -103,7 +103,7 @@ class LiveIndex:
         self._size = 0
         self._next = math.inf
         self._last: float | None = None
-        self.verified = 0
+        self.verified: int = 0
         """Records whose signature was checked."""
 
     def __len__(self) -> int:

@@ -21,7 +21,7 @@ from scamp import limits
 from scamp.config import ScampConf
 from scamp.errors import AnnouncementError, ConfigError
 
-logger = logging.getLogger("scamp.discovery")
+logger: logging.Logger = logging.getLogger("scamp.discovery")
 
 PREFIXES: Final = (b"R", b"D")
 _IP_MULTICAST_ALL: Final = 49  # Linux; Python has no name for it

@@ -21,7 +21,7 @@ from scamp.discovery.registry import Change, Draft, Key, Registry
 from scamp.discovery.rules import Rules, read_rules
 from scamp.discovery.status import DiscoveryStatus, LoadReport, log_difference
 
-logger = logging.getLogger("scamp.discovery")
+logger: logging.Logger = logging.getLogger("scamp.discovery")
 
 _COMMIT_ATTEMPTS: Final = 3
 _GONE: Final = (Kind.LEFT, Kind.AWAY, Kind.EXPIRED)
@@ -93,7 +93,7 @@ class Observer:
         self._looked = 0.0
         self._told = 0.0
         self._silent = False
-        self.status = DiscoveryStatus()
+        self.status: DiscoveryStatus = DiscoveryStatus()
 
     async def start(self) -> None:
         """Join the group, and go on in a task of our own; what is heard comes later.

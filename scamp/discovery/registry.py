@@ -25,7 +25,7 @@ from scamp.discovery.model import (
     index_entries,
 )
 
-logger = logging.getLogger("scamp.discovery")
+logger: logging.Logger = logging.getLogger("scamp.discovery")
 
 _SHARDS: Final = 1024
 _SPAN: Final = 1 << limits.MAX_ANNOUNCED_ACTIONS.bit_length()
@@ -81,7 +81,7 @@ class Draft:
 
     def __init__(self, base: _Index) -> None:
         self.base = base
-        self.index = base.copy()
+        self.index: _Index = base.copy()
         self._owned: set[int] = set()
         self._before: dict[Key, Announcement | None] = {}
 
@@ -174,7 +174,7 @@ class Registry:
         self._index = _Index()
         self._callbacks: dict[object, Callable[[Change], None]] = {}
         self._found: dict[str, tuple[Offer, ...]] = {}
-        self.generation = 0
+        self.generation: int = 0
         """Counts the changes that subscribers were told of."""
 
     def find(self, sector: str, action: str, version: int = 1) -> tuple[Offer, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-logger = logging.getLogger("scamp.discovery")
+logger: logging.Logger = logging.getLogger("scamp.discovery")
 
 
 def _nothing() -> Mapping[str, int]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from scamp.server.request import Request
     from scamp.server.service import Service
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 FLAGS: Final = "read,noauth"
 DOCUMENTATION: Final = "_meta.documentation"

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from scamp.limits import MAX_NOTICES, MAX_NOTICES_PER_CONNECTION
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 NotifyHandler: TypeAlias = Callable[[str, Any], object]
 """Given the client's address and the data, parsed JSON. May be a coroutine function."""
@@ -37,7 +37,7 @@ class Notices:
         self._lines: dict[object, _Line] = {}
         self._held = 0
         self.handler: NotifyHandler | None = None
-        self.dropped = 0
+        self.dropped: int = 0
         """Notices that no handler got: there is none, or there were too many."""
 
     @property

@@ -22,7 +22,7 @@ from scamp.limits import BODY_IDLE
 from scamp.transport import Channel, OutgoingMessage
 from scamp.wire import EncodedHeader, ReplyHeader, RequestId, encode_header
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 _ERROR_BODY = b"{}"
 """The body of an error. Some clients decode the body before they look at the header, and an empty

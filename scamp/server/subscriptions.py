@@ -29,7 +29,7 @@ from scamp.transport import Channel
 from scamp.wire import EventHeader, RequestId, SubscribeDoneHeader
 from scamp.wire.subdata import NULL, Record, encode_event, encode_record, encode_value, is_name
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 MaySubscribe: TypeAlias = Callable[[str, tuple[str, ...], str | None], bool]
 """Given the client's address, the codes, and the ticket in the HEADER if there is one."""

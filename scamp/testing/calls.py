@@ -114,7 +114,7 @@ class Recorder:
         self._bytes = 0
         self._moved = asyncio.Event()
         self.unexpected: deque[UnexpectedCall] = deque(maxlen=max_calls)
-        self.forgotten = 0
+        self.forgotten: int = 0
         """Calls that are no longer remembered, because there were too many."""
 
     def add(self, call: MockCall) -> None:

@@ -41,8 +41,8 @@ class Directory:
 
     def __init__(self, folder: Path, registry: Registry) -> None:
         self.registry = registry
-        self.cache_file = folder / "discovery"
-        self.config_file = folder / "scamp.conf"
+        self.cache_file: Path = folder / "discovery"
+        self.config_file: Path = folder / "scamp.conf"
         self._records: dict[Hashable, tuple[bytes, tuple[str, str]]] = {}
         self._timer: asyncio.TimerHandle | None = None
 

@@ -25,7 +25,7 @@ class Mesh:
     """
 
     def __init__(self, *services: Announces, options: ClientOptions | None = None) -> None:
-        self.registry = Registry()
+        self.registry: Registry = Registry()
         self._services = services
         self._options = options
         self._stack = AsyncExitStack()

@@ -167,7 +167,9 @@ class MockService:
         )
         """Of each instance."""
         self.announcer = announcer
-        self.instances = tuple(MockInstance(self, number) for number in range(instances))
+        self.instances: tuple[MockInstance, ...] = tuple(
+            MockInstance(self, number) for number in range(instances)
+        )
         self._registered: dict[tuple[str, int], MockAction] = {}
 
     def action(

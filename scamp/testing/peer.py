@@ -49,7 +49,7 @@ class PeerReply:
     def __init__(self, connection: PeerConnection, msgno: int) -> None:
         self._connection = connection
         self.msgno = msgno
-        self.sent = 0
+        self.sent: int = 0
         self.acked = 0
 
     async def write(self, data: bytes) -> None:
@@ -93,9 +93,9 @@ class PeerRequest:
         self.header = header
         self.number = number
         """Counted over the whole peer, from 1, in the order of HEADERs."""
-        self.body = bytearray()
+        self.body: bytearray = bytearray()
         self.received = 0
-        self.ended = asyncio.Event()
+        self.ended: asyncio.Event = asyncio.Event()
         """Set at EOF, at TXERR, and when the connection is lost."""
         self.aborted: str | None = None
         """The text of a TXERR."""
@@ -136,7 +136,7 @@ class PeerConnection(asyncio.Protocol):
         self.peer = peer
         self.replies = 0
         """Replies begun; a peer that renumbers takes its ids from here."""
-        self.lost = asyncio.Event()
+        self.lost: asyncio.Event = asyncio.Event()
         self._reader = PacketReader()
         self._open: dict[int, PeerRequest] = {}
         self._outgoing: list[PeerReply] = []
@@ -370,15 +370,15 @@ class ScriptedPeer:
         self.weight = weight
         self.sector = sector
         self.envelopes = envelopes
-        self.actions = tuple(self._action(one, flags) for one in actions)
-        self.identity = new_identity(name)
+        self.actions: tuple[Action, ...] = tuple(self._action(one, flags) for one in actions)
+        self.identity: str = new_identity(name)
         self._keys = identity or make_identity()
         self._shows = shows or self._keys
         self._server: asyncio.Server | None = None
         self._moved = asyncio.Event()
-        self.rng = random.Random(seed)  # noqa: S311 - to be repeatable, not secret
+        self.rng: random.Random = random.Random(seed)  # noqa: S311 - to be repeatable, not secret
         self.host = "127.0.0.1"
-        self.port = 0
+        self.port: int = 0
         self.connections: set[PeerConnection] = set()
         self.accepted = 0
         """Connections that finished TLS."""

@@ -95,15 +95,15 @@ class IncomingMessage(_Waiting):
         self._on_ready: Callable[[], None] | None = None
         self._on_ended: Callable[[], None] | None = None
         self._on_discarded: Callable[[], None] | None = None
-        self.msgno = msgno
-        self.header = header
-        self.received = 0
+        self.msgno: int = msgno
+        self.header: Header = header
+        self.received: int = 0
         """Bytes of body received so far."""
-        self.ended = False
+        self.ended: bool = False
         """True once the last byte, or the failure, has arrived; some may still be unread."""
         self.error: ScampError | None = None
         """Why the message failed: TXERR, or the connection was lost."""
-        self.overran = False
+        self.overran: bool = False
         """True when the peer sent far more than its window without an ACK; for those who want to
         know what kind of peer it is."""
 
@@ -247,10 +247,10 @@ class OutgoingMessage(_Waiting):
         super().__init__()
         self._channel = channel
         self._opened_at = channel.flushes
-        self.msgno = msgno
-        self.closed = False
+        self.msgno: int = msgno
+        self.closed: bool = False
         """True after `end` or `fail`."""
-        self.sent = 0
+        self.sent: int = 0
         """Bytes of body given to the channel so far."""
 
     @property

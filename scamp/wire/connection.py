@@ -97,7 +97,7 @@ class WireConnection:
     )
 
     def __init__(self, role: Role, *, max_inflight: int = MAX_INFLIGHT) -> None:
-        self.role = role
+        self.role: Role = role
         self._max_inflight = max_inflight
         self._reader = PacketReader()
         self._in: dict[int, _Incoming] = {}
