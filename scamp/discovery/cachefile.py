@@ -21,6 +21,7 @@ SEPARATOR: Final = b"\n%%%\n"
 _HEAD: Final = b"%%%\n"
 _CUT_SEPARATOR: Final = (b"\n%%%", b"\n%%", b"\n%")
 _READ_ATTEMPTS: Final = 3
+_PIECE: Final = 8192
 _NO_PLACES: Mapping[bytes, int] = MappingProxyType({})
 
 
@@ -196,6 +197,18 @@ def replace_file(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
+
+
+def _laid_out(records: Iterable[bytes]) -> Iterator[bytes]:
+    """What the file is made of. No separator lies across a border of `_PIECE` bytes: Rust reads
+    pieces of that size and overlooks it there. The blank lines that this takes belong to no part
+    of a record."""
+    at = 0
+    for record in records:
+        into = at % _PIECE
+        blank = b"\n" * (_PIECE - into if into + len(SEPARATOR) > _PIECE else 0)
+        yield (piece := blank + SEPARATOR + _checked(record))
+        at += len(piece)
 
 
 def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:

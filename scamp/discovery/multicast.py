@@ -49,12 +49,25 @@ class MulticastGroup:
                 raise ConfigError(f"{interface}: multicast goes by an interface's IPv4 address")
 
     @classmethod
-    def from_config(cls, conf: ScampConf) -> MulticastGroup:
+    def from_config(
+        cls,
+        conf: ScampConf,
+        *,
+        address: str | None = None,
+        port: int | None = None,
+        interfaces: Sequence[str] = (),
+    ) -> MulticastGroup:
         """``discovery.multicast_address``, ``discovery.port`` and ``discovery.address``.
 
+        What is given goes before the configuration; `interfaces` may be ``if:NAME`` as there.
         Raises `ConfigError`.
         """
-        return cls(conf.multicast_group, conf.multicast_port, conf.discovery_addresses())
+        if interfaces:
+            conf_of_them = ScampConf({"discovery.address": (",".join(interfaces), 0)})
+            found = conf_of_them.discovery_addresses()
+        else:
+            found = conf.discovery_addresses()
+        return cls(address or conf.multicast_group, port or conf.multicast_port, found)
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port} on {', '.join(self.interfaces)}"

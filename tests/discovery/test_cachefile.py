@@ -71,6 +71,20 @@ def test_what_is_written_reads_back_and_replaces_the_old_file_at_once(tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("length", range(8170, 8200))
+def test_no_separator_lies_across_a_piece_as_other_implementations_read_it(
+    tmp_path: Path, length: int
+) -> None:
+    """Rust looks for separators in pieces of 8 KiB, one by one."""
+    path = tmp_path / "cache"
+    records = [b"a" * length, b"b" * 8192, b"c"]
+    write_cache(path, records)
+    content = path.read_bytes()
+    pieces = [content[at : at + 8192] for at in range(0, len(content), 8192)]
+    assert sum(piece.count(SEPARATOR) for piece in pieces) == 3
+    assert [record.rstrip(b"\n") for record in split_records(content)] == records
+
+
 def test_a_record_with_a_separator_in_it_is_not_written(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     write_cache(path, [b"old"])

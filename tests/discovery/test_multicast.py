@@ -98,6 +98,14 @@ def test_the_group_is_read_from_the_configuration() -> None:
     assert group == MulticastGroup("239.255.1.2", 6000, ("127.0.0.1", "10.1.2.3"))
 
 
+def test_what_is_given_goes_before_the_configuration() -> None:
+    conf = ScampConf.parse("discovery.port = 6000\ndiscovery.address = 10.1.2.3\n")
+    group = MulticastGroup.from_config(conf, address="239.1.1.1", interfaces=["if:lo"])
+    assert group == MulticastGroup("239.1.1.1", 6000, (LOOPBACK,))
+    with pytest.raises(ConfigError, match="nowhere0"):
+        MulticastGroup.from_config(conf, interfaces=["if:nowhere0"])
+
+
 @pytest.mark.parametrize(
     ("address", "port", "interfaces"),
     [

@@ -1,0 +1,260 @@
+"""Writing the discovery cache file from what is heard on the network.
+
+There is one such process on each machine; every client there reads the file that it writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Self
+
+from scamp import limits
+from scamp.discovery.cachefile import FileUnusableError, read_file, split_records, write_cache
+from scamp.discovery.listening import MAX_WAIT, Listening, Round
+from scamp.discovery.live import Kind, LiveIndex, restore
+from scamp.discovery.multicast import MulticastGroup
+from scamp.discovery.pace import Pace
+from scamp.errors import ConfigError
+
+logger = logging.getLogger("scamp.discovery")
+
+COALESCE: Final = 0.1
+"""Seconds for which news waits for more before the file is written."""
+
+RENEW_INTERVAL: Final = 2.0
+"""Seconds between writings of the file for renewed timestamps alone. Some readers take a record for
+dead that is older than 2.1 of its service's intervals, even in a file that is new."""
+
+TOUCH_INTERVAL: Final = 60.0
+"""Longest time between writings, or touches when nothing is new. Protocol: section 7."""
+
+_RETRY: Final = 1.0
+_NEWS: Final = (Kind.NEW, Kind.CHANGED, Kind.LEFT, Kind.EXPIRED)
+
+
+class CacheManager:
+    """Keeps the file at `path` as the group's services announce themselves.
+
+    `max_age` is what readers of the file take for its greatest age, in seconds: it is touched at
+    least twice as often. News is written at once, mere renewals every `renew_interval` seconds.
+    `on_round` is told, on the event loop, of all that was heard and refused.
+
+    The records of a file that is there and not too old are verified and kept as if they had just
+    been heard, so that a restart costs no service. One that is too old, or without a good record,
+    stays as it is until something was heard and we listened for `limits.LISTEN_FIRST` seconds: so
+    long it tells by its age that nobody knows. When all services have gone the file is empty. What
+    cannot be written is logged once and tried again every second; the file is never half written,
+    and stays when we stop.
+
+    Only one manager can write a file: `PATH.lock` is locked. Methods belong to the loop that
+    `start` runs on.
+    """
+
+    def __init__(
+        self,
+        group: MulticastGroup,
+        path: Path | str,
+        *,
+        max_age: float = limits.CACHE_MAX_AGE,
+        renew_interval: float = RENEW_INTERVAL,
+        on_round: Callable[[Round], None] | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._max_age = max_age
+        self._renew_interval = renew_interval
+        self._touch_interval = min(TOUCH_INTERVAL, max_age / 2)
+        self._on_round = on_round
+        self._index = LiveIndex()
+        self._listening = Listening(group, self._index)
+        self._lock: _FileLock | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._write_at = math.inf
+        self._touch_at = math.inf
+        self._not_before = 0.0
+        self._written_at = -math.inf
+        self.services = 0
+        """Services that are alive."""
+        self.writes = 0
+        """How often the file was written."""
+        self.last_error: str | None = None
+        """Why the file could not be written, None when it could."""
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong now: the file cannot be written, or nothing is heard."""
+        return self.last_error or self._listening.problem
+
+    async def start(self) -> None:
+        """Lock the file, take what it holds, join the group, and go on in a task of our own.
+
+        Raises `ConfigError` when another manager has the file, its directory cannot be written to,
+        or the group cannot be joined; `RuntimeError` when already started.
+        """
+        if self._task is not None:
+            raise RuntimeError("already started")
+        self._lock = _FileLock.take(self._path)
+        try:
+            self._listening.start()
+            await self._take_over()
+        except BaseException:
+            await self._listening.stop()
+            self._lock.release()
+            raise
+        self._task = asyncio.create_task(self._run(), name="scamp-cache-manager")
+
+    async def stop(self) -> None:
+        """Write what is not written yet, and end. The file stays. May be called twice."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            if self._write_at < math.inf and self._not_before <= self._now():
+                await self._write()
+        await self._listening.stop()
+        if self._lock is not None:
+            self._lock.release()
+
+    # -- starting -----------------------------------------------------------------------
+
+    async def _take_over(self) -> None:
+        now = self._now()
+        old: list[bytes] | None
+        old = await self._listening.in_worker(_read_old, self._path, self._max_age)
+        if old is None:
+            return
+        refused = await self._listening.in_worker(restore, self._index, old, now, Pace())
+        self.services = len(self._index)
+        if self.services:
+            self._touch_at = now
+            self._write_at = now if refused else math.inf
+            kept, bad = self.services, refused or "none"
+            logger.info("%s: %d services kept, records refused: %s", self._path, kept, bad)
+        else:
+            logger.info("%s: nothing in it can be kept", self._path)
+            self._not_before = now + limits.LISTEN_FIRST
+
+    # -- running ------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        while True:
+            due = min(max(self._write_at, self._not_before), self._touch_at)
+            heard = await self._listening.next_round(min(MAX_WAIT, max(0.0, due - self._now())))
+            try:
+                self._take(heard)
+                await self._write_if_due()
+            except Exception:
+                logger.exception("unexpected; going on")
+
+    def _take(self, heard: Round) -> None:
+        self.services = len(self._index)
+        now = self._now()
+        kinds = {one.kind for one in heard.heard}
+        if not kinds.isdisjoint(_NEWS):
+            self._write_at = min(self._write_at, now + COALESCE)
+        elif Kind.RENEWED in kinds:
+            soon = max(now + COALESCE, self._written_at + self._renew_interval)
+            self._write_at = min(self._write_at, soon)
+        if self._on_round is not None:
+            try:
+                self._on_round(heard)
+            except Exception:
+                logger.exception("what is told of announcements failed")
+
+    async def _write_if_due(self) -> None:
+        now = self._now()
+        if self._write_at <= now and self._not_before <= now:
+            await self._write()
+        elif self._touch_at <= now:
+            await self._touch()
+
+    async def _write(self) -> None:
+        try:
+            await self._listening.in_worker(_write, self._path, self._index)
+        except OSError as exc:
+            self._tell(f"{self._path} cannot be written: {exc.strerror or exc}")
+            self._write_at = self._now() + _RETRY
+            return
+        self._tell(None)
+        self.writes += 1
+        self._written_at = self._now()
+        self._write_at = math.inf
+        self._touch_at = self._written_at + self._touch_interval
+
+    async def _touch(self) -> None:
+        """Show that we live. A file that somebody took away is written again."""
+        self._touch_at = self._now() + self._touch_interval
+        try:
+            await self._listening.in_worker(os.utime, self._path)
+        except OSError:
+            self._write_at = self._now()
+
+    def _tell(self, error: str | None) -> None:
+        if error != self.last_error:
+            if error is not None:
+                logger.error("%s; trying again", error)
+            else:
+                logger.info("%s is written again", self._path)
+        self.last_error = error
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _read_old(path: Path, max_age: float) -> list[bytes] | None:
+    """The records of the file, None when there is no file. None of one that is too old."""
+    if not path.exists():
+        return None
+    try:
+        data, state = read_file(path, limits.MAX_CACHE_FILE)
+    except FileUnusableError as exc:
+        logger.warning("%s", exc)
+        return []
+    return split_records(data or b"") if time.time() - state.mtime <= max_age else []
+
+
+def _write(path: Path, index: LiveIndex) -> None:
+    write_cache(path, index.records())
+
+
+class _FileLock:
+    """A lock on ``PATH.lock`` that ends with the process. The file stays: to take it away would let
+    two have the lock."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    @classmethod
+    def take(cls, path: Path) -> Self:
+        """Raises `ConfigError` when another process has it, or the directory is no good."""
+        name = path.with_name(path.name + ".lock")
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(name, flags, 0o644)
+        except OSError as exc:
+            raise ConfigError(f"{name}: {exc.strerror or exc}") from exc
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            who = f" (process {holder})" if holder.isdigit() else ""
+            raise ConfigError(
+                f"another cache manager{who} writes {path}; stop it, or give another --cache"
+            ) from exc
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        return cls(fd)
+
+    def release(self) -> None:
+        """Let others have it. May be called twice."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
