@@ -150,7 +150,8 @@ class ConnectTimeout(ConnectFailed, ScampTimeout):
         ConnectFailed.__init__(self, address, f"no answer within {seconds:g} s")
         self.seconds = seconds
 
-    __str__ = ConnectFailed.__str__
+    def __str__(self) -> str:
+        return ConnectFailed.__str__(self)
 
 
 class QueueTimeout(ScampTimeout):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum
 from operator import itemgetter
-from typing import Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from scamp.client.traits import PeerKind
 
@@ -48,7 +48,8 @@ class Need(Enum):
     """One that the peer cannot just be closing for having been idle: the last try of a request
     that was lost on such connections before."""
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # a type checker knows that of every object
+        __hash__ = object.__hash__
 
 
 S = TypeVar("S", bound=Slot)

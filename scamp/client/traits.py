@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from scamp.limits import MAX_TRAITS
 
@@ -21,7 +22,8 @@ class PeerKind(Enum):
     RENUMBERS = "renumbers"
     """Replies are numbered by the peer: one request at a time per connection, for ever."""
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # a type checker knows that of every object
+        __hash__ = object.__hash__
 
 
 class TraitStore:

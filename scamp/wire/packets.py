@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from scamp.errors import RemoteProtocolError
 from scamp.limits import MAX_DATA_SIZE, MAX_HEADER_LINE, MAX_PACKET_BODY
@@ -28,7 +28,8 @@ class PacketType(Enum):
     PONG = b"PONG"
 
     # Members are singletons; hashing by identity keeps table look-ups cheap.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # a type checker knows that of every object
+        __hash__ = object.__hash__
 
 
 class Packet(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from scamp.wire.packets import PacketType
 
@@ -23,7 +23,8 @@ class MessageState(Enum):
     FAILED = "its sender gave it up: what came of it is void"
 
     # Members are singletons; hashing by identity keeps table look-ups cheap.
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # a type checker knows that of every object
+        __hash__ = object.__hash__
 
 
 TRANSITIONS: Final[Mapping[tuple[MessageState, PacketType], MessageState]] = {
