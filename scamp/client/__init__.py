@@ -3,14 +3,18 @@
 from scamp.client.authz import authz_fetcher
 from scamp.client.call import Call, Reply
 from scamp.client.deadline import Deadline
+from scamp.client.feed import SubscriptionStats
 from scamp.client.options import ClientOptions
+from scamp.client.picture import Changed
 from scamp.client.requester import Requester, parse_action
 from scamp.client.router import InstanceView
 from scamp.client.stats import ClientStats
+from scamp.client.subscription import Subscription
 from scamp.client.traits import PeerKind
 
 __all__ = [
     "Call",
+    "Changed",
     "ClientOptions",
     "ClientStats",
     "Deadline",
@@ -18,6 +22,8 @@ __all__ = [
     "PeerKind",
     "Reply",
     "Requester",
+    "Subscription",
+    "SubscriptionStats",
     "authz_fetcher",
     "parse_action",
 ]

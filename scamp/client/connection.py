@@ -34,7 +34,7 @@ from scamp.limits import (
     MAX_INFLIGHT,
     MAX_REQUEST_ID,
 )
-from scamp.transport import Channel, IncomingMessage, OutgoingMessage, offering
+from scamp.transport import Channel, ChannelHandler, IncomingMessage, OutgoingMessage, offering
 from scamp.wire import EncodedHeader, ReplyHeader, Role, header_type
 
 if TYPE_CHECKING:
@@ -452,7 +452,7 @@ async def connect(
     host: str,
     port: int,
     fingerprint: str | None,
-    connection: ClientConnection,
+    connection: ChannelHandler,
     *,
     context: ssl.SSLContext,
     timeout: float,

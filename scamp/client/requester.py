@@ -6,7 +6,7 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from functools import partial
 from typing import Any, Final
 
@@ -18,8 +18,10 @@ from scamp.client.instance import Instance
 from scamp.client.options import ClientOptions
 from scamp.client.pool import Need
 from scamp.client.router import InstanceView, Router
+from scamp.client.sources import FixedSource, NamedSource, Source, Target
 from scamp.client.stats import ClientStats
-from scamp.discovery import Offer, Registry
+from scamp.client.subscription import Subscription
+from scamp.discovery import Announcement, Offer, Registry
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -32,7 +34,7 @@ from scamp.errors import (
     ServiceError,
     UnknownAction,
 )
-from scamp.limits import MAX_INFLIGHT
+from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SUBSCRIBE_TIMEOUT
 from scamp.transport import IncomingMessage, client_context
 from scamp.wire import ReplyHeader
 
@@ -62,10 +64,11 @@ class Requester:
         self.registry = registry
         self.options = options or ClientOptions()
         self.stats = ClientStats()
+        self._context = client_context(legacy_rsa=self.options.legacy_rsa)
         self._router = Router(
             registry,
             self.options,
-            client_context(legacy_rsa=self.options.legacy_rsa),
+            self._context,
             self.stats,
         )
         self._uploads: set[asyncio.Task[None]] = set()
@@ -266,6 +269,40 @@ class Requester:
             close = getattr(source, "aclose", None)
             if close is not None:
                 await close()
+
+    # -- subscriptions ------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        service: str | Announcement | tuple[str, int, str],
+        codes: Iterable[str],
+        *,
+        heartbeat: float = HEARTBEAT,
+        timeout: float = SUBSCRIBE_TIMEOUT,
+    ) -> Subscription:
+        """Follow what a service publishes under `codes`, from 1 to 10; use it with ``async with``.
+
+        `service` is ``[SECTOR:]NAME``, for any instance of that name in the registry; or one
+        instance: its announcement, or host, port and fingerprint. `heartbeat` is the time between
+        PINGs in seconds, 0 for none; `timeout` in seconds is for the first connection until all
+        values are here. Raises LocalProtocolError for codes that cannot be asked for. The
+        subscription outlives the requester: whoever made it closes it.
+        """
+        source: Source
+        if isinstance(service, str):
+            source = NamedSource(self.registry, service)
+        elif isinstance(service, Announcement):
+            source = FixedSource(Target.of(service))
+        else:
+            source = FixedSource(Target(*service))
+        return Subscription(
+            source,
+            codes,
+            context=self._context,
+            options=self.options,
+            heartbeat=heartbeat,
+            timeout=timeout,
+        )
 
     # -- the rest -----------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from scamp.limits import MAX_CLIENT_MESSAGE, MAX_CLIENT_MESSAGES
 from scamp.server.notices import Notices
 from scamp.server.subscriptions import Board, Subscriber
 from scamp.transport import Channel, IncomingMessage
-from scamp.transport.intake import Intake
+from scamp.transport.intake import Intake, whole
 from scamp.wire import NotifyHeader, SubscribeHeader
 from scamp.wire.subdata import parse_filter
 
@@ -60,7 +60,7 @@ class Inbox:
     def _on_notify(self, body: bytes | ScampError) -> None:
         peer = self._channel.address
         try:
-            data = orjson.loads(_whole(body))
+            data = orjson.loads(whole(body))
         except (RemoteProtocolError, orjson.JSONDecodeError) as exc:
             log.error("%s sent a notify message that is of no use: %s", peer, exc)
             return
@@ -68,7 +68,7 @@ class Inbox:
 
     def _on_subscribe(self, header: SubscribeHeader, body: bytes | ScampError) -> None:
         try:
-            codes = parse_filter(_whole(body))
+            codes = parse_filter(whole(body))
         except RemoteProtocolError as exc:
             log.error("%s cannot subscribe: %s", self._channel.address, exc)
             self.subscriber.unsubscribe(header.request_id, accepted=False)
@@ -95,9 +95,3 @@ class Inbox:
         subscribed = int(bool(self.subscriber.codes))
         self._channel.busy += subscribed - self._subscribed
         self._subscribed = subscribed
-
-
-def _whole(body: bytes | ScampError) -> bytes:
-    if isinstance(body, bytes):
-        return body
-    raise RemoteProtocolError(str(body))

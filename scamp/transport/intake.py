@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
-from scamp.errors import LocalProtocolError, ScampError
+from scamp.errors import LocalProtocolError, RemoteProtocolError, ScampError
 from scamp.limits import MESSAGE_COST
 from scamp.transport.message import IncomingMessage
 
@@ -108,3 +108,10 @@ class Intake:
         if not self._stopped:
             self.stop()
             self._overflow()
+
+
+def whole(body: bytes | ScampError) -> bytes:
+    """A delivered body. Raises RemoteProtocolError for what is wrong with it instead."""
+    if isinstance(body, bytes):
+        return body
+    raise RemoteProtocolError(str(body))

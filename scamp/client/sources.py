@@ -1,0 +1,123 @@
+"""Where a subscription goes: to a fixed address, or to any instance of a named service."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from scamp.discovery import Announcement, Change, Registry
+from scamp.errors import NoUsableInstance, UnknownService
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One instance. `weight` is that of its announcement."""
+
+    host: str
+    port: int
+    fingerprint: str
+    weight: float = field(default=1, compare=False)
+
+    @classmethod
+    def of(cls, service: Announcement) -> Target:
+        """The instance that was announced."""
+        return cls(service.host, service.port, service.fingerprint, service.weight)
+
+
+class Source(Protocol):
+    """What a subscription needs to know of discovery."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def choose(self, tried: Collection[Target]) -> Target:
+        """An instance, rather one that was not tried. Raises RoutingError when there is none."""
+
+    def keeps(self, target: Target) -> bool:
+        """False when a connection to `target` should be given up for another one, or for none."""
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Have `callback` called when something has changed here; returns what ends that."""
+
+
+class FixedSource:
+    """One instance, whatever discovery says."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    @property
+    def name(self) -> str:
+        """``host:port``."""
+        return f"{self._target.host}:{self._target.port}"
+
+    def choose(self, tried: Collection[Target]) -> Target:
+        """The one."""
+        return self._target
+
+    def keeps(self, target: Target) -> bool:
+        """Always."""
+        return True
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Nothing ever changes."""
+        return lambda: None
+
+
+class NamedSource:
+    """The instances of ``[SECTOR:]NAME`` in a registry, by weight; those of weight 0 are leaving.
+
+    NAME is `Announcement.name`; sector (``main`` when left out) and name are compared without case.
+    """
+
+    def __init__(self, registry: Registry, text: str) -> None:
+        sector, colon, name = text.partition(":")
+        if not colon:
+            sector, name = "main", text
+        self._registry = registry
+        self._sector = sector.lower()
+        self._service = name.lower()
+        self._text = text
+
+    @property
+    def name(self) -> str:
+        """As it was given."""
+        return self._text
+
+    def _is_ours(self, service: Announcement) -> bool:
+        return service.sector.lower() == self._sector and service.name.lower() == self._service
+
+    def _targets(self) -> list[Target]:
+        return [Target.of(one) for one in self._registry.services() if self._is_ours(one)]
+
+    def choose(self, tried: Collection[Target]) -> Target:
+        """One of those with a weight. Raises UnknownService, NoUsableInstance."""
+        found = self._targets()
+        if not found:
+            raise UnknownService(self._text)
+        usable = [target for target in found if target.weight > 0]
+        if not usable:
+            raise NoUsableInstance(self._text, 1.0)
+        fresh = [target for target in usable if target not in tried] or usable
+        (chosen,) = random.choices(fresh, [target.weight for target in fresh])  # noqa: S311
+        return chosen
+
+    def keeps(self, target: Target) -> bool:
+        """False when it is gone; when it is leaving, and there is another to go to."""
+        found = self._targets()
+        same = [one for one in found if one == target]
+        return any(one.weight > 0 for one in same) or (
+            bool(same) and not any(one.weight > 0 for one in found)
+        )
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Called when instances of this service have come, changed or gone."""
+
+        def on_change(change: Change) -> None:
+            if any(self._is_ours(one) for one in (*change.added, *change.removed)):
+                callback()
+
+        return self._registry.subscribe(on_change)

@@ -1,0 +1,588 @@
+"""A subscriber sees what the service publishes, whole, in order, and over losses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from scamp.client import Changed, ClientOptions, Subscription, feed, picture
+from scamp.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    FingerprintMismatch,
+    LocalProtocolError,
+    NoUsableInstance,
+    RemoteProtocolError,
+    ReplyTimeout,
+    ScampError,
+    SubscriptionRefused,
+    UnknownService,
+)
+from scamp.limits import MAX_CLIENT_MESSAGE
+from scamp.server import Service
+from scamp.testing import GO, Mesh, ScriptedPeer, TestIdentity, make_identity, until
+from scamp.testing.events import Publisher
+from scamp.testing.scripts import silent
+
+
+async def changes(subscription: Subscription, count: int) -> list[Changed]:
+    found: list[Changed] = []
+    async with asyncio.timeout(10):
+        while len(found) < count:
+            found.append(await anext(subscription))
+    return found
+
+
+# -- what is seen -----------------------------------------------------------------------
+
+
+async def test_all_values_are_there_from_the_beginning() -> None:
+    publisher = Publisher({"price": {"a": 1, "b": {"x": [True]}}, "other": {"a": 3}})
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["price", "stock"]) as prices,
+    ):
+        assert prices.ready
+        assert prices.value("price", "a") == 1
+        assert prices.value("price", "c") is None
+        assert prices.snapshot() == {"price": {"a": 1, "b": {"x": [True]}}}
+        assert publisher.filters == [["price", "stock"]]
+        assert await changes(prices, 2) == [
+            Changed("price", "a", 1),
+            Changed("price", "b", {"x": [True]}),
+        ]
+
+
+async def test_values_are_complete_though_the_answer_overtakes_them() -> None:
+    """More than the window: the event ends only after it was acknowledged, the answer before."""
+    publisher = Publisher({"a": {str(number): "x" * 10_000 for number in range(30)}})
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        assert len(values.snapshot()["a"]) == 30
+
+
+async def test_a_large_event_is_not_undone_by_the_small_one_that_overtakes_it() -> None:
+    publisher = Publisher()
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        publisher.put("a", "k", "x" * 200_000)
+        publisher.put("a", "k", "new")
+        publisher.put("a", "last", 1)
+        while values.value("a", "last") is None:
+            await changes(values, 1)
+        assert values.value("a", "k") == "new"
+
+
+async def test_changes_come_in_order_and_deletions_are_among_them() -> None:
+    publisher = Publisher({"a": {"old": 1}})
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        assert await changes(values, 1) == [Changed("a", "old", 1)]
+        publisher.put("a", "x", 1)
+        publisher.put("a", "old", None)
+        publisher.put("a", "x", "two")
+        seen = await changes(values, 1)
+        while seen[-1] != Changed("a", "x", "two"):
+            seen += await changes(values, 1)
+        assert Changed("a", "old", None) in seen
+        assert Changed("a", "old", None).deleted
+        assert values.snapshot() == {"a": {"x": "two"}}
+
+
+async def test_what_is_sent_again_unchanged_is_no_change() -> None:
+    publisher = Publisher({"a": {"list": [1, {"x": 1, "y": 2}]}})
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        await changes(values, 1)
+        publisher.put("a", "list", [1, {"y": 2, "x": 1}])
+        publisher.send(b'[{"code":"a","key":"never","value":null}]')
+        publisher.put("a", "end", 1)
+        assert await changes(values, 1) == [Changed("a", "end", 1)]
+        assert values.stats.events == 4
+
+
+async def test_what_the_subscriber_does_to_a_value_stays_with_it() -> None:
+    publisher = Publisher({"a": {"k": [1]}})
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        values.value("a", "k").append(2)
+        values.snapshot()["a"]["k"].append(3)
+        (change,) = await changes(values, 1)
+        change.value.append(4)
+        assert values.value("a", "k") == [1]
+
+
+async def test_a_slow_reader_gets_the_newest_value_of_each_key_once() -> None:
+    publisher = Publisher()
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        for number in range(500):
+            publisher.put("a", str(number % 3), number)
+        publisher.put("a", "brief", 1)
+        publisher.put("a", "brief", None)
+        publisher.put("a", "end", 1)
+        await until(lambda: values.value("a", "end") == 1)
+        assert values.waiting == 4
+        assert await changes(values, 4) == [
+            Changed("a", "0", 498),
+            Changed("a", "1", 499),
+            Changed("a", "2", 497),
+            Changed("a", "end", 1),
+        ] or values.snapshot() == {"a": {"0": 498, "1": 499, "2": 497, "end": 1}}
+        assert values.waiting == 0
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"7",
+        b"null",
+        b"{}",
+        b'{"code":"a","key":"k"}',
+        b'{"code":7,"key":"k","value":1}',
+        b'{"code":"a","key":null,"value":1}',
+        b'{"code":"a","key":"\\ud800","value":1}',
+        b'{"code":"a","key":"k","value":"\\ud83d"}',
+        b'{"code":"stranger","key":"k","value":1}',
+        b'{"code":"a","key":"%b","value":1}' % (b"x" * 2000),
+    ],
+)
+async def test_a_malformed_record_costs_itself_only(record: bytes) -> None:
+    publisher = Publisher()
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        good = b'{"code":"a","key":"%b","value":1}'
+        publisher.send(b"[%b,%b,%b]" % (good % b"1", record, good % b"2"))
+        assert await changes(values, 2) == [Changed("a", "1", 1), Changed("a", "2", 1)]
+        assert values.stats.malformed == 1
+        assert values.snapshot() == {"a": {"1": 1, "2": 1}}
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"nonsense", b"[NaN]", b"\xff", b"[" * 100_000])
+async def test_a_malformed_event_costs_itself_only(body: bytes) -> None:
+    publisher = Publisher()
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        publisher.send(body)
+        publisher.send(b'[{"code":"a","key":"x","value":1}]', txerr="sorry")
+        publisher.put("a", "k", 1)
+        assert await changes(values, 1) == [Changed("a", "k", 1)]
+        assert values.stats.malformed == 2
+        assert values.stats.losses == 0
+
+
+# -- losses -----------------------------------------------------------------------------
+
+
+async def test_after_a_loss_only_differences_are_told() -> None:
+    publisher = Publisher({"a": {"same": [1], "other": 1, "gone": 1}})
+    peer = ScriptedPeer(publisher)
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        await changes(values, 3)
+        peer.stop_listening()
+        await peer.cut()
+        await until(lambda: not values.ready)
+        assert values.value("a", "gone") == 1  # the last that is known
+        assert values.address == ""
+        publisher.values = {"a": {"same": [1], "other": 2, "new": 1}}
+        await until(lambda: values.stats.failures > 0)
+        assert isinstance(values.last_error, ConnectFailed)
+        await peer.listen()
+        await values.wait_ready()
+        assert values.address == peer.address
+        assert values.last_error is None
+        assert await changes(values, 3) == [
+            Changed("a", "gone", None),
+            Changed("a", "other", 2),
+            Changed("a", "new", 1),
+        ]
+        assert values.waiting == 0
+        assert values.snapshot() == {"a": {"same": [1], "other": 2, "new": 1}}
+        assert (values.stats.connects, values.stats.losses) == (2, 1)
+
+
+async def test_a_connection_lost_before_all_values_came_changes_nothing() -> None:
+    publisher = Publisher({"a": {"k": 1}})
+    peer = ScriptedPeer(publisher)
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        await changes(values, 1)
+        publisher.values, publisher.answer = {"a": {"new": 1}}, None
+        await peer.cut()
+        await until(lambda: len(publisher.filters) == 2)
+        await until(lambda: peer.acks > 0 or bool(peer.connections))
+        assert values.snapshot() == {"a": {"k": 1}}
+        publisher.answer = b"true"
+        await peer.cut()
+        await values.wait_ready()
+        assert values.snapshot() == {"a": {"new": 1}}
+
+
+async def test_a_silent_connection_is_found_dead_by_its_heartbeat() -> None:
+    peer = ScriptedPeer(Publisher({"a": {"k": 1}}))
+    async with (
+        Mesh(peer) as mesh,
+        mesh.requester.subscribe("peer", ["a"], heartbeat=0.05) as values,
+    ):
+        await peer.until(lambda: peer.pings >= 3)
+        assert values.stats.losses == 0
+        for connection in peer.connections:
+            connection.pause_reading()
+        await until(lambda: values.stats.connects == 2)
+        for connection in list(peer.connections):
+            connection.cut()
+
+
+async def test_without_a_heartbeat_no_ping_is_sent() -> None:
+    peer = ScriptedPeer(Publisher())
+    async with Mesh(peer) as mesh:
+        async with mesh.requester.subscribe("peer", ["a"], heartbeat=0) as values:
+            await values.notify(1)
+        assert peer.pings == 0
+
+
+async def test_an_instance_that_is_no_longer_announced_is_left_for_another() -> None:
+    first, second = (ScriptedPeer(Publisher({"a": {"by": n}}), name="shop") for n in (1, 2))
+    async with Mesh(first) as mesh, mesh.requester.subscribe("SHOP", ["a"]) as values:
+        await second.listen()
+        mesh.announce(second)
+        assert values.address == first.address
+        mesh.remove(first)
+        await until(lambda: values.address == second.address)
+        assert values.value("a", "by") == 2
+        mesh.remove(second)
+        await until(lambda: isinstance(values.last_error, UnknownService))
+        assert not values.ready
+        mesh.announce(first)
+        await until(lambda: values.address == first.address)
+        await second.stop()
+
+
+async def test_an_instance_that_is_leaving_is_kept_until_there_is_another() -> None:
+    first, second = (ScriptedPeer(Publisher(), name="shop") for _ in range(2))
+    async with Mesh(first) as mesh, mesh.requester.subscribe("main:shop", ["a"]) as values:
+        first.weight = 0
+        mesh.announce(first)
+        assert values.address == first.address
+        await second.listen()
+        mesh.announce(second)
+        await until(lambda: values.address == second.address)
+        await second.stop()
+
+
+async def test_a_lost_instance_is_not_the_first_that_is_tried_again() -> None:
+    peers = [ScriptedPeer(Publisher(), name="shop") for _ in range(2)]
+    async with Mesh(*peers) as mesh, mesh.requester.subscribe("shop", ["a"]) as values:
+        for _ in range(4):
+            before = values.address
+            (held,) = (peer for peer in peers if peer.address == before)
+            await held.cut()
+            await until(lambda: not values.ready)
+            await values.wait_ready()
+            assert values.address != before
+
+
+# -- the first connection ---------------------------------------------------------------
+
+
+async def test_one_instance_that_is_down_is_passed_over() -> None:
+    peers = [ScriptedPeer(Publisher(), name="shop") for _ in range(3)]
+    async with Mesh(*peers) as mesh:
+        for peer in peers[:2]:
+            peer.stop_listening()
+        async with mesh.requester.subscribe("shop", ["a"]) as values:
+            assert values.address == peers[2].address
+
+
+async def fails(mesh: Mesh, service: Any, **options: Any) -> ScampError:
+    with pytest.raises(ScampError) as caught:
+        async with mesh.requester.subscribe(service, ["a"], **options):
+            pass
+    return caught.value
+
+
+async def test_a_service_that_is_not_there_is_told_at_once() -> None:
+    peer = ScriptedPeer(Publisher())
+    async with Mesh(peer) as mesh:
+        assert isinstance(await fails(mesh, "nobody"), UnknownService)
+        assert isinstance(await fails(mesh, "back:peer"), UnknownService)
+        peer.stop_listening()
+        assert isinstance(await fails(mesh, "peer"), ConnectFailed)
+        peer.weight = 0
+        mesh.announce(peer)
+        assert isinstance(await fails(mesh, "peer"), NoUsableInstance)
+
+
+async def test_nothing_is_said_to_a_service_with_the_wrong_certificate() -> None:
+    peer = ScriptedPeer(Publisher(), shows=make_identity(1))
+    async with Mesh(peer) as mesh:
+        assert isinstance(await fails(mesh, "peer"), FingerprintMismatch)
+        assert peer.bytes_received == 0
+
+
+async def test_services_that_cut_the_connection_do_no_subscriptions() -> None:
+    peer = ScriptedPeer(manners=GO)
+    async with Mesh(peer) as mesh:
+        error = await fails(mesh, "peer")
+        assert isinstance(error, SubscriptionRefused)
+        assert "does not do subscriptions" in str(error)
+        assert peer.upset["type"] == 3
+        assert peer.pings == 0
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "text"),
+    [
+        (Publisher(answer=b"false"), SubscriptionRefused, "refuses"),
+        (Publisher(answer=b"yes"), SubscriptionRefused, "refuses"),
+        (Publisher(error="not served"), SubscriptionRefused, "not served"),
+        (Publisher(answer=None), ReplyTimeout, "0.2 s"),
+        (silent, ReplyTimeout, "0.2 s"),
+    ],
+)
+async def test_a_service_that_does_not_want_it(
+    script: Publisher, kind: type[ScampError], text: str
+) -> None:
+    timeout = 0.2 if kind is ReplyTimeout else 10.0
+    async with Mesh(ScriptedPeer(script)) as mesh:
+        error = await fails(mesh, "peer", timeout=timeout)
+        assert isinstance(error, kind)
+        assert text in str(error)
+
+
+@pytest.mark.parametrize("codes", [[], ["x"] * 11, [7], "price", ["\ud800"]])
+async def test_codes_that_cannot_be_asked_for(codes: Any) -> None:
+    async with Mesh() as mesh:
+        with pytest.raises(LocalProtocolError):
+            mesh.requester.subscribe("peer", codes)
+
+
+async def test_an_instance_may_be_named_by_announcement_or_address() -> None:
+    peer = ScriptedPeer(Publisher())
+    async with Mesh() as mesh, peer:
+        one = peer.service()
+        async with mesh.requester.subscribe(one, ["a"]) as values:
+            assert values.address == peer.address
+        place = (peer.host, peer.port, one.fingerprint)
+        async with mesh.requester.subscribe(place, ["a"]) as values:
+            assert values.address == peer.address
+        wrong = (peer.host, peer.port, make_identity(1).fingerprint)
+        assert isinstance(await fails(mesh, wrong), FingerprintMismatch)
+
+
+# -- limits -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "limit"), [("MAX_SUBSCRIBED_KEYS", 10), ("MAX_SUBSCRIBED", 1000)])
+async def test_values_are_bounded(monkeypatch: pytest.MonkeyPatch, name: str, limit: int) -> None:
+    monkeypatch.setattr(picture, name, limit)
+    publisher = Publisher({"a": {str(number): "x" * 90 for number in range(10)}})
+    async with Mesh(ScriptedPeer(publisher)) as mesh:
+        async with mesh.requester.subscribe("peer", ["a"]) as values:
+            for number in range(20):
+                publisher.put("a", "0", "x" * number)
+            publisher.put("a", "more", "x" * 200)
+            await until(lambda: isinstance(values.last_error, RemoteProtocolError))
+        assert isinstance(await fails(mesh, "peer"), RemoteProtocolError)
+
+
+async def test_events_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "MAX_SUBSCRIBED", 300_000)
+    publisher = Publisher()
+    peer = ScriptedPeer(publisher)
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        publisher.send(b" " * 300_001)
+        await until(lambda: values.stats.losses == 1)
+        await values.wait_ready()
+        (connection,) = peer.connections
+        connection.open({"type": "event"})  # which does not end, so the others wait for it
+        for _ in range(7):
+            publisher.send(b" " * 60_000)
+        await until(lambda: values.stats.losses == 2)
+
+
+async def test_messages_that_nobody_asked_for_are_thrown_away() -> None:
+    publisher = Publisher()
+    peer = ScriptedPeer(publisher)
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        (connection,) = peer.connections
+        for header in (
+            {"type": "request", "request_id": 1, "action": "a.b"},
+            {"type": "strange"},
+            {"type": "reply", "request_id": 1},
+            {"type": "subscribe_done", "request_id": 1},
+        ):
+            message = connection.open(header)
+            await message.write(b"{}")
+            message.end()
+        publisher.put("a", "k", 1)
+        await changes(values, 1)
+        assert values.stats.losses == 0
+
+
+# -- the other direction, and the end ---------------------------------------------------
+
+
+async def test_the_service_can_be_told_something() -> None:
+    publisher = Publisher()
+    peer = ScriptedPeer(publisher)
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        await values.notify({"seen": [1, None]})
+        await values.notify("x" * 200_000)
+        await until(lambda: len(publisher.notices) == 2)
+        assert publisher.notices == [{"seen": [1, None]}, "x" * 200_000]
+        for data in (object(), "x" * MAX_CLIENT_MESSAGE):
+            with pytest.raises(LocalProtocolError):
+                await values.notify(data)
+        peer.stop_listening()
+        await peer.cut()
+        await until(lambda: not values.ready)
+        with pytest.raises(ConnectionLost) as caught:
+            await values.notify(1)
+        assert not caught.value.written
+
+
+async def test_a_notice_just_before_the_end_arrives() -> None:
+    publisher = Publisher()
+    async with Mesh(ScriptedPeer(publisher)) as mesh:
+        async with mesh.requester.subscribe("peer", ["a"]) as values:
+            await values.notify("last")
+        await until(lambda: publisher.notices == ["last"])
+
+
+async def test_closing_ends_the_loop_and_those_who_wait() -> None:
+    peer = ScriptedPeer(Publisher())
+    async with Mesh(peer) as mesh:
+        values = mesh.requester.subscribe("peer", ["a"])
+        await values.start()
+
+        async def follow() -> list[Changed]:
+            return [change async for change in values]
+
+        loop = asyncio.create_task(follow())
+        await asyncio.sleep(0)
+        await values.close()
+        assert await loop == []
+        await peer.until(lambda: not peer.connections)
+        with pytest.raises(ConnectionLost):
+            await values.wait_ready()
+        with pytest.raises(ConnectionLost):
+            await values.notify(1)
+        await values.close()
+        with pytest.raises(LocalProtocolError):
+            await values.start()
+
+
+async def test_a_cancelled_wait_loses_no_change() -> None:
+    publisher = Publisher()
+    async with (
+        Mesh(ScriptedPeer(publisher)) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        waiting = asyncio.create_task(anext(values))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        publisher.put("a", "k", 1)
+        await until(lambda: values.waiting == 1)
+        assert await changes(values, 1) == [Changed("a", "k", 1)]
+
+
+@pytest.mark.parametrize("after", ["connect", "subscribe"])
+async def test_giving_up_the_start_leaves_nothing_behind(after: str) -> None:
+    peer = ScriptedPeer(silent)
+    async with Mesh(peer) as mesh:
+        values = mesh.requester.subscribe("peer", ["a"])
+        starting = asyncio.create_task(values.start())
+        if after == "subscribe":
+            await peer.until(lambda: peer.requests == 1)
+        else:
+            await asyncio.sleep(0)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        await peer.until(lambda: not peer.connections)
+
+
+async def test_it_can_be_closed_between_attempts() -> None:
+    peer = ScriptedPeer(Publisher())
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        peer.stop_listening()
+        await peer.cut()
+        await until(lambda: values.stats.failures > 0)
+
+
+# -- with our own services --------------------------------------------------------------
+
+
+@pytest.fixture
+def make_service() -> Callable[[], Service]:
+    def make() -> Service:
+        identity: TestIdentity = make_identity()
+        return Service("shop", key=identity.key, certificate=identity.certificate)
+
+    return make
+
+
+async def test_a_subscriber_follows_a_service_over_its_restart(
+    make_service: Callable[[], Service],
+) -> None:
+    service = make_service()
+    service.publish("price", "apple", 3)
+    await service.start(port=0)
+    service.publish("announce", "", service.announcement().decode())
+    async with Mesh(service, options=ClientOptions()) as mesh:
+        async with mesh.requester.subscribe("shop", ["price", "announce"]) as values:
+            assert values.value("price", "apple") == 3
+            assert service.identity in values.value("announce")
+            await changes(values, 2)
+            service.publish("price", "pear", 4)
+            service.publish("price", "apple", None)
+            assert await changes(values, 2) == [
+                Changed("price", "pear", 4),
+                Changed("price", "apple", None),
+            ]
+            mesh.remove(service)
+            await service.stop(grace=1)
+            again = make_service()
+            again.publish("price", "pear", 5)
+            await again.start(port=0)
+            mesh.announce(again)
+            found = {(change.code, change.key): change.value for change in await changes(values, 2)}
+            assert found["price", "pear"] == 5
+            await until(lambda: again.subscribers == 1)
+        await until(lambda: again.subscribers == 0)
+        await again.stop(grace=1)
+
+
+async def test_a_service_hears_its_subscribers(make_service: Callable[[], Service]) -> None:
+    service = make_service()
+    heard: list[Any] = []
+
+    @service.on_notify
+    def on_notify(peer: str, data: Any) -> None:
+        heard.append(data)
+
+    await service.start(port=0)
+    async with Mesh(service) as mesh:
+        async with mesh.requester.subscribe("shop", ["a"]) as values:
+            await values.notify({"x": 1})
+        await until(lambda: heard == [{"x": 1}])
+    await service.stop(grace=1)
