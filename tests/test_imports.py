@@ -28,6 +28,7 @@ LAYERS: Final[dict[str, int]] = {
     "scamp.transport": 5,
     "scamp.client": 6,
     "scamp.server": 6,
+    "scamp.states": 7,
     "scamp.testing": 7,
     "scamp.cli": 8,
     "scamp": 9,  # scamp/__init__.py, which only gathers names

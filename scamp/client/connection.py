@@ -16,9 +16,14 @@ import logging
 import secrets
 import ssl
 from collections.abc import Callable
-from enum import Enum
 from typing import TYPE_CHECKING, Final
 
+from scamp.client.states import (
+    ONE_PLACE,
+    SLOT_TRANSITIONS,
+    SlotEvent,
+    SlotState,
+)
 from scamp.client.traits import PeerKind
 from scamp.errors import (
     ConnectFailed,
@@ -51,15 +56,14 @@ RACE: Final = 1.0
 when the request was written."""
 
 
-class SlotState(Enum):
-    """Where a connection stands, seen from the pool."""
+_SHARED: Final = SlotState.SHARED  # members are slow to get at in Python 3.11
+_CLOSED: Final = SlotState.CLOSED
+_FINISHED: Final = SlotEvent.FINISHED
 
-    READY = "ready"
-    RETIRED = "retired"
-    """Finishes what it carries, takes nothing new, then closes."""
-    CLOSED = "closed"
-
-    __hash__ = object.__hash__
+_LEARNED: Final = {
+    PeerKind.ECHOES: SlotEvent.ECHOES,
+    PeerKind.RENUMBERS: SlotEvent.RENUMBERS,
+}
 
 
 class Exchange:
@@ -167,19 +171,33 @@ class ClientConnection:
         self._exchanges: dict[int, Exchange] = {}  # no reply HEADER yet
         self._open = 0  # exchanges that hold a place: until both messages have ended
         self._unwanted = 0  # of those, whose callers have gone
-        self._exclusive = False
         self._cut_short = False  # a reply was under way when the channel was lost
         self._answered = False  # a reply has come on this connection
         self._quiet_since: float | None = None  # when it had its first request, if none came since
         self.channel: Channel | None = None
         self.kind = kind
-        self.state = SlotState.READY
+        self._state = SlotState.DIALING
         self.lost_in_use = False
         """True when it ended while somebody waited for a reply, or for the rest of one."""
         self.lost_to_peer = False
         """True when the peer ended it, not we."""
         self.lost_in_race = False
         """True when the peer seems to have ended it for being idle as a request was on its way."""
+
+    # -- state --------------------------------------------------------------------------
+
+    @property
+    def state(self) -> SlotState:
+        """Where the connection stands."""
+        return self._state
+
+    def _move(self, event: SlotEvent) -> SlotState:
+        """The next state. Raises LocalProtocolError for what the table does not have."""
+        after = SLOT_TRANSITIONS.get((self._state, event))
+        if after is None:
+            raise LocalProtocolError(f"{event.name} on a connection that is {self._state.name}")
+        self._state = after
+        return after
 
     # -- for the pool -------------------------------------------------------------------
 
@@ -191,22 +209,25 @@ class ClientConnection:
     @property
     def room(self) -> int:
         """How many more requests may be started now."""
-        channel = self.channel
-        if self.state is not SlotState.READY or self._exclusive or channel is None:
+        state, channel = self._state, self.channel
+        if state is _SHARED:
+            places = self._max_streams - self._open
+        elif state in ONE_PLACE:
+            places = 1
+        else:
             return 0
-        if channel.closing:
+        if channel is None or channel.closing:
             return 0  # lost, or idle and about to close: we shall be told
         if channel.stalled:
             return 0  # a slow body holds the socket: nobody new should queue behind it
-        limit = self._max_streams if self.kind is PeerKind.ECHOES else 1
-        return max(0, limit - self._open)
+        return max(0, places)
 
     @property
     def empty(self) -> bool:
         """True when a request that needs the connection for itself may be started."""
         channel = self.channel
-        ready = self.state is SlotState.READY and channel is not None and not channel.closing
-        return ready and self._open == 0
+        free = self._state is _SHARED or self._state in ONE_PLACE
+        return free and self._open == 0 and channel is not None and not channel.closing
 
     @property
     def answered(self) -> bool:
@@ -231,16 +252,19 @@ class ClientConnection:
         """Begin a request. `encode` makes the HEADER body for an id; `body` fits the window.
 
         With `end` the request is complete at once and leaves in one write. Raises ConnectionLost
-        with `written` False when the connection has just gone, LocalProtocolError when the header
-        cannot be sent.
+        with `written` False when the connection has just gone or has no place for it,
+        LocalProtocolError when the header cannot be sent.
         """
         channel = self.channel
-        if channel is None or self.state is not SlotState.READY or channel.closing:
+        event = SlotEvent.STARTED_ALONE if exclusive else SlotEvent.STARTED
+        fits = (self._state, event) in SLOT_TRANSITIONS and not (exclusive and self._open)
+        if channel is None or not fits or channel.closing:
             raise ConnectionLost(self.address, "closing", written=False)
         if len(body) > MAX_INFLIGHT:
             raise LocalProtocolError(f"first piece of {len(body)} bytes exceeds the window")
         request_id = self._next_id
         request = channel.open_message(encode(request_id))
+        self._move(event)
         self._next_id += 1
         exchange = Exchange(self, request_id, request)
         self._exchanges[request_id] = exchange
@@ -248,7 +272,6 @@ class ClientConnection:
             self._quiet_since = asyncio.get_running_loop().time()
         self._open += 1
         channel.busy += 1
-        self._exclusive = exclusive
         self._stats.attempts += 1
         if body:
             channel.send_data(request, body)
@@ -269,7 +292,7 @@ class ClientConnection:
         if exchange.finished or exchange.unwanted:
             return
         exchange.result.cancel()
-        if self.state is SlotState.CLOSED:
+        if self._state is _CLOSED:
             self._finish(exchange)
             return
         exchange.unwanted = True
@@ -299,7 +322,7 @@ class ClientConnection:
         self._open -= 1
         if exchange.unwanted:
             self._unwanted -= 1
-        self._exclusive = False
+        self._move(_FINISHED)
         channel = self.channel
         if channel is not None:
             channel.busy -= 1
@@ -307,11 +330,11 @@ class ClientConnection:
             self._stats.bytes_received += exchange.reply.received
         self._stats.bytes_sent += exchange.request.sent
         self._close_if_done()
-        if self.state is not SlotState.CLOSED:
+        if self._state is not _CLOSED:
             self._on_change(self)
 
     def _close_if_done(self) -> None:
-        if self.state is SlotState.RETIRED and not self._live:
+        if self._state is SlotState.RETIRED and not self._live:
             self.close("retired")
 
     @property
@@ -324,6 +347,10 @@ class ClientConnection:
     def channel_opened(self, channel: Channel) -> None:
         """From the channel: TLS is up and the fingerprint is right."""
         self.channel = channel
+        if self._move(SlotEvent.CONNECTED) is _CLOSED:
+            channel.close("given up while it was dialled")
+        elif self.kind is not PeerKind.UNKNOWN:
+            self._move(_LEARNED[self.kind])
 
     def message_received(self, message: IncomingMessage) -> None:
         """From the channel: a HEADER arrived."""
@@ -376,8 +403,14 @@ class ClientConnection:
             self._learn(PeerKind.RENUMBERS)
         return exchange
 
+    def learn(self, kind: PeerKind) -> None:
+        """What another connection has shown of the peer; only where nothing is known here."""
+        if self.kind is PeerKind.UNKNOWN and kind is not PeerKind.UNKNOWN:
+            self.kind = kind
+            self._move(_LEARNED[kind])
+
     def _learn(self, kind: PeerKind) -> None:
-        self.kind = kind
+        self.learn(kind)
         self._stats.learned[kind.value] += 1
         self._on_learned(kind)
 
@@ -402,22 +435,21 @@ class ClientConnection:
 
     def retire(self) -> None:
         """Take nothing new; close when the last request that somebody waits for has finished."""
-        if self.state is not SlotState.READY:
+        before = self._state
+        if self._move(SlotEvent.RETIRE) is before:
             return
-        self.state = SlotState.RETIRED
         self._on_change(self)
         self._close_if_done()
 
     def close(self, reason: str) -> None:
         """Close now; requests in flight fail with ConnectionLost."""
         channel = self.channel
-        if channel is None or self.state is SlotState.CLOSED:
-            return
-        if self._open:
-            channel.abort(reason)
-        else:
-            channel.close(reason)
-        self._end(ConnectionLost(channel.address, reason, written=True))
+        if channel is not None and self._state is not _CLOSED:
+            if self._open:
+                channel.abort(reason)
+            else:
+                channel.close(reason)
+        self._end(SlotEvent.CLOSE, ConnectionLost(self.address, reason, written=True))
 
     def channel_lost(self, error: ScampError) -> None:
         """From the channel: it is over."""
@@ -425,12 +457,13 @@ class ClientConnection:
         if self.lost_to_peer and self._answered and self._quiet_since is not None:
             quiet = asyncio.get_running_loop().time() - self._quiet_since
             self.lost_in_race = quiet <= RACE
-        self._end(error)
+        self._end(SlotEvent.GONE, error)
 
-    def _end(self, error: ScampError) -> None:
-        if self.state is SlotState.CLOSED:
+    def _end(self, event: SlotEvent, error: ScampError) -> None:
+        before = self._state
+        self._move(event)
+        if before is _CLOSED or before is SlotState.DIALING:
             return
-        self.state = SlotState.CLOSED
         unwritten = sum(not e.unwanted and not e.request.flushed for e in self._exchanges.values())
         if self._cut_short or self._open - self._unwanted > unwritten:
             self.lost_in_use = True

@@ -10,11 +10,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scamp.client.connection import ClientConnection, SlotState, connect
+from scamp.client.connection import ClientConnection, connect
 from scamp.client.deadline import Deadline
 from scamp.client.options import ClientOptions
 from scamp.client.pool import Need, PoolCore
 from scamp.client.sessions import SessionStore
+from scamp.client.states import TAKES_NOTHING, SlotState
 from scamp.client.stats import ClientStats
 from scamp.client.traits import PeerKind, TraitStore
 from scamp.discovery import Announcement
@@ -256,14 +257,13 @@ class Instance:
         if self._closed:
             connection.close("the client is closed")
             return
-        if connection.state is not SlotState.READY:
+        if connection.state in TAKES_NOTHING:
             gone = ConnectFailed(self.address, "closed by the peer at once")
             self._stats.connect_failures["other"] += 1
             self._drop_session()
             self._failed(gone)
             raise gone
-        if connection.kind is PeerKind.UNKNOWN:
-            connection.kind = self._pool.kind  # learned by another one meanwhile
+        connection.learn(self._pool.kind)  # shown by another one meanwhile
         self._stats.connects += 1
         self._stats.resumed += _is_resumed(connection)
         self._connections.add(connection)
@@ -272,7 +272,7 @@ class Instance:
 
     def _changed(self, connection: ClientConnection) -> None:
         """A connection has a free place, takes nothing new any more, or is closed."""
-        if connection.state is not SlotState.READY:
+        if connection.state in TAKES_NOTHING:
             self._pool.remove(connection)
         if connection.state is SlotState.CLOSED and connection in self._connections:
             self._connections.discard(connection)
@@ -307,8 +307,7 @@ class Instance:
         if kind is not PeerKind.UNKNOWN:
             log.debug("%s (%s) %s request ids", self.address, self.service.identity, kind.value)
             for connection in self._pool.slots:
-                if connection.kind is PeerKind.UNKNOWN:
-                    connection.kind = kind
+                connection.learn(kind)
 
     def _fail_waiters(self, error: ScampError) -> None:
         for waiter in self._pool.take_waiters():

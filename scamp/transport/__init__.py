@@ -2,6 +2,7 @@
 
 from scamp.transport.channel import Channel, ChannelHandler
 from scamp.transport.message import IncomingMessage, OutgoingMessage
+from scamp.transport.states import CHANNEL_TRANSITIONS, ChannelEvent, ChannelState
 from scamp.transport.tls import (
     SESSIONS_LEAK,
     ResumingContext,
@@ -13,9 +14,12 @@ from scamp.transport.tls import (
 )
 
 __all__ = [
+    "CHANNEL_TRANSITIONS",
     "SESSIONS_LEAK",
     "Channel",
+    "ChannelEvent",
     "ChannelHandler",
+    "ChannelState",
     "IncomingMessage",
     "OutgoingMessage",
     "ResumingContext",

@@ -6,11 +6,12 @@ import asyncio
 import logging
 import socket
 import ssl
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from scamp.errors import (
     ConnectionLost,
     FingerprintMismatch,
+    LocalProtocolError,
     RemoteProtocolError,
     ReplyFailed,
     RequestAborted,
@@ -18,6 +19,7 @@ from scamp.errors import (
 )
 from scamp.limits import MAX_INFLIGHT, READ_PAUSE, WRITE_HIGH, WRITE_LIMIT
 from scamp.transport.message import IncomingMessage, OutgoingMessage
+from scamp.transport.states import BY_US, CHANNEL_TRANSITIONS, DEAF, ChannelEvent, ChannelState
 from scamp.transport.tls import peer_fingerprint
 from scamp.wire import (
     DataReceived,
@@ -34,6 +36,9 @@ from scamp.wire import (
 )
 
 log = logging.getLogger("scamp.transport")
+
+_OPEN: Final = ChannelState.OPEN  # members are slow to get at in Python 3.11
+_ABORTED: Final = ChannelState.ABORTED
 
 KEEPALIVE_IDLE = 15
 KEEPALIVE_INTERVAL = 5
@@ -83,6 +88,7 @@ class Channel(asyncio.Protocol):
         self._heartbeat_timer: asyncio.TimerHandle | None = None
         self._heard_at_ping: int | None = None  # bytes_in when the last PING left
         self._idle_since = self._loop.time()
+        self._state = ChannelState.CONNECTING
         self._transport: asyncio.Transport | None = None
         self._incoming: dict[int, IncomingMessage] = {}
         self._outgoing: dict[int, OutgoingMessage] = {}
@@ -91,19 +97,32 @@ class Channel(asyncio.Protocol):
         self._flush_due = False
         self._queued = 0  # body bytes since the last flush
         self._reason: str | None = None
-        self._by_us = False
-        self._eof = False
         self.address = address
         self.fingerprint = ""
         """The certificate that the peer showed; empty when none."""
         self.failure: ScampError | None = None
-        """Why the channel is unusable; None while it is open."""
+        """Why the channel is unusable: set in the states of `DEAF`, None in all others."""
         self.flushes = 0
         """How often bytes were handed to the transport."""
         self.bytes_in = 0
         self.bytes_out = 0
         self.busy = 0
         """Requests without an answer; while there are any the channel is not idle."""
+
+    # -- state --------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ChannelState:
+        """Where the channel stands."""
+        return self._state
+
+    def _move(self, event: ChannelEvent) -> ChannelState:
+        """The next state. Raises LocalProtocolError for what the table does not have."""
+        after = CHANNEL_TRANSITIONS.get((self._state, event))
+        if after is None:
+            raise LocalProtocolError(f"{event.name} on a channel that is {self._state.name}")
+        self._state = after
+        return after
 
     # -- asyncio.Protocol ---------------------------------------------------------------
 
@@ -114,7 +133,12 @@ class Channel(asyncio.Protocol):
             self.address = _peer_name(transport)
         self.fingerprint = peer_fingerprint(transport.get_extra_info("ssl_object"))
         if self._expected is not None and self.fingerprint != self._expected:
-            self.failure = FingerprintMismatch(self.address, self._expected, self.fingerprint)
+            self._move(ChannelEvent.MISMATCH)
+            if self.failure is None:
+                self.failure = FingerprintMismatch(self.address, self._expected, self.fingerprint)
+        else:
+            self._move(ChannelEvent.CONNECTED)
+        if self._state is not _OPEN:
             transport.abort()
             return
         _tune(transport.get_extra_info("socket"))
@@ -123,11 +147,11 @@ class Channel(asyncio.Protocol):
         self._handler.channel_opened(self)
 
     def data_received(self, data: bytes) -> None:
-        if self.failure is not None:
+        if self._state in DEAF:
             return
         self.bytes_in += len(data)
         for event in self._wire.receive(data):
-            if self.failure is not None:
+            if self._state is _ABORTED:
                 return  # the handler aborted; what still came is void
             self._on_event(event)
         if self._wire.has_data_to_send:
@@ -146,13 +170,13 @@ class Channel(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The peer closes; TLS has no half-closed state, so what is written now goes nowhere."""
-        self._eof = True
+        self._move(ChannelEvent.PEER_EOF)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone.set()
         self._stop_timers()
-        if isinstance(self.failure, FingerprintMismatch):
-            return
+        if self._move(ChannelEvent.GONE) is ChannelState.REFUSED:
+            return  # nobody has been told that it was open
         if self._reason is None:
             self._reason = str(exc) if exc is not None else "closed by the peer"
         error = self.failure = ConnectionLost(self.address, self._reason, written=True)
@@ -220,29 +244,34 @@ class Channel(asyncio.Protocol):
         return self._wire.window(message.msgno)
 
     def send_data(self, message: OutgoingMessage, data: bytes) -> None:
+        """Called by a message: queue body bytes, at most its window."""
         self._wire.send_data(message.msgno, data)
         self._queued += len(data)
         self._schedule_flush()
 
     def end_message(self, message: OutgoingMessage) -> None:
-        if self._outgoing.pop(message.msgno, None) is not None and self.failure is None:
+        """Called by a message: queue its EOF. Does nothing when it is over."""
+        if self._outgoing.pop(message.msgno, None) is not None and self._state not in DEAF:
             self._wire.end_message(message.msgno)
             self._idle_since = self._loop.time()
             self._schedule_flush()
 
     def fail_message(self, message: OutgoingMessage, text: str) -> None:
-        if self._outgoing.pop(message.msgno, None) is not None and self.failure is None:
+        """Called by a message: queue its TXERR. Does nothing when it is over."""
+        if self._outgoing.pop(message.msgno, None) is not None and self._state not in DEAF:
             self._wire.fail_message(message.msgno, text)
             self._idle_since = self._loop.time()
             self._schedule_flush()
 
     def consumed(self, message: IncomingMessage, size: int) -> None:
+        """Called by a message: so many bytes of its body were used."""
         self._wire.consumed(message.msgno, size)
         if message.unread < READ_PAUSE:
             self.resume_for(message)
         self._schedule_flush()
 
     def pause_for(self, message: IncomingMessage) -> None:
+        """Called by a message: too much of it is unread, read nothing more."""
         if not self._paused_by and self._transport is not None:
             self._transport.pause_reading()
         self._paused_by.add(message)
@@ -260,9 +289,10 @@ class Channel(asyncio.Protocol):
         return bool(self._paused_by) or not self._writable
 
     def resume_for(self, message: IncomingMessage) -> None:
+        """Called by a message: as far as it is concerned, read on."""
         if message in self._paused_by:
             self._paused_by.discard(message)
-            if not self._paused_by and self._transport is not None and self.failure is None:
+            if not self._paused_by and self._transport is not None and self._state not in DEAF:
                 self._transport.resume_reading()
 
     # -- writing ------------------------------------------------------------------------
@@ -294,21 +324,23 @@ class Channel(asyncio.Protocol):
     @property
     def closed_by_us(self) -> bool:
         """True when this side ended the channel, or is about to."""
-        return self._by_us
+        return self._state in BY_US
 
     @property
     def closing(self) -> bool:
         """True when nothing new may be started here."""
         transport = self._transport
-        lost = self._eof or self.failure is not None
-        return lost or transport is None or transport.is_closing()
+        if self._state is _OPEN and transport is not None and transport.is_closing():
+            self._move(ChannelEvent.FAILED)  # connection_lost is on its way
+        return self._state is not _OPEN
 
     def close(self, reason: str = "closed") -> None:
         """Send what is queued, then close. Messages still open fail with ConnectionLost."""
         self._flush()
-        self._by_us = True
         if self._reason is None:
             self._reason = reason
+        if self._move(ChannelEvent.CLOSE) in DEAF and self.failure is None:
+            self.failure = self._lost(written=False)  # given up before it was open
         if self._transport is not None:
             self._transport.close()
 
@@ -320,17 +352,17 @@ class Channel(asyncio.Protocol):
             async with asyncio.timeout(timeout):
                 await self._gone.wait()
         except TimeoutError:
-            self._transport.abort()
+            self.abort("closing took too long")
             await self._gone.wait()
 
     def abort(self, reason: str) -> None:
         """Close at once, dropping what is queued. Messages still open fail with ConnectionLost."""
-        self._by_us = True
         if self._reason is None:
             self._reason = reason
+        after = self._move(ChannelEvent.ABORT)
         if self.failure is None:
-            # From here on nothing is parsed or written; connection_lost makes the final error.
-            self.failure = ConnectionLost(self.address, self._reason, written=True)
+            # connection_lost makes the final error.
+            self.failure = self._lost(written=after is _ABORTED)
         if self._transport is not None:
             self._transport.abort()
 
@@ -379,14 +411,15 @@ class Channel(asyncio.Protocol):
         if self._heartbeat_timer is not None:
             self._heartbeat_timer.cancel()
             self._heartbeat_timer = None
-        if seconds > 0 and not self._gone.is_set():
+        if seconds > 0 and self._state not in DEAF:
             self._heartbeat_timer = self._loop.call_later(seconds, self._beat)
 
     def _beat(self) -> None:
         self._heartbeat_timer = None
-        if self._transport is not None and self.closing:
+        connecting = self._state is ChannelState.CONNECTING
+        if self.closing and not connecting:
             return
-        if self._paused_by or self._transport is None:
+        if self._paused_by or connecting:
             self._heard_at_ping = None
         elif self._heard_at_ping == self.bytes_in:
             self.abort(f"no answer to PING within {self._heartbeat:g} s")

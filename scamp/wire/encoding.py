@@ -28,8 +28,8 @@ from scamp.wire.header import (
     header_type,
 )
 
-_MAX_INTEGER: Final = 1 << 53
-"""JavaScript keeps integers exactly up to here."""
+_MAX_INTEGER: Final = (1 << 63) - 1
+"""What fits the integers of every peer but JavaScript, which rounds above 2**53."""
 
 _KNOWN_TYPES: Final = frozenset(TYPES.values())
 

@@ -224,7 +224,7 @@ def test_a_malformed_header_is_the_peers_error(body: bytes) -> None:
         RequestHeader("a.b", 1, ticket=7),  # type: ignore[arg-type]
         RequestHeader("a.b", 1, identifying_token={}),  # type: ignore[arg-type]
         RequestHeader("a.b", 1, client_id=-1),
-        RequestHeader("a.b", 1, client_id=2**53 + 1),
+        RequestHeader("a.b", 1, client_id=2**63),
         RequestHeader("a.b", 1, client_id="7"),  # type: ignore[arg-type]
         RequestHeader("a.b", 1, client_id=True),
         RequestHeader("a.b", 1, extra={1: "x"}),  # type: ignore[dict-item]
