@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import dataclasses
+import importlib
 import inspect
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from types import ModuleType
 from typing import Final
 
 import pytest
@@ -215,3 +220,70 @@ def test_every_option_of_a_client_is_listed_with_its_default() -> None:
 def test_what_the_tables_call_errors_are_errors() -> None:
     for name in rows(Page("docs/clients.md"), "Errors"):
         assert issubclass(getattr(scamp.errors, name), ScampError)
+
+
+# -- reference: docstrings --------------------------------------------------------------
+
+PUBLIC: Final = (
+    "scamp",
+    *(f"scamp.{name}" for name in ("authz", "client", "config", "discovery", "errors", "keys")),
+    *(f"scamp.{name}" for name in ("limits", "logs", "server", "testing", "tickets")),
+    *(f"scamp.{name}" for name in ("transport", "wire")),
+)
+"""What the reference shows."""
+
+
+def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
+    """What ``__all__`` lists, else what is defined there."""
+    listed = getattr(module, "__all__", None)
+    for name, value in vars(module).items():
+        own = getattr(value, "__module__", None) == module.__name__
+        if name in listed if listed is not None else own and not name.startswith("_"):
+            yield f"{module.__name__}.{name}", value
+
+
+def undocumented(name: str, value: object) -> Iterator[str]:
+    """The name, and those below it, that have no docstring and inherit none."""
+    if inspect.isclass(value) and value.__module__.startswith("scamp"):
+        if not value.__dict__.get("__doc__") or value.__doc__.startswith(f"{value.__name__}("):
+            yield name  # dataclasses make one of their fields
+        for member, below in vars(value).items():
+            if member.startswith("_"):
+                continue
+            if inspect.isroutine(below) or isinstance(below, property | classmethod | staticmethod):
+                attribute = inspect.getattr_static(value, member)
+                if not inspect.getdoc(attribute) and not inspect.getdoc(getattr(value, member)):
+                    yield f"{name}.{member}"
+    elif inspect.isfunction(value) and not inspect.getdoc(value):
+        yield name
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_says_what_it_is(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__doc__
+    found = [one for public in public_names(module) for one in undocumented(*public)]
+    assert found == []
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_constant_says_what_it_is(name: str) -> None:
+    """A string below it, or for its kind in one place."""
+    file = importlib.import_module(name).__file__
+    assert file is not None
+    body = ast.parse(Path(file).read_text()).body
+    plain = {"KIB", "MIB"}
+    for node, after in pairwise([*body, ast.Pass()]):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            if node.target.id.startswith("_") or node.target.id in plain | {"log"}:
+                continue
+            assert isinstance(after, ast.Expr), f"{name}.{node.target.id} does not say what it is"
+
+
+def test_the_reference_shows_every_public_module() -> None:
+    shown = {
+        module
+        for page in (ROOT / "docs" / "reference").glob("*.md")
+        for module in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+    }
+    assert shown == {name for name in PUBLIC if name != "scamp"}

@@ -55,6 +55,7 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
+        """As in every context, with the offered session unless another is given."""
         offer = _OFFER.get()
         if session is None and offer is not None:
             session = offer.take()
