@@ -217,4 +217,4 @@ def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
     Raises `OSError`, and `ValueError` for a record that contains the separator; then PATH is as it
     was.
     """
-    replace_file(path, (SEPARATOR + _checked(record) for record in records))
+    replace_file(path, _laid_out(records))
