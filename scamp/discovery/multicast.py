@@ -13,8 +13,7 @@ import logging
 import socket
 import sys
 import zlib
-from collections.abc import Sequence
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
