@@ -1,4 +1,4 @@
-"""What the site needs beyond mkdocs: docstrings mark a block of code with ``::``."""
+"""What the site needs beyond mkdocs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import re
 from typing import Any
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """``[default: now] [x>=0]`` in the help of a command is no link."""
+    return re.sub(r"\] \[(?=[^\]]*[<>]=?)", r"] \\[", markdown)
+
+
 def on_page_content(html: str, **_: Any) -> str:
-    """Take the mark away; the block below it is one without it."""
+    """Docstrings mark a block of code with ``::``; the block below is one without it."""
     html = re.sub(r"<p>::</p>\n?", "", html)
     return re.sub(r"::(</p>\n?<(?:pre|div))", r":\1", html)

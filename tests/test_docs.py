@@ -8,7 +8,10 @@ import dataclasses
 import importlib
 import inspect
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -180,7 +183,7 @@ def test_the_defaults_are_those_that_the_page_lists() -> None:
 def rows(page: Page, heading: str) -> dict[str, str]:
     """The second column of the table under a heading, by each name in the first."""
     part = page.text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    found = {}
+    found: dict[str, str] = {}
     for line in part.splitlines():
         if line.startswith("| `"):
             names, second = line.split("|")[1:3]
@@ -245,7 +248,8 @@ def public_names(module: ModuleType) -> Iterator[tuple[str, object]]:
 def undocumented(name: str, value: object) -> Iterator[str]:
     """The name, and those below it, that have no docstring and inherit none."""
     if inspect.isclass(value) and value.__module__.startswith("scamp"):
-        if not value.__dict__.get("__doc__") or value.__doc__.startswith(f"{value.__name__}("):
+        doc = value.__dict__.get("__doc__") or ""
+        if not doc or doc.startswith(f"{value.__name__}("):
             yield name  # dataclasses make one of their fields
         for member, below in vars(value).items():
             if member.startswith("_"):
@@ -287,3 +291,36 @@ def test_the_reference_shows_every_public_module() -> None:
         for module in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
     }
     assert shown == {name for name in PUBLIC if name != "scamp"}
+
+
+# -- the site ---------------------------------------------------------------------------
+
+
+def test_the_site_has_every_page() -> None:
+    listed = re.findall(
+        r"^ +- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE
+    )
+    there = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert len(listed) == len(set(listed))
+    assert set(listed) == there
+
+
+@pytest.mark.timeout(180)
+def test_the_site_can_be_built_without_a_warning(tmp_path: Path) -> None:
+    """Links, anchors, the reference: what is missing anywhere is a warning, and ends it."""
+    mkdocs = Path(sys.executable).with_name("mkdocs")
+    if not mkdocs.exists():
+        pytest.skip("mkdocs is not installed: pip install -e '.[docs]'")
+    done = subprocess.run(
+        [mkdocs, "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "site" / "reference" / "server.html").read_text()
+    assert 'id="scamp.server.Service.start"' in page
+    states = (tmp_path / "site" / "states.html").read_text()
+    assert '<pre class="mermaid">' in states

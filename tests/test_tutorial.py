@@ -59,6 +59,11 @@ def test_tickets_open_what_the_page_says(desk: Path) -> None:
     assert run("count.py", desk) == PAGE.block_with("text", "access_denied")
 
 
+def test_a_subscription_tells_what_the_page_says(desk: Path) -> None:
+    before, after = run("follow.py", desk).splitlines()
+    assert f"It prints `{before}` and then `{after}`" in PAGE.text
+
+
 def test_the_tests_pass(desk: Path) -> None:
     printed = shell("python -m pytest -q -p no:cacheprovider test_order.py", desk)
     assert "2 passed" in printed
@@ -72,6 +77,6 @@ def test_a_log_line_is_what_the_page_says(desk: Path) -> None:
 
 
 def test_every_file_of_the_page_was_used() -> None:
-    clients = {"look", "buy", "transfer", "count", "logged", "test_order", "mesh"}
+    clients = {"look", "buy", "transfer", "count", "follow", "logged", "test_order", "mesh"}
     assert set(PAGE.scripts()) == {f"{name}.py" for name in clients | set(SERVICES)}
     assert len(PAGE.blocks("sh")) == 4
