@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -61,15 +62,22 @@ def _actions(
     help="An action, such as 'Shop.Order.fetch~1=read,t30'; repeat for several.",
 )
 @click.option(
-    "--weight", type=click.FloatRange(min=0), help="Its share of requests; 0 says that it leaves."
+    "--weight",
+    metavar="NUMBER",
+    type=click.FloatRange(min=0),
+    help="Its share of requests; 0 says that it leaves. [default: 1]",
 )
 @click.option(
     "--interval",
+    metavar="SECONDS",
     type=click.FloatRange(min=0.001, max=10_000_000),
-    help="Seconds between announcements. [default: 5]",
+    help="Time between announcements. [default: 5]",
 )
 @click.option(
-    "--timestamp", type=click.FloatRange(min=0), help="Seconds since 1970. [default: now]"
+    "--timestamp",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0),
+    help="Time of the record, since 1970. [default: now]",
 )
 @click.option("-o", "--output", type=_FILE, help="Write a cache file with this record alone.")
 @click.option(
@@ -101,8 +109,11 @@ def announce(
       address = "10.0.0.5:30100"
       envelopes = ["json"]
       actions = ["Shop.buy", "Shop.Order.fetch~1=read,t30"]
+
+    An action with more to say of it stands in a table of its own, in place of the list:
+
     \b
-      [[actions]]                  # instead of the list: each with what is special
+      [[actions]]
       name = "Shop.Order.export"
       version = 2
       flags = ["read", "t600"]
@@ -131,12 +142,27 @@ def announce(
         sys.stdout.buffer.write(SEPARATOR + record)
         sys.stdout.buffer.flush()
         return
-    while True:
+
+    def write() -> None:
         record = sign(time.time() if timestamp is None else timestamp)
         _write(path, [record] if append is None else [*_others(path, record), record])
-        if not keep:
-            return
-        time.sleep(described.interval)
+
+    write()
+    if keep:
+        _repeat(write, described.interval)
+
+
+def _repeat(work: Callable[[], None], interval: float) -> None:
+    """Do `work` every `interval` seconds, until SIGINT or SIGTERM."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while True:
+            time.sleep(interval)
+            work()
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _merge(base: ServiceSpec, said: dict[str, Any]) -> ServiceSpec:

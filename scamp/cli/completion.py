@@ -114,8 +114,8 @@ def _services(ctx: click.Context) -> Iterable[Announcement]:
     """What the cache file tells, unchecked: these are suggestions. Empty when there is none."""
     values = ctx.params
     try:
-        sources = find_sources(values.get("config"), values.get("cache"), None)
-        records = split_records(read_file(sources.cache, limits.MAX_CACHE_FILE))
+        cache = values.get("cache") or find_sources(values.get("config"), None, None).cache
+        records = split_records(read_file(cache, limits.MAX_CACHE_FILE))
     except ScampError:
         return
     for record in records:
@@ -127,7 +127,7 @@ def _services(ctx: click.Context) -> Iterable[Announcement]:
 
 def _chosen(found: dict[str, str], incomplete: str) -> list[CompletionItem]:
     wanted = incomplete.lower()
-    fitting = sorted(text for text in found if text.lower().startswith(wanted))
+    fitting = sorted((t for t in found if t.lower().startswith(wanted)), key=str.lower)
     return [
         CompletionItem(one_line(text), help=one_line(found[text]) or None)
         for text in fitting[:MAX_ITEMS]

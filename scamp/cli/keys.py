@@ -34,10 +34,11 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 )
 @click.option(
     "--timeout",
+    metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
     default=limits.CONNECT_TIMEOUT,
     show_default=True,
-    help="Seconds for each connection.",
+    help="How long to wait for each connection.",
 )
 def fingerprint(
     files: tuple[Path, ...], addresses: tuple[tuple[str, int], ...], timeout: float
@@ -85,7 +86,7 @@ def fingerprint(
 )
 @click.option("--force", is_flag=True, help="Replace files that are there already.")
 def keygen(name: str, out: Path, bits: int, days: int, force: bool) -> None:
-    """Make a key and a self-signed certificate for the service NAME.
+    """Make a key and a self-signed certificate for a service.
 
     Writes NAME.key, which only you can read, and NAME.crt, and prints the certificate's
     fingerprint for authorized_services. Existing files are left alone unless --force is given.

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from scamp.cli.common import discovery_options, table
+from scamp.cli.completion import complete_sector
 from scamp.cli.index import find_sources, load_index
 from scamp.discovery import Announcement, Offer
 
@@ -28,7 +29,7 @@ def list_group() -> None:
 
 @list_group.command("services")
 @discovery_options
-@click.option("--sector", help="Only services of this sector.")
+@click.option("--sector", shell_complete=complete_sector, help="Only services of this sector.")
 @click.option("--name", metavar="GLOB", help="Only services whose name fits, such as 'shop*'.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, with every detail.")
 def services(
@@ -43,6 +44,11 @@ def services(
 
     ACTIONS counts those that authorized_services permits. A service of weight 0 is leaving and
     gets no requests.
+
+    \b
+    Examples:
+      scamp list services --sector main
+      scamp list services --cache trial.cache --json
     """
     index = load_index(find_sources(config, cache, authorized_services))
     index.report()
@@ -76,7 +82,7 @@ def services(
 
 @list_group.command("actions")
 @discovery_options
-@click.option("--sector", help="Only actions of this sector.")
+@click.option("--sector", shell_complete=complete_sector, help="Only actions of this sector.")
 @click.option("--name", metavar="GLOB", help="Only actions that fit, such as 'Product.*'.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, with every detail.")
 def actions(
@@ -91,6 +97,11 @@ def actions(
 
     ACTION can be given to 'scamp request' as it stands. FLAGS are those of the first service:
     'noauth' takes no ticket, 't30' has a deadline of 30 seconds.
+
+    \b
+    Examples:
+      scamp list actions --name 'Product.*'
+      scamp list actions --sector background --json
     """
     index = load_index(find_sources(config, cache, authorized_services))
     index.report()

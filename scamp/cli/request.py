@@ -126,8 +126,10 @@ def _headers(
 @click.option("--envelope", default="json", show_default=True, help="Form of the body.")
 @click.option(
     "--timeout",
+    metavar="SECONDS",
     type=click.FloatRange(min=0, min_open=True),
-    help=f"Seconds to wait for the reply. [default: the action's own, else {limits.RPC_TIMEOUT:g}]",
+    help="How long to wait for the reply. "
+    f"[default: the action's own, else {limits.RPC_TIMEOUT:g}]",
 )
 @click.option(
     "-o",
@@ -163,7 +165,9 @@ def request(
     shown: bool | None,
     legacy_rsa: bool,
 ) -> None:
-    """Call ACTION and write the body of its reply to standard output as it arrives.
+    """Call an action and print its reply.
+
+    The body of the reply goes to standard output as it arrives, or to a file with --output.
 
     ACTION is [SECTOR:]Namespace.name; the sector is 'main' and the version 1 unless given. BODY is
     sent as it stands; '-' sends standard input, '@FILE' a file. Without one '{}' is sent.

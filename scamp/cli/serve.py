@@ -36,11 +36,15 @@ class Trial(Service):
     async def start(self, *place: Any, **options: Any) -> tuple[str, int]:
         """As `Service.start`; raises ConfigError also when the cache file cannot be written."""
         address = await super().start(*place, **options)
-        if self.cache is not None:
-            self._write(self.cache)
-            self._writer = asyncio.create_task(self._keep_writing(self.cache))
-        for line in self._told(show_address(*address)):
-            click.echo(line)
+        try:
+            if self.cache is not None:
+                self._write(self.cache)
+                self._writer = asyncio.create_task(self._keep_writing(self.cache))
+            for line in self._told(show_address(*address)):
+                click.echo(line)
+        except BaseException:
+            await self.stop(0)
+            raise
         return address
 
     async def stop(self, *grace: Any, **options: Any) -> None:
@@ -77,12 +81,11 @@ class Trial(Service):
 
     def _told(self, address: str) -> list[str]:
         lines = [f"{self.identity} serves at {address}", f"certificate {self.fingerprint}", ""]
-        ask = "scamp request Scamp.echo"
+        action = "Scamp.echo" if self.sector == "main" else f"{self.sector}:Scamp.echo"
+        ask = f"""  scamp request {action} '{{"hello": "world"}}'"""
         if self.cache is not None:
-            lines.append(
-                f"""  {ask} '{{"hello": "world"}}' --cache {shlex.quote(str(self.cache))}"""
-            )
-        lines.append(f"  {ask} --connect {address} --fingerprint {self.fingerprint}")
+            lines.append(f"{ask} --cache {shlex.quote(str(self.cache))}")
+        lines.append(f"{ask} --connect {address} --fingerprint {self.fingerprint}")
         return [*lines, "", "Ctrl-C ends it."]
 
 
@@ -102,8 +105,10 @@ class Trial(Service):
 )
 @click.option(
     "--port",
+    metavar="PORT",
     type=click.IntRange(0, 65535),
-    help="[default: a free one of beepish.first_port to last_port, 30100 to 30399]",
+    help="Port to listen on, 0 for any. "
+    "[default: one of beepish.first_port to last_port, 30100 to 30399]",
 )
 @click.option("--announce-host", help="Address that clients are told. [default: --host]")
 @click.option("--config", type=_FILE, help="scamp.conf for addresses, ports and timeouts.")
@@ -174,6 +179,10 @@ def serve(
         )
     except KeyboardInterrupt:  # before the loop takes signals, or after
         return
+    except BrokenPipeError:
+        raise
+    except OSError as exc:
+        raise ConfigError(f"{exc.filename or announce_file}: {exc.strerror or exc}") from exc
 
 
 def _identity(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +48,7 @@ class ServiceSpec:
     envelopes: tuple[str, ...] = ()
     weight: int | float | None = None
     interval: float | None = None
-    actions: tuple[Mapping[str, Any], ...] = field(default=())
+    actions: tuple[Mapping[str, Any], ...] = ()
 
     def announced(self) -> AnnouncementSpec:
         """The whole, with defaults for what was not said.
@@ -173,6 +174,8 @@ def _words(found: Mapping[str, Any], key: str) -> tuple[str, ...]:
 
 def _number(found: Mapping[str, Any], key: str) -> int | float | None:
     value = found.get(key)
-    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+    if value is None:
+        return None
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return value
     raise ValueError(f"{key} is {value!r}, not a number")

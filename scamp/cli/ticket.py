@@ -45,7 +45,13 @@ def ticket() -> None:
 @click.argument("text", metavar="[TICKET|-|@FILE]", default="-")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def show(text: str, as_json: bool) -> None:
-    """Print what a ticket says. Its signature is NOT checked: see 'verify'."""
+    """Print what a ticket says. Its signature is NOT checked: see 'verify'.
+
+    \b
+    Examples:
+      scamp ticket show @my.ticket
+      scamp ticket show --json < my.ticket
+    """
     _print(parse_ticket(read_ticket(text)), time.time(), as_json=as_json)
 
 
@@ -61,10 +67,11 @@ def show(text: str, as_json: bool) -> None:
 )
 @click.option(
     "--leeway",
+    metavar="SECONDS",
     type=click.FloatRange(min=0),
     default=limits.TICKET_LEEWAY,
     show_default=True,
-    help="Seconds by which the issuer's clock may be ahead.",
+    help="How far the issuer's clock may be ahead.",
 )
 @click.option("--action", metavar="NAME", help="Also check that it permits this action.")
 @click.option("--authz-table", type=_FILE, help="The authorization table, JSON, for --action.")
@@ -125,10 +132,11 @@ def _table(path: Path) -> AuthzTable:
 )
 @click.option(
     "--length",
+    metavar="SECONDS",
     type=click.IntRange(min=1),
     default=3600,
     show_default=True,
-    help="Seconds for which it is valid.",
+    help="How long it is valid.",
 )
 def issue(
     key_path: Path,
