@@ -221,6 +221,9 @@ MAX_TYPED_BODY: Final = 256 * KIB
 """Largest body that a typed handler is given, unless its action says otherwise. Each wrong value
 in a body costs a hundred times its size while the reasons are made."""
 
+MAX_BODY_KEY: Final = KIB
+"""Characters of a key in a typed body; every wrong value below it is told with a copy of it."""
+
 MAX_BODY_ERRORS: Final = 20
 """Reasons told in one reply for a body that does not fit."""
 

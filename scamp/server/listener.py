@@ -1,14 +1,15 @@
-"""Listening: a socket in the mesh's range of ports, and TLS for whoever connects."""
+"""Listening: sockets in the mesh's range of ports, and TLS for whoever connects."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import random
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from scamp.errors import ConfigError
 from scamp.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
@@ -42,6 +43,16 @@ def bind(host: str, port: int | None, ports: range, tries: int) -> socket.socket
     raise ConfigError(f"cannot listen on {host}, {where}: {problem}") from problem
 
 
+def bind_all(
+    hosts: Iterable[str], port: int | None, ports: range, tries: int
+) -> list[socket.socket]:
+    """One socket for each of `hosts`, as `bind` makes it; all of them, or ConfigError."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(bind(host, port, ports, tries)) for host in hosts]
+        stack.pop_all()
+    return found
+
+
 def _listen(host: str, port: int) -> socket.socket:
     family, kind, proto, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -59,7 +70,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class Listener:
-    """Accepts connections until it is closed.
+    """Accepts connections on its sockets until it is closed.
 
     At most `limit` are open or shaking hands; above it a new one is closed at once. `forget` must
     be called for each channel that opened and is over. `on_handshake` is called when a handshake
@@ -68,13 +79,13 @@ class Listener:
 
     def __init__(
         self,
-        sock: socket.socket,
+        socks: Iterable[socket.socket],
         context: ssl.SSLContext,
         make_channel: Callable[[], Channel],
         limit: int,
         on_handshake: Callable[[], None],
     ) -> None:
-        self._sock = sock
+        self._socks = list(socks)
         self._context = context
         self._make_channel = make_channel
         self._live: set[Channel] = set()
@@ -83,24 +94,25 @@ class Listener:
         self._loop = asyncio.get_running_loop()
         # What a task is to use stands here until it has begun: then the transport closes it.
         self._handshakes: dict[asyncio.Task[None], tuple[socket.socket, Channel] | None] = {}
-        self._resume: asyncio.TimerHandle | None = None
+        self._resume: dict[int, asyncio.TimerHandle] = {}
         self._closing = False
-        self._loop.add_reader(sock, self._on_readable)
+        for number in range(len(self._socks)):
+            self._listen_again(number)
         self.refused = 0
         """Connections closed at once because of the limit."""
         self.failed = 0
         """Connections that did not get through TLS."""
 
     @property
-    def address(self) -> tuple[str, int]:
-        """Host and port of the socket."""
-        name = self._sock.getsockname()
-        return name[0], name[1]
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each socket."""
+        names = (sock.getsockname() for sock in self._socks)
+        return tuple((name[0], name[1]) for name in names)
 
-    def _on_readable(self) -> None:
+    def _on_readable(self, number: int) -> None:
         for _ in range(BACKLOG):
             try:
-                sock, _ = self._sock.accept()
+                sock, _ = self._socks[number].accept()
             except BlockingIOError:
                 return
             except OSError as exc:
@@ -108,14 +120,15 @@ class Listener:
                 log.error("cannot accept a connection: %s", exc)
                 if self._closing:
                     return
-                self._loop.remove_reader(self._sock)
-                self._resume = self._loop.call_later(_PAUSE, self._listen_again)
+                self._loop.remove_reader(self._socks[number])
+                again = self._loop.call_later(_PAUSE, self._listen_again, number)
+                self._resume[number] = again
                 return
             self._begin(sock)
 
-    def _listen_again(self) -> None:
-        self._resume = None
-        self._loop.add_reader(self._sock, self._on_readable)
+    def _listen_again(self, number: int) -> None:
+        self._resume.pop(number, None)
+        self._loop.add_reader(self._socks[number], self._on_readable, number)
 
     def _begin(self, sock: socket.socket) -> None:
         if len(self._live) >= self._limit:
@@ -172,12 +185,12 @@ class Listener:
         if self._closing:
             return
         self._closing = True
-        self._loop.remove_reader(self._sock)
-        if self._resume is not None:
-            self._resume.cancel()
-            self._resume = None
-        self._on_readable()
-        self._sock.close()
+        for number, sock in enumerate(self._socks):
+            self._loop.remove_reader(sock)
+            if number in self._resume:
+                self._resume.pop(number).cancel()
+            self._on_readable(number)
+            sock.close()
 
     def abandon(self) -> None:
         """Give up handshakes under way; after `close`. They are gone when `handshaking` is 0."""

@@ -1,16 +1,19 @@
-"""Running a service as a process: signals, and a record of it for whoever collects them."""
+"""Running a service as a process: signals, announcements, a sign of life."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from scamp.limits import STOP_GRACE
+from scamp.config import ScampConf
+from scamp.discovery.multicast import MulticastGroup
+from scamp.limits import FAREWELL_INTERVAL, FAREWELLS, STOP_GRACE, STOP_LINGER
+from scamp.server.announcer import Announcer
+from scamp.server.liveness import LivenessFile
 
 if TYPE_CHECKING:
     from scamp.server.service import Service
@@ -27,79 +30,118 @@ async def run_service(
     *,
     announce_host: str | None = None,
     announce_file: Path | None = None,
+    announce: bool | MulticastGroup | None = None,
     grace: float = STOP_GRACE,
     linger: float | None = None,
+    farewells: int = FAREWELLS,
+    farewell_interval: float = FAREWELL_INTERVAL,
     trigger: asyncio.Event | None = None,
 ) -> None:
-    """Start `service`, serve until SIGTERM or SIGINT, then stop it as `Service.stop` does.
+    """Start `service`, announce it, serve until SIGTERM or SIGINT, then leave.
 
-    With `announce_file` the service's record is written there, to PATH.new and then renamed, at
-    every interval and when it leaves; then `linger` defaults to one interval, so that clients learn
-    of it before connections close, else to 0. A second signal cuts everything short. `trigger`
-    stops it like a signal; set it from the same loop. Signals are left alone outside the main
-    thread. Cancelling stops it without grace. Raises ConfigError as `start` does, and OSError when
-    the file cannot be written at first.
+    `announce` says where to announce by multicast: a group, True for the group of the service's
+    configuration (or of the protocol, without one), False for nowhere; None means True for a
+    service that has a configuration. With `announce_file` the service's record is kept there too,
+    written to PATH.new and then renamed, at every interval and when it leaves.
+
+    Leaving: it is announced at once, `farewells` times, `farewell_interval` seconds apart; for
+    `linger` seconds connections and requests are accepted as before, then as `Service.stop` says,
+    all within `grace` seconds. `linger` defaults to STOP_LINGER with multicast, to one interval
+    with a file, else to 0. It ends when both are done; a second signal cuts everything short.
+    `trigger` stops it like a signal; set it from the same loop. Signals are left alone outside the
+    main thread. Cancelling stops it without grace.
+
+    With ``service.running_service_file_dir_path`` in the configuration a file is kept there as long
+    as it runs, see `scamp.server.liveness`.
+
+    Raises ConfigError as `start` does and for what the configuration says of announcing and of that
+    directory, and OSError when the record's file cannot be written at first.
     """
+    group = _group(service, announce)
     stop = trigger if trigger is not None else asyncio.Event()
     force = asyncio.Event()
-    bound = await service.start(host, port, announce_host=announce_host)
-    wait = linger if linger is not None else (service.interval if announce_file else 0.0)
-    writer: asyncio.Task[None] | None = None
-    with _signals(stop, force):
+    if linger is None:
+        file_linger = service.interval if announce_file is not None else 0.0
+        linger = max(file_linger, STOP_LINGER if group is not None else 0.0)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_signals(stop, force))
+        bound = await service.start(host, port, announce_host=announce_host)
+        announcer: Announcer | None = None
         try:
-            if announce_file is not None:
-                write_record(announce_file, service.announcement())
-                writer = asyncio.create_task(_keep_writing(service, announce_file))
+            liveness = _liveness(service, stack)
+            announcer = Announcer(
+                service,
+                group,
+                announce_file,
+                liveness,
+                farewells=farewells,
+                farewell_interval=farewell_interval,
+            )
+            await announcer.start()
+            where = "" if group is None else f", announced at {group}"
             log.info(
-                "%s serves at %s:%d, actions: %d", service.identity, *bound, len(service.actions)
+                "%s serves at %s:%d, actions: %d%s",
+                service.identity,
+                *bound,
+                len(service.actions),
+                where,
             )
             await stop.wait()
-        except asyncio.CancelledError:
+        except BaseException:
             force.set()
             raise
         finally:
-            stopping = asyncio.create_task(service.stop(grace, linger=wait))
-            try:
-                await _leave(service, announce_file, writer)
-                await _first_of(stopping, force)
-            finally:
-                await _end(stopping)
+            await _leave(service, announcer, force, grace, linger)
     log.info("%s has stopped", service.identity)
 
 
-def write_record(path: Path, record: bytes) -> None:
-    """Replace the file at `path` in one step; readers see the old record or the new one."""
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(record)
-    os.replace(fresh, path)
+def _group(service: Service, announce: bool | MulticastGroup | None) -> MulticastGroup | None:
+    if isinstance(announce, MulticastGroup):
+        return announce
+    wanted = service.config is not None if announce is None else announce
+    return MulticastGroup.from_config(service.config or ScampConf({})) if wanted else None
 
 
-async def _keep_writing(service: Service, path: Path) -> None:
-    while True:
-        await asyncio.sleep(service.interval)
-        await _write(service, path)
+def _liveness(service: Service, stack: contextlib.ExitStack) -> LivenessFile | None:
+    folder = None if service.config is None else service.config.running_service_dir
+    if folder is None:
+        return None
+    file = LivenessFile(folder, service.identity)
+    file.create()
+    stack.callback(file.remove)
+    return file
 
 
-async def _write(service: Service, path: Path) -> None:
+async def _leave(
+    service: Service,
+    announcer: Announcer | None,
+    force: asyncio.Event,
+    grace: float,
+    linger: float,
+) -> None:
+    """Stop and say goodbye, until both are done or `force` is set."""
+    stopping = asyncio.create_task(service.stop(grace, linger=linger))
+    leaving = [stopping]
     try:
-        await asyncio.to_thread(write_record, path, service.announcement())
-    except OSError as exc:
-        log.error("cannot write the announcement: %s", exc)
+        await asyncio.sleep(0)  # the task begins: what is cancelled before that cuts nothing
+        if announcer is not None:
+            leaving.append(asyncio.create_task(announcer.finish()))
+        await _all_or_force(leaving, force)
+    finally:
+        try:
+            for task in leaving:
+                await _end(task)
+        finally:
+            if announcer is not None:
+                await announcer.close()
 
 
-async def _leave(service: Service, path: Path | None, writer: asyncio.Task[None] | None) -> None:
-    """Write the record that says so, once `stop` has made it true."""
-    if writer is not None:
-        await _end(writer)
-    await asyncio.sleep(0)  # the task that stops the service begins
-    if path is not None:
-        await _write(service, path)
-
-
-async def _first_of(stopping: asyncio.Task[None], force: asyncio.Event) -> None:
+async def _all_or_force(tasks: list[asyncio.Task[None]], force: asyncio.Event) -> None:
     forced = asyncio.create_task(force.wait())
     try:
-        await asyncio.wait((stopping, forced), return_when=asyncio.FIRST_COMPLETED)
+        pending: set[asyncio.Task[None] | asyncio.Task[bool]] = {*tasks, forced}
+        while len(pending) > 1 and forced in pending:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
     finally:
         await _end(forced)
 

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import ssl
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from scamp import keys
 from scamp.config import ScampConf
 from scamp.discovery import AnnouncementSpec, build_announcement, new_identity
-from scamp.errors import ConfigError
+from scamp.discovery.multicast import MulticastGroup
+from scamp.errors import ConfigError, LocalProtocolError
 from scamp.limits import (
     CLOSE_TIMEOUT,
+    FAREWELLS,
     MAX_REQUESTS,
     MAX_SERVED_CONNECTIONS,
     MAX_TYPED_BODY,
@@ -26,7 +29,7 @@ from scamp.limits import (
 from scamp.server.actions import ActionTable, make_action
 from scamp.server.builtin import add_documentation, add_queue_depth
 from scamp.server.connection import KnowsPrivileges, ServerConnection, VerifiesTickets
-from scamp.server.listener import Listener, bind
+from scamp.server.listener import Listener, bind_all
 from scamp.server.notices import Notices, NotifyHandler
 from scamp.server.subscriptions import Board, MaySubscribe
 from scamp.server.typed import Handler, TypedHandler, inspect_handler
@@ -34,6 +37,9 @@ from scamp.transport import Channel, server_context
 from scamp.wire import Role
 
 log = logging.getLogger("scamp.server")
+
+ANNOUNCE: Final = "announce"
+"""The code under which a service publishes its own announcement, with the key ``""``."""
 
 _H = TypeVar("_H", bound=Handler | TypedHandler)
 _N = TypeVar("_N", bound=NotifyHandler)
@@ -107,8 +113,11 @@ class Service:
         self._connections: set[ServerConnection] = set()
         self._in_flight = 0
         self._moved: asyncio.Event | None = None
+        self._addresses: tuple[tuple[str, int], ...] = ()
         self._uri = ""
+        self._uris: dict[str, str] = {}  # by the address of the interface
         self._announced_at = 0.0
+        self._watchers: list[Callable[[], None]] = []
         self._stopping = False
         self._closed = False
         self.board = Board()
@@ -198,35 +207,40 @@ class Service:
     async def start(
         self, host: str | None = None, port: int | None = None, *, announce_host: str | None = None
     ) -> tuple[str, int]:
-        """Listen, and return host and port.
+        """Listen, and return host and port, the first if there are several.
 
-        `host` defaults to the configured service address, without a configuration to 127.0.0.1.
-        `port` None takes a random one of ``beepish.first_port`` to ``last_port``, 0 any. Clients
-        are told `announce_host`, by default `host`. Raises ConfigError when it cannot listen, would
-        have to announce a wildcard address, or requires tickets that it cannot check.
+        `host` defaults to the configured service addresses, all of them, without a configuration to
+        127.0.0.1. `port` None takes a random one of ``beepish.first_port`` to ``last_port``, 0 any.
+        Clients are told `announce_host`, by default `host`. Raises ConfigError when it cannot
+        listen, would have to announce a wildcard address, or requires tickets that it cannot check.
         """
         if self._listener is not None:
             raise ConfigError("the service was started already; make a new Service")
         self._check_tickets()
         conf = self._config
-        if host is None:
-            host = conf.service_addresses()[0] if self._configured else "127.0.0.1"
-        told = announce_host or host
-        if _is_wildcard(told):
-            raise ConfigError(f"clients cannot connect to {told}: give announce_host")
+        if host is not None:
+            hosts: tuple[str, ...] = (host,)
+        else:
+            hosts = conf.service_addresses() if self._configured else ("127.0.0.1",)
+        for told in (announce_host,) if announce_host else hosts:
+            if _is_wildcard(told):
+                raise ConfigError(f"clients cannot connect to {told}: give announce_host")
         self._moved = asyncio.Event()
-        sock = bind(host, port, range(conf.first_port, conf.last_port + 1), conf.bind_tries)
+        ports = range(conf.first_port, conf.last_port + 1)
         self._listener = Listener(
-            sock,
+            bind_all(hosts, port, ports, conf.bind_tries),
             self._context,
             self._make_channel,
             self._max_connections,
             self._tell_moved,
         )
         self._add_own_actions()
-        address = self._listener.address
-        self._uri = f"beepish+tls://{f'[{told}]' if ':' in told else told}:{address[1]}"
-        return address
+        self._addresses = self._listener.addresses
+        told = announce_host or hosts[0]
+        self._uri = _uri(told, self._addresses[0][1])
+        if announce_host is None:
+            self._uris = {address: _uri(address, port) for address, port in self._addresses}
+        return self._addresses[0]
 
     def _add_own_actions(self) -> None:
         """What every service answers. Comes last, so that it tells of all the others."""
@@ -258,8 +272,17 @@ class Service:
 
     @property
     def uri(self) -> str:
-        """``beepish+tls://HOST:PORT``; empty before `start`."""
+        """``beepish+tls://HOST:PORT``, the first if there are several; empty before `start`."""
         return self._uri
+
+    def uri_at(self, interface: str) -> str:
+        """What to announce on the interface with this address: the socket there, else the first."""
+        return self._uris.get(interface, self._uri)
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """Host and port of each socket; none before `start`."""
+        return self._addresses
 
     @property
     def connections(self) -> int:
@@ -286,12 +309,13 @@ class Service:
         """True from the moment that `stop` is called."""
         return self._stopping
 
-    def announcement(self, now: float | None = None) -> bytes:
+    def announcement(self, now: float | None = None, *, uri: str | None = None) -> bytes:
         """The signed record for discovery, as of `now` (seconds since 1970, default the clock).
 
-        Once `stop` has been called it says that the service is leaving: weight 0, no actions.
-        Takes about a millisecond. Raises ConfigError before `start`, AnnouncementError for what
-        peers would refuse.
+        `uri` is by default the first of the service's. Once `stop` has been called it says that the
+        service is leaving: weight 0, no actions. Takes about a millisecond. What it returns is also
+        published, for those who subscribed to ``announce``. Raises ConfigError before `start`,
+        AnnouncementError for what peers would refuse.
         """
         if not self._uri:
             raise ConfigError("a service has no address to announce before it is started")
@@ -302,13 +326,41 @@ class Service:
         spec = AnnouncementSpec(
             identity=self.identity,
             sector=self.sector,
-            uri=self._uri,
+            uri=uri or self._uri,
             envelopes=self.envelopes,
             actions=() if self._stopping else self.actions.announced(),
             weight=0 if self._stopping else self.weight,
             interval=self.interval,
         )
-        return build_announcement(spec, self._key, self._certificate, timestamp=now)
+        record = build_announcement(spec, self._key, self._certificate, timestamp=now)
+        self._publish_record(record)
+        return record
+
+    def _publish_record(self, record: bytes) -> None:
+        try:
+            self.publish(ANNOUNCE, "", record.decode("ascii"))
+        except (LocalProtocolError, UnicodeDecodeError) as exc:
+            log.debug("the announcement is not published: %s", exc)  # too large, most likely
+
+    def set_weight(self, weight: float) -> None:
+        """Take more or less of the load from now on; 0 for none, without leaving.
+
+        Told to the mesh at once when the service announces itself. Raises ConfigError for what is
+        no weight.
+        """
+        if isinstance(weight, bool) or not (math.isfinite(weight) and weight >= 0):
+            raise ConfigError(f"{weight!r} is not a weight: a number from 0 upwards")
+        self.weight = weight
+        self._tell_watchers()
+
+    def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call `callback` when the announcement is another than before; returns what ends that."""
+        self._watchers.append(callback)
+        return lambda: self._watchers.remove(callback)
+
+    def _tell_watchers(self) -> None:
+        for callback in list(self._watchers):
+            callback()
 
     # -- for connections ----------------------------------------------------------------
 
@@ -350,22 +402,26 @@ class Service:
     # -- stopping -----------------------------------------------------------------------
 
     async def stop(self, grace: float = STOP_GRACE, *, linger: float = 0.0) -> None:
-        """Leave the mesh: no new connections, an announcement that says so, then the end.
+        """Leave the mesh without losing a request.
 
-        Requests in flight may take `grace` seconds more, and so may those that still come over open
-        connections, since clients follow discovery with delay; for that, connections stay open
-        `linger` seconds (at most `grace`) even when nothing is in flight. After `grace` handlers
-        are cancelled. Takes at most `grace` and 2 * CLOSE_TIMEOUT seconds, and the clean-up of
-        handlers. Calling it again waits as well. When it is cancelled, all is cut at once.
+        From the first moment the announcement says that the service is leaving. For `linger`
+        seconds (at most `grace`) connections and requests go on being accepted, since clients
+        follow discovery with delay. Then no new connection is, and when nothing is in flight any
+        more the open ones are closed. Requests in flight may take until `grace` seconds after the
+        call; those that still come over open connections are answered as long as others are in
+        flight. After `grace` handlers are cancelled. Takes at most `grace` and 2 * CLOSE_TIMEOUT
+        seconds, and the clean-up of handlers. Called again it waits as well, and with less `grace`
+        it cuts the first call short. When it is cancelled, all is cut at once.
         """
         self._stopping = True
+        self._tell_watchers()
         if self._listener is None:
             return
         loop = asyncio.get_running_loop()
         end = loop.time() + max(0.0, grace)
-        self._listener.close()
         try:
-            await self._wait_until(self._deserted, min(end, loop.time() + linger))
+            await self._wait_until(lambda: self._closed, min(end, loop.time() + linger))
+            self._listener.close()
             await self._wait_until(lambda: not self._in_flight and not self.notices.held, end)
             self._closed = True
             self._listener.abandon()
@@ -376,6 +432,8 @@ class Service:
             await self._wait_until(self._deserted, loop.time() + CLOSE_TIMEOUT)
         finally:
             self._closed = True
+            self._tell_moved()
+            self._listener.close()
             self._listener.abandon()
             for connection in list(self._connections):
                 if connection.channel is not None:
@@ -413,11 +471,16 @@ class Service:
         *,
         announce_host: str | None = None,
         announce_file: Path | None = None,
+        announce: bool | MulticastGroup | None = None,
         grace: float = STOP_GRACE,
         linger: float | None = None,
+        farewells: int = FAREWELLS,
         trigger: asyncio.Event | None = None,
     ) -> None:
-        """Start, serve until SIGTERM or SIGINT, stop. See `scamp.server.runner.run_service`."""
+        """Start, announce, serve until SIGTERM or SIGINT, leave.
+
+        See `scamp.server.runner.run_service`, which has the same parameters.
+        """
         from scamp.server.runner import run_service  # it needs this module
 
         await run_service(
@@ -426,10 +489,21 @@ class Service:
             port,
             announce_host=announce_host,
             announce_file=announce_file,
+            announce=announce,
             grace=grace,
             linger=linger,
+            farewells=farewells,
             trigger=trigger,
         )
+
+    @property
+    def config(self) -> ScampConf | None:
+        """The configuration that it was given."""
+        return self._config if self._configured else None
+
+
+def _uri(host: str, port: int) -> str:
+    return f"beepish+tls://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def _is_wildcard(host: str) -> bool:

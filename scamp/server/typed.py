@@ -19,8 +19,10 @@ from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast, get_origin, get_type_hints
 
+import orjson
+
 from scamp.errors import ConfigError, ServiceError
-from scamp.limits import MAX_BODY_ERRORS, MAX_ERROR_REASON, MAX_NAME
+from scamp.limits import MAX_BODY_ERRORS, MAX_BODY_KEY, MAX_ERROR_REASON, MAX_NAME
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
@@ -155,12 +157,31 @@ async def _call_typed(
     from pydantic import ValidationError
 
     body = await request.read_all(max_body)
+    if len(body) > MAX_BODY_KEY and _has_long_key(body):
+        raise ServiceError("bad_request", f"a key of the body exceeds {MAX_BODY_KEY} characters")
     try:
         value = adapter.validate_json(body if body.strip() else b"{}")
     except ValidationError as exc:
         raise _unfit(exc) from None
     outcome = handler(request, value)
     return await outcome if inspect.isawaitable(outcome) else outcome
+
+
+def _has_long_key(body: bytes) -> bool:
+    """Whether some key exceeds MAX_BODY_KEY. False for what is no JSON."""
+    try:
+        left: list[Any] = [orjson.loads(body)]
+    except orjson.JSONDecodeError:
+        return False
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if any(len(key) > MAX_BODY_KEY for key in value):
+                return True
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return False
 
 
 def _unfit(error: ValidationError) -> ServiceError:

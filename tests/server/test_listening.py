@@ -163,7 +163,7 @@ async def test_running_out_of_descriptors_is_survived(
     await connect(service)
     inner = service._listener
     assert inner is not None
-    real = inner._sock
+    real = inner._socks[0]
 
     class Exhausted:
         failures = 2
@@ -180,7 +180,7 @@ async def test_running_out_of_descriptors_is_survived(
         def close(self) -> None:
             real.close()
 
-    inner._sock = Exhausted()  # type: ignore[assignment]
+    inner._socks[0] = Exhausted()  # type: ignore[call-overload]
     client = await connect(service)
     reply = await client.call(RequestHeader("a.b", 1, version=2))
     assert await reply.read_all(100) == b'"done"'
@@ -329,7 +329,7 @@ async def test_a_record_that_cannot_be_written_later_is_logged_and_tried_again(
     )
     await announced_at(path)
     folder.rename(tmp_path / "moved")
-    await until(lambda: "cannot write" in caplog.text)
+    await until(lambda: "cannot announce in the file" in caplog.text)
     folder.mkdir()
     assert (await announced_at(path)).weight == 1
     trigger.set()

@@ -102,7 +102,7 @@ async def test_new_connections_are_refused_while_it_stops(
     await stopping
 
 
-async def test_connections_linger_so_that_clients_can_follow(
+async def test_all_goes_on_for_a_while_so_that_clients_can_follow(
     service: Service, connect: Connect, proceed: asyncio.Event
 ) -> None:
     client = await connect(service)
@@ -110,9 +110,29 @@ async def test_connections_linger_so_that_clients_can_follow(
     await until(lambda: service.stopping)
     reply = await client.call(RequestHeader("a.quick", 8))
     assert await reply.read_all(100) == b'"quick"'
+    await client.close()  # nobody is connected, and somebody may still come
+    late = await connect(service)
+    reply = await late.call(RequestHeader("a.quick", 9))
+    assert await reply.read_all(100) == b'"quick"'
     assert not stopping.done()
-    await client.close()
-    await stopping  # nobody is left to linger for
+    stopping.cancel()
+    await asyncio.wait((stopping,))
+
+
+async def test_lingering_is_over_when_its_time_is(
+    service: Service, connect: Connect, proceed: asyncio.Event
+) -> None:
+    client = await connect(service)
+    await service.stop(LONG, linger=0.02)
+    await client.lost
+
+
+async def test_lingering_takes_no_longer_than_the_grace(
+    service: Service, connect: Connect, proceed: asyncio.Event
+) -> None:
+    await connect(service)
+    await service.stop(0.02, linger=1000.0)
+    assert service.connections == 0
 
 
 async def test_what_is_not_done_after_the_grace_is_cancelled_and_told(

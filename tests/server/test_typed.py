@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from scamp.errors import ConfigError
-from scamp.limits import KIB, MAX_BODY_ERRORS, MAX_TYPED_BODY, MIB
+from scamp.limits import KIB, MAX_BODY_ERRORS, MAX_BODY_KEY, MAX_TYPED_BODY, MIB
 from scamp.server import Request, Service
 from scamp.testing import TestPeer
 from scamp.wire import ReplyHeader, RequestHeader
@@ -127,12 +127,24 @@ async def test_the_reasons_are_not_as_many_as_the_errors(
     service: Service, connect: Connect
 ) -> None:
     service.action("a.b")(plain)
-    body = orjson.dumps({"k" * 10_000: ["x"] * 50_000})
+    body = orjson.dumps({"k" * MAX_BODY_KEY: ["x"] * 50_000})
     header, _ = await ask(await connect(service), body)
     assert header.error_data is not None
     assert len(header.error_data["errors"]) == MAX_BODY_ERRORS
     assert len(orjson.dumps(header.error_data)) < 16 * KIB
     assert "and 49999 more" in header.error
+
+
+async def test_a_key_that_every_reason_would_repeat_is_refused(
+    service: Service, connect: Connect
+) -> None:
+    service.action("a.b")(plain)
+    client = await connect(service)
+    key = "k" * (MAX_BODY_KEY + 1)
+    for body in ({key: ["x"]}, {"a": [{key: 1}]}):
+        header, _ = await ask(client, orjson.dumps(body))
+        assert header.error_code == "bad_request"
+        assert "a key of the body exceeds" in header.error
 
 
 @pytest.mark.parametrize(("limit", "code"), [(MAX_TYPED_BODY, "too_large"), (MIB, "")])
