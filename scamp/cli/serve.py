@@ -15,14 +15,14 @@ import click
 from scamp import keys, limits
 from scamp.cli.address import show_address
 from scamp.cli.common import read_file
+from scamp.cli.network import find_conf
 from scamp.cli.trial import register
-from scamp.config import ScampConf
 from scamp.discovery import parse_announcement, split_records, write_cache
 from scamp.errors import AnnouncementError, ConfigError
 from scamp.server import Service
 from scamp.tickets import TicketKeys, TicketVerifier
 
-log = logging.getLogger("scamp.cli")
+log: logging.Logger = logging.getLogger("scamp.cli")
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
@@ -111,7 +111,17 @@ class Trial(Service):
     "[default: one of beepish.first_port to last_port, 30100 to 30399]",
 )
 @click.option("--announce-host", help="Address that clients are told. [default: --host]")
-@click.option("--config", type=_FILE, help="scamp.conf for addresses, ports and timeouts.")
+@click.option(
+    "--config",
+    type=_FILE,
+    help="scamp.conf for addresses, ports and timeouts. [default: none, but with --announce as "
+    "other commands]",
+)
+@click.option(
+    "--announce/--no-announce",
+    default=None,
+    help="Announce it by multicast. [default: with --config]",
+)
 @click.option("--cache", type=_FILE, help="Keep a discovery cache file that holds this service.")
 @click.option("--announce-file", type=_FILE, help="Keep a file that holds its record, signed.")
 @click.option(
@@ -130,6 +140,7 @@ def serve(
     port: int | None,
     announce_host: str | None,
     config: Path | None,
+    announce: bool | None,
     cache: Path | None,
     announce_file: Path | None,
     ticket_keys: tuple[Path, ...],
@@ -145,13 +156,15 @@ def serve(
       Scamp.fail     {"code": "conflict", "message": "taken"}: that error
       Scamp.ticket   what the caller's ticket says; with --ticket-key
 
-    Stays until it is told to stop by Ctrl-C or SIGTERM; requests in flight are answered, a second
-    signal cuts them short. The key is made for this once unless there is --key.
+    Stays until it is told to stop by Ctrl-C or SIGTERM; requests in flight are answered, and what
+    was announced is taken back, which takes ten seconds. A second signal cuts that short. The key
+    is made for this once unless there is --key.
 
     \b
     Examples:
       scamp serve --cache trial.cache
       scamp serve --name shop --key shop.key --host 10.0.0.5 --port 30100
+      scamp -v serve --announce
     """
     if certificate_path is not None and key_path is None:
         raise click.UsageError("--cert goes with --key")
@@ -164,7 +177,7 @@ def serve(
         certificate=certificate,
         sector=sector,
         ticket_verifier=TicketVerifier(TicketKeys(ticket_keys).load()) if ticket_keys else None,
-        config=None if config is None else ScampConf.load(config),
+        config=find_conf(config) if config is not None or announce else None,
     )
     service.cache = cache
     register(service, tickets=bool(ticket_keys))
@@ -175,6 +188,7 @@ def serve(
                 port,
                 announce_host=announce_host,
                 announce_file=announce_file,
+                announce=announce,
             )
         )
     except KeyboardInterrupt:  # before the loop takes signals, or after

@@ -45,7 +45,7 @@ from scamp.wire import EncodedHeader, ReplyHeader, Role, header_type
 if TYPE_CHECKING:
     from scamp.client.stats import ClientStats
 
-log = logging.getLogger("scamp.client")
+log: logging.Logger = logging.getLogger("scamp.client")
 
 FIRST_ID_FROM: Final = 1 << 29
 FIRST_ID_TO: Final = 1 << 30
@@ -88,13 +88,13 @@ class Exchange:
     def __init__(
         self, connection: ClientConnection, request_id: int, request: OutgoingMessage
     ) -> None:
-        self.connection = connection
-        self.request_id = request_id
-        self.request = request
+        self.connection: ClientConnection = connection
+        self.request_id: int = request_id
+        self.request: OutgoingMessage = request
         self.reply: IncomingMessage | None = None
         self.result: asyncio.Future[IncomingMessage] = asyncio.get_running_loop().create_future()
-        self.finished = False
-        self.unwanted = False
+        self.finished: bool = False
+        self.unwanted: bool = False
         self.on_done: Callable[[], None] | None = None
         """Called once, when the exchange is over or its caller has gone."""
 
@@ -175,13 +175,13 @@ class ClientConnection:
         self._answered = False  # a reply has come on this connection
         self._quiet_since: float | None = None  # when it had its first request, if none came since
         self.channel: Channel | None = None
-        self.kind = kind
+        self.kind: PeerKind = kind
         self._state = SlotState.DIALING
-        self.lost_in_use = False
+        self.lost_in_use: bool = False
         """True when it ended while somebody waited for a reply, or for the rest of one."""
-        self.lost_to_peer = False
+        self.lost_to_peer: bool = False
         """True when the peer ended it, not we."""
-        self.lost_in_race = False
+        self.lost_in_race: bool = False
         """True when the peer seems to have ended it for being idle as a request was on its way."""
 
     # -- state --------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from scamp.wire import (
 )
 from scamp.wire.subdata import encode_value, parse_records
 
-log = logging.getLogger("scamp.client")
+log: logging.Logger = logging.getLogger("scamp.client")
 
 _REQUEST_ID = 1
 
@@ -86,9 +86,9 @@ class Feed:
         self._lost: asyncio.Future[None] = loop.create_future()
         self._failure: ScampError | None = None
         self._channel: Channel | None = None
-        self.ready = False
+        self.ready: bool = False
         """True from ``subscribe_done`` until the connection ends."""
-        self.asked = False
+        self.asked: bool = False
         """True once the service was asked to subscribe."""
 
     @property

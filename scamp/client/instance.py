@@ -31,7 +31,7 @@ from scamp.errors import (
 from scamp.limits import CLOSE_TIMEOUT
 from scamp.transport import resumable_session
 
-log = logging.getLogger("scamp.client")
+log: logging.Logger = logging.getLogger("scamp.client")
 
 BACKOFF_FIRST: Final = 1.0
 BACKOFF_MAX: Final = 60.0
@@ -72,9 +72,9 @@ class Instance:
         sessions: SessionStore | None = None,
     ) -> None:
         self.service = service
-        self.host = service.host
-        self.port = service.port
-        self.fingerprint = service.fingerprint
+        self.host: str = service.host
+        self.port: int = service.port
+        self.fingerprint: str = service.fingerprint
         self._loop = asyncio.get_running_loop()
         self._options = options
         self._context = context
@@ -95,8 +95,8 @@ class Instance:
         self._last_refusal = 0.0
         self._last_used = 0.0
         self._warm_delay = WARM_FIRST
-        self.out = False
-        self.in_flight = 0
+        self.out: bool = False
+        self.in_flight: int = 0
         """Requests that the requester has given to this instance and that are not over."""
         self.last_error: ScampError | None = None
 

@@ -62,8 +62,8 @@ class Requester:
 
     def __init__(self, registry: Registry, options: ClientOptions | None = None) -> None:
         self.registry = registry
-        self.options = options or ClientOptions()
-        self.stats = ClientStats()
+        self.options: ClientOptions = options or ClientOptions()
+        self.stats: ClientStats = ClientStats()
         self._context = client_context(legacy_rsa=self.options.legacy_rsa)
         self._router = Router(
             registry,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 
 class SlotState(Enum):
@@ -27,7 +27,8 @@ class SlotState(Enum):
     RETIRED = "finishes what it carries, takes nothing new, then closes"
     CLOSED = "over"
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # a type checker knows that of every object
+        __hash__ = object.__hash__
 
 
 class SlotEvent(Enum):
@@ -43,7 +44,8 @@ class SlotEvent(Enum):
     CLOSE = "we close: retired and empty, a request abandoned that cannot be told apart, told to"
     GONE = "the channel is over"
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # a type checker knows that of every object
+        __hash__ = object.__hash__
 
 
 def _table() -> dict[tuple[SlotState, SlotEvent], SlotState]:

@@ -32,7 +32,7 @@ from scamp.errors import (
 from scamp.limits import HEARTBEAT, RESUBSCRIBE_FIRST, RESUBSCRIBE_MAX, SUBSCRIBE_TIMEOUT
 from scamp.wire.subdata import encode_filter
 
-log = logging.getLogger("scamp.client")
+log: logging.Logger = logging.getLogger("scamp.client")
 
 CUTS: Final = 3
 """So often in a row a service may close the connection when asked to subscribe, until we say that
@@ -68,7 +68,7 @@ class Subscription:
     ) -> None:
         wanted = codes if isinstance(codes, str) else tuple(codes)
         self._filter = encode_filter(wanted)
-        self.codes = tuple(wanted)
+        self.codes: tuple[str, ...] = tuple(wanted)
         self._source = source
         self._context = context
         self._options = options
@@ -86,7 +86,7 @@ class Subscription:
         self._started: asyncio.Future[ScampError | None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._closed = False
-        self.stats = SubscriptionStats()
+        self.stats: SubscriptionStats = SubscriptionStats()
         self.last_error: ScampError | None = None
         """What ended the last connection or attempt; None when all is well."""
 

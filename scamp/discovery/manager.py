@@ -23,7 +23,7 @@ from scamp.discovery.multicast import MulticastGroup
 from scamp.discovery.pace import Pace
 from scamp.errors import ConfigError
 
-logger = logging.getLogger("scamp.discovery")
+logger: logging.Logger = logging.getLogger("scamp.discovery")
 
 COALESCE: Final = 0.1
 """Seconds for which news waits for more before the file is written."""
@@ -79,9 +79,9 @@ class CacheManager:
         self._touch_at = math.inf
         self._not_before = 0.0
         self._written_at = -math.inf
-        self.services = 0
+        self.services: int = 0
         """Services that are alive."""
-        self.writes = 0
+        self.writes: int = 0
         """How often the file was written."""
         self.last_error: str | None = None
         """Why the file could not be written, None when it could."""

@@ -16,7 +16,7 @@ from scamp.transport.intake import Intake, whole
 from scamp.wire import NotifyHeader, SubscribeHeader
 from scamp.wire.subdata import parse_filter
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 
 class Audience(Protocol):
@@ -39,7 +39,7 @@ class Inbox:
             total=MAX_CLIENT_MESSAGES,
         )
         self._subscribed = 0
-        self.subscriber = Subscriber(audience.board, channel)
+        self.subscriber: Subscriber = Subscriber(audience.board, channel)
 
     def add(self, message: IncomingMessage) -> None:
         """Take a message whose HEADER has come."""

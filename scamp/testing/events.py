@@ -30,7 +30,9 @@ class Publisher:
         answer: bytes | None = b"true",
         error: str = "",
     ) -> None:
-        self.values = {code: dict(keys) for code, keys in (values or {}).items()}
+        self.values: dict[str, dict[str, Any]] = {
+            code: dict(keys) for code, keys in (values or {}).items()
+        }
         self.answer = answer
         self.error = error
         self.filters: list[Any] = []

@@ -35,7 +35,7 @@ from scamp.wire import (
     WireConnection,
 )
 
-log = logging.getLogger("scamp.transport")
+log: logging.Logger = logging.getLogger("scamp.transport")
 
 _OPEN: Final = ChannelState.OPEN  # members are slow to get at in Python 3.11
 _ABORTED: Final = ChannelState.ABORTED
@@ -97,15 +97,15 @@ class Channel(asyncio.Protocol):
         self._flush_due = False
         self._queued = 0  # body bytes since the last flush
         self._reason: str | None = None
-        self.address = address
-        self.fingerprint = ""
+        self.address: str = address
+        self.fingerprint: str = ""
         """The certificate that the peer showed; empty when none."""
         self.failure: ScampError | None = None
         """Why the channel is unusable: set in the states of `DEAF`, None in all others."""
-        self.flushes = 0
+        self.flushes: int = 0
         """How often bytes were handed to the transport."""
-        self.bytes_in = 0
-        self.bytes_out = 0
+        self.bytes_in: int = 0
+        self.bytes_out: int = 0
         self.busy = 0
         """Requests without an answer; while there are any the channel is not idle."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 
 class ChannelState(Enum):
@@ -22,7 +22,8 @@ class ChannelState(Enum):
     LOST = "over, ended by the peer or by the network"
     REFUSED = "never opened: another certificate than expected, or given up before TLS was up"
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # a type checker knows that of every object
+        __hash__ = object.__hash__
 
 
 class ChannelEvent(Enum):
@@ -36,7 +37,8 @@ class ChannelEvent(Enum):
     ABORT = "we cut: told to, the peer broke the protocol, does not read, or has no heartbeat"
     GONE = "the socket is closed"
 
-    __hash__ = object.__hash__
+    if not TYPE_CHECKING:  # a type checker knows that of every object
+        __hash__ = object.__hash__
 
 
 def _table() -> dict[tuple[ChannelState, ChannelEvent], ChannelState]:
