@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 _COMMANDS: Final = (
     ("announce", "Sign a record for discovery, without a running service.", "announce:announce"),
+    (
+        "cache",
+        "Keep the discovery cache file as services announce themselves by multicast.",
+        "cache:cache",
+    ),
     ("completion", "Print the script that completes 'scamp'.", "completion:completion"),
     ("fingerprint", "Print the fingerprint by which a service is known.", "keys:fingerprint"),
     ("keygen", "Make a key and a self-signed certificate for a service.", "keys:keygen"),

@@ -66,7 +66,7 @@ def test_examples_are_of_use_as_they_stand(
     for command in line.split(" | "):
         words = [word for word in shlex.split(command) if word not in (">", ">>", "<")]
         below: click.Command | None = main
-        ctx, words = root(), words[1:]
+        ctx, words = root(), words[2 if words[1] == "-v" else 1 :]
         while isinstance(below, click.Group):
             name, below, words = below.resolve_command(ctx, words)
         assert below is not None

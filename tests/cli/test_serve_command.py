@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -13,9 +14,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from multicast import free_group, needs_multicast, receive
 
 from scamp import keys
 from scamp.discovery import Announcement, parse_announcement, split_records
+from scamp.discovery.multicast import decode_packet, open_receiver
 
 Run = Callable[..., Result]
 
@@ -231,3 +234,44 @@ def test_request_in_flight_is_answered_when_it_is_told_to_stop(
         assert caller.stdout.read() == b" second"
         assert caller.wait(20) == 0
     assert serving.process.wait(20) == 0
+
+
+# -- announced by multicast ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("named", [True, False])
+@needs_multicast
+def test_it_is_announced_where_the_configuration_says(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    group = free_group()
+    conf = tmp_path / "mesh.conf"
+    conf.write_text(
+        f"bus.address = 127.0.0.1\n"
+        f"discovery.multicast_address = {group.address}\n"
+        f"discovery.port = {group.port}\n"
+    )
+    if not named:
+        monkeypatch.setenv("SCAMP", str(conf))
+    with open_receiver(group) as receiver:
+        serving = serve(*(("--config", conf) if named else ("--announce",)))
+        heard = parse_announcement(decode_packet(receive(receiver)))
+        assert (heard.fingerprint, heard.weight) == (serving.fingerprint, 1)
+        serving.process.send_signal(signal.SIGTERM)
+        while heard.weight:
+            heard = parse_announcement(decode_packet(receive(receiver)))
+        assert serving.stop() == (0, "")
+
+
+@needs_multicast
+def test_it_is_not_announced_when_that_is_not_wanted(serve: Serve, tmp_path: Path) -> None:
+    group = free_group()
+    conf = tmp_path / "mesh.conf"
+    conf.write_text(
+        f"bus.address = 127.0.0.1\n"
+        f"discovery.multicast_address = {group.address}\n"
+        f"discovery.port = {group.port}\n"
+    )
+    with open_receiver(group) as receiver:
+        assert serve("--config", conf, "--no-announce").stop() == (0, "")
+        assert select.select([receiver], [], [], 0) == ([], [], [])
