@@ -530,5 +530,8 @@ async def connect(
         if isinstance(exc, ConnectionRefusedError):
             reason = "connection refused"  # asyncio's own text does not say it
         raise ConnectFailed(address, reason) from exc
-    if channel.failure is not None:
-        raise channel.failure
+    failure = channel.failure
+    if isinstance(failure, ConnectionLost):  # at once: nothing can have been sent
+        raise ConnectFailed(address, failure.reason)
+    if failure is not None:
+        raise failure
