@@ -16,7 +16,7 @@ import orjson
 import pytest
 from multicast import free_group, needs_multicast
 
-from scamp.client import Requester
+from scamp.client import ClientOptions, Requester
 from scamp.discovery import Registry
 from scamp.discovery.multicast import MulticastGroup
 from scamp.discovery.observer import Observer
@@ -94,8 +94,9 @@ async def test_200_requests_in_flight_are_answered_and_others_go_elsewhere(stand
             answers[await call(requester, "quick")] += 1
 
     async with contextlib.AsyncExitStack() as stack:
+        # Without retries, which would hide what is lost.
         requesters = [
-            await stack.enter_async_context(Requester(stand.registry))
+            await stack.enter_async_context(Requester(stand.registry, ClientOptions(retries=0)))
             for _ in range(2 * CONNECTIONS)
         ]
         first = await stack.enter_async_context(stand.service())
