@@ -22,7 +22,7 @@ from scamp.discovery.model import count_actions, permitted
 from scamp.discovery.refusals import WINDOW, Refusals
 from scamp.discovery.rules import Rules, read_rules
 
-log = logging.getLogger("scamp.cache")
+log: logging.Logger = logging.getLogger("scamp.cache")
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)

@@ -18,7 +18,7 @@ from scamp.errors import ScampError
 from scamp.limits import FAREWELL_INTERVAL, FAREWELLS
 from scamp.server.liveness import LivenessFile
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 _MULTICAST: Final = "by multicast"
 _FILE: Final = "in the file"
@@ -74,7 +74,7 @@ class Announcer:
         self._problems: dict[str, object] = {}
         self._task: asyncio.Task[None] | None = None
         self._unwatch: Callable[[], None] = _nothing
-        self.farewells = 0
+        self.farewells: int = 0
         """How often it was said that the service leaves."""
         self._sender = None if group is None else MulticastSender(group)
 

@@ -15,7 +15,7 @@ from scamp.errors import ConfigError
 from scamp.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
 from scamp.transport import Channel
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 BACKLOG = 256
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)
@@ -98,9 +98,9 @@ class Listener:
         self._closing = False
         for number in range(len(self._socks)):
             self._listen_again(number)
-        self.refused = 0
+        self.refused: int = 0
         """Connections closed at once because of the limit."""
-        self.failed = 0
+        self.failed: int = 0
         """Connections that did not get through TLS."""
 
     @property

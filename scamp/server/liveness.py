@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scamp.errors import ConfigError
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -23,7 +23,7 @@ class LivenessFile:
 
     def __init__(self, folder: Path, identity: str) -> None:
         self.folder = folder
-        self.path = folder / identity.replace("/", "_")
+        self.path: Path = folder / identity.replace("/", "_")
 
     def create(self) -> None:
         """Raises ConfigError when there is no such directory or the file cannot be made."""

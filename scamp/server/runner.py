@@ -18,7 +18,7 @@ from scamp.server.liveness import LivenessFile
 if TYPE_CHECKING:
     from scamp.server.service import Service
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 

@@ -36,7 +36,7 @@ from scamp.server.typed import Handler, TypedHandler, inspect_handler
 from scamp.transport import Channel, server_context
 from scamp.wire import Role
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 ANNOUNCE: Final = "announce"
 """The code under which a service publishes its own announcement, with the key ``""``."""
@@ -88,18 +88,18 @@ class Service:
         documentation: bool = True,
     ) -> None:
         self.name = name
-        self.identity = new_identity(name)
-        self.fingerprint = keys.fingerprint(certificate)
+        self.identity: str = new_identity(name)
+        self.fingerprint: str = keys.fingerprint(certificate)
         self.sector = sector
-        self.weight = weight
+        self.weight: float = weight
         self.interval = interval
-        self.envelopes = tuple(envelopes)
+        self.envelopes: tuple[str, ...] = tuple(envelopes)
         self.ticket_verifier = ticket_verifier
         self.require_tickets = require_tickets
         self.authz = authz
         if authz is not None and not require_tickets:
             raise ConfigError("authz checks tickets, and require_tickets=False lets all without in")
-        self.actions = ActionTable()
+        self.actions: ActionTable = ActionTable()
         self._key = keys.load_private_key(key)
         self._certificate = certificate
         self._context: ssl.SSLContext = server_context(certificate, key)
@@ -120,11 +120,11 @@ class Service:
         self._watchers: list[Callable[[], None]] = []
         self._stopping = False
         self._closed = False
-        self.board = Board()
+        self.board: Board = Board()
         """What is published; for connections."""
-        self.notices = Notices(self._tell_moved)
+        self.notices: Notices = Notices(self._tell_moved)
         """What clients told; for connections."""
-        self.requests = 0
+        self.requests: int = 0
         """Requests begun so far."""
 
     # -- what it does -------------------------------------------------------------------
