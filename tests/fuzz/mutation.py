@@ -93,6 +93,21 @@ def _swap(text: bytes, change: Change, seeds: Sequence[bytes]) -> bytes:
     return text[: token.start()] + other[0] + text[token.end() :]
 
 
+def _node(text: bytes, change: Change, seeds: Sequence[bytes]) -> bytes:
+    """Another value in place of a list or an object."""
+    begins = [found.start() for found in re.finditer(rb"[\[{]", text)]
+    if not begins:
+        return text
+    start = begins[change.place % len(begins)]
+    depth, end = 0, start
+    while end < len(text):
+        depth += (text[end] in b"[{") - (text[end] in b"]}")
+        end += 1
+        if depth == 0:
+            break
+    return text[:start] + INTERESTING[change.other % len(INTERESTING)] + text[end:]
+
+
 _KINDS: Final = (
     _insert,
     _overwrite,
@@ -103,6 +118,8 @@ _KINDS: Final = (
     _splice,
     *(_token,) * 3,
     _swap,
+    _node,
+    _node,
 )
 
 KINDS: Final = len(_KINDS)

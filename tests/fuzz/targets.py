@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -56,6 +57,7 @@ from scamp.wire import (
     PacketType,
     ProtocolBroken,
     ReplyHeader,
+    RequestHeader,
     Role,
     WireConnection,
     encode_header,
@@ -105,8 +107,9 @@ def chunks(data: bytes, step: int) -> Iterator[bytes]:
 
 
 def packets(data: bytes) -> None:
-    """Any chunking gives the same packets; they weigh no more than the input; they go back."""
+    """Any chunking gives the same packets, those of a plain reader; and they go back."""
     whole, broken = _read([data])
+    assert (whole, broken) == _read_plainly(data)
     for step in (1, 0, 1 + len(data) % 97):
         assert _read(chunks(data, step)) == (whole, broken), f"chunks of {step}"
     assert sum(len(packet.body) for packet in whole) <= len(data)
@@ -123,14 +126,44 @@ def _read(pieces: Any) -> tuple[list[Packet], bool]:
         for piece in pieces:
             reader.feed(piece, found)
         broken = False
+    return _joined(found), broken
+
+
+def _joined(packets: list[Packet]) -> list[Packet]:
+    """The same without seams between pieces of DATA."""
     joined: list[Packet] = []
-    for packet in found:
+    for packet in packets:
         last = joined[-1] if joined else None
         if last and packet.kind is last.kind is PacketType.DATA and packet.msgno == last.msgno:
             joined[-1] = Packet(packet.kind, packet.msgno, last.body + packet.body)
         else:
             joined.append(packet)
-    return joined, broken
+    return joined
+
+
+_LINE: Final = re.compile(rb"(HEADER|DATA|EOF|TXERR|ACK|PING|PONG) ([0-9]{1,19}) ([0-9]{1,19})\r\n")
+
+
+def _read_plainly(data: bytes) -> tuple[list[Packet], bool]:
+    """What `_read` gives, by the shortest code that does it."""
+    found: list[Packet] = []
+    while data:
+        line = _LINE.match(data[: limits.MAX_HEADER_LINE])
+        if line is None:
+            return _joined(found), b"\n" in data or len(data) >= limits.MAX_HEADER_LINE
+        kind, msgno, size = PacketType(line[1]), int(line[2]), int(line[3])
+        small = kind is not PacketType.DATA
+        if size > (limits.MAX_PACKET_BODY if small else limits.MAX_DATA_SIZE):
+            return _joined(found), True
+        body, data = data[line.end() :][:size], data[line.end() + size :]
+        whole = len(body) == size and len(data) >= len(b"END\r\n")
+        ends = data.startswith(b"END\r\n")
+        if (whole and ends) or (not small and (body or not size)):
+            found.append(Packet(kind, msgno, body))
+        if not whole or not ends:
+            return _joined(found), whole
+        data = data[len(b"END\r\n") :]
+    return _joined(found), False
 
 
 def connection(data: bytes) -> None:
@@ -153,6 +186,8 @@ def connection(data: bytes) -> None:
         assert not broken
         assert {packet.kind for packet in answers} <= {PacketType.ACK, PacketType.PONG}
         assert state.open_incoming <= limits.MAX_OPEN_MESSAGES
+        for msgno in range(state.open_outgoing):
+            assert 0 <= state.window(msgno) <= limits.MAX_INFLIGHT
         assert len(answers) <= len(data) // len(b"PING 1 0\r\nEND\r\n") + 1
 
 
@@ -192,6 +227,9 @@ def header(data: bytes) -> None:
     for kind in ("request", "reply"):
         with only(RemoteProtocolError):
             parsed = parse_header(data, kind)
+            if isinstance(parsed, RequestHeader):
+                assert type(parsed.version) is int
+                assert type(parsed.client_id) in (int, type(None))
             with only(LocalProtocolError):
                 encoded = encode_header(parsed)
                 assert parse_header(encoded, kind) == parsed
@@ -219,6 +257,10 @@ def announcement(data: bytes) -> None:
     with only(AnnouncementError):
         parsed = parse_announcement(raw, verify=False)
         assert count_actions(parsed) <= limits.MAX_ANNOUNCED_ACTIONS
+        for action in parsed.actions[:1_000]:
+            assert ":" not in action.sector + action.spelling
+            assert "." not in action.name
+            assert 0 <= action.version < 1 << 31
         if count_actions(parsed) <= 1_000:
             _announce_again(parsed)
 
