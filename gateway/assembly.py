@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway.access_log import AccessLog
 from gateway.admin import Check
 from gateway.auth import Authenticator
+from gateway.discovery import make_source
 from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedTable
 from gateway.front import Front, FrontOptions
@@ -22,7 +23,7 @@ from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp.authz import AuthzSource, file_fetcher
 from scamp.client import ClientOptions, InstanceView, Requester, authz_fetcher
-from scamp.discovery import CacheFollower, Change, DiscoveryStatus, LoadReport, Registry
+from scamp.discovery import Change, DiscoveryStatus, LoadReport, Registry
 from scamp.errors import AuthzTableUnavailable, ConfigError
 from scamp.tickets import TicketKeys, TicketVerifier
 
@@ -37,20 +38,12 @@ class Assembly:
         `ConfigError`."""
         settings = loaded.settings
         settings.require_complete()
-        assert settings.discovery_cache is not None  # noqa: S101 - complete
         self._loaded = loaded
         self._settings = settings
         self._listening = listening
         self.registry = Registry()
         self.requester = Requester(self.registry, _client_options(settings))
-        self.follower = CacheFollower(
-            settings.discovery_cache,
-            self.registry,
-            authorized_path=settings.authorized_services,
-            max_age=settings.discovery_max_age,
-            poll_interval=settings.discovery_poll_interval,
-            on_load=self._on_load,
-        )
+        self.follower = make_source(settings, self.registry, self._on_load)
         self.followed: list[Followed] = []
         self.authz: AuthzSource | None = None
         self.authenticator = self._make_authenticator(settings)
@@ -114,7 +107,8 @@ class Assembly:
             log.warning("no authorized_services given: every service may offer every action")
         await self.follower.start()
         if not self.follower.status.loaded:
-            log.warning("no index yet: %s", self.follower.status.last_error)
+            why = self.follower.status.last_error or "listening for announcements"
+            log.warning("no index yet: %s", why)
         if self.authz is not None:
             self._prefetch = asyncio.create_task(self._first_table(self.authz))
 

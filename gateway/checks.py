@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from gateway.discovery import multicast_group
 from gateway.listener import tls_context
 from gateway.settings import Settings
 from gateway.sources import Loaded
@@ -19,6 +20,7 @@ from scamp.discovery.cachefile import read_file
 from scamp.discovery.loader import Loaded as Discovered
 from scamp.discovery.loader import count_reasons, load
 from scamp.discovery.model import count_actions
+from scamp.discovery.multicast import open_receiver
 from scamp.errors import DiscoveryError, ScampError
 from scamp.tickets import TicketKeys
 
@@ -46,7 +48,10 @@ def examine(loaded: Loaded, *, now: Callable[[], float] = time.time) -> list[Fin
     findings += [Finding("FAIL", "settings", problem) for problem in settings.problems()]
     for part in (_authorized, _keys, _table, _tls, _access_log):
         findings += _guarded(part, settings)
-    findings += _guarded(lambda one: _cache(one, now()), settings)
+    if settings.discovery_source == "multicast":
+        findings += _guarded(_multicast, settings)
+    else:
+        findings += _guarded(lambda one: _cache(one, now()), settings)
     return findings
 
 
@@ -81,6 +86,12 @@ def _authorized(settings: Settings) -> Iterator[Finding]:
 def _read_authorized(path: Path) -> AuthorizedServices:
     content, _ = read_file(path, limits.MAX_AUTHORIZED_FILE)
     return AuthorizedServices.parse(content or b"", path=str(path))
+
+
+def _multicast(settings: Settings) -> Iterator[Finding]:
+    group = multicast_group(settings)
+    open_receiver(group).close()
+    yield Finding("ok", "multicast", f"{group} can be listened to")
 
 
 def _cache(settings: Settings, now: float) -> Iterator[Finding]:

@@ -159,21 +159,32 @@ class GatewayCollector(Collector):
     def _discovery(self) -> Iterator[Metric]:
         status = self._discovery_status()
         yield gauge(
-            "discovery_age_seconds", "Age of the discovery cache file.", status.age(self._clock())
+            "discovery_age_seconds",
+            "Age of the discovery cache file, or of the last announcement heard.",
+            status.age(self._clock()),
         )
-        yield gauge("discovery_stale", "1 when its writer has died.", float(status.stale))
+        yield gauge(
+            "discovery_stale",
+            "1 when its writer has died, or nothing is heard.",
+            float(status.stale),
+        )
         yield gauge("discovery_loaded", "1 once an index was loaded.", float(status.loaded))
         yield gauge("discovery_records_accepted", "Records in force.", status.accepted)
         yield gauge("discovery_records_kept", "Services whose record is refused now.", status.kept)
         yield gauges(
-            "discovery_records_rejected", "Records refused now.", "reason", status.rejected
+            "discovery_records_rejected",
+            "Records refused now, or heard and refused lately.",
+            "reason",
+            status.rejected,
         )
         yield gauge(
             "discovery_actions_unauthorized",
             "Actions announced now that authorized_services does not permit.",
             status.unauthorized,
         )
-        yield counter("discovery_loads", "Versions of the file taken.", status.loads)
+        yield counter(
+            "discovery_loads", "Versions of the file taken, or changes heard.", status.loads
+        )
         yield counter("discovery_failed_loads", "Versions found damaged.", status.failed_loads)
         yield gauge("discovery_services", "Services in the index.", len(self._registry.services()))
 

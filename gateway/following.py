@@ -1,6 +1,6 @@
 """Files that are followed while the gateway runs: ticket keys, privilege table, TLS files.
 
-The discovery cache and authorized_services are followed by `scamp.discovery.CacheFollower`. What
+The discovery cache and authorized_services are followed by what `discovery` makes. What
 all have in common: a file that cannot be used leaves the last good one in force, and says why.
 """
 

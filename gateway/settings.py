@@ -158,6 +158,11 @@ class Settings(BaseSettings):
         unset=f"the one that ${' or $'.join(VARIABLES)} names, else the first there is of "
         f"{', '.join(SEARCHED)}; none is fine too",
     )
+    discovery_source: Literal["cache", "multicast"] = _setting(
+        "cache",
+        "Where the index comes from: cache: the discovery cache file; multicast: the services' "
+        "own announcements on the network.",
+    )
     discovery_cache: Path | None = _setting(
         None,
         "Discovery cache file, followed while running.",
@@ -166,12 +171,28 @@ class Settings(BaseSettings):
     )
     discovery_max_age: float = _setting(
         limits.CACHE_MAX_AGE,
-        "Age of the discovery cache file from which it is stale (discovery.cache_max_age).",
+        "Age of the discovery cache file from which it is stale (discovery.cache_max_age); with "
+        "multicast, how long nothing may be heard.",
         unit="seconds",
         gt=0,
     )
     discovery_poll_interval: float = _setting(
         1.0, "Pause between looks at the discovery files.", unit="seconds", ge=0.05, le=60
+    )
+    multicast_address: str = _setting(
+        "239.63.248.106",
+        "Multicast group of announcements (discovery.multicast_address).",
+        unit="IPv4 address",
+    )
+    multicast_port: int = _setting(
+        5555, "UDP port of announcements (discovery.port).", unit="port", ge=1, le=65535
+    )
+    multicast_interfaces: Names = _setting(
+        (),
+        "Interfaces on which announcements are heard, by address or as if:NAME; without any, "
+        "that of the machine's first 10.x or 192.168.x address.",
+        unit="IPv4 address or if:NAME",
+        flag="multicast-interface",
     )
     authorized_services: Path | None = _setting(
         None,
@@ -330,7 +351,7 @@ class Settings(BaseSettings):
             raise ConfigError("\n".join(problems))
 
     def _problems(self) -> Iterable[str]:
-        if self.discovery_cache is None:
+        if self.discovery_cache is None and self.discovery_source == "cache":
             yield (
                 "no discovery cache: give --discovery-cache FILE, or --scamp-conf FILE "
                 "(or $SCAMP) for a scamp.conf that says where it is"

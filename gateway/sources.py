@@ -199,11 +199,15 @@ def _scamp_conf(
 
 
 def _from_scamp_conf(conf: ScampConf) -> dict[str, tuple[Any, str]]:
+    interfaces = "discovery.address" if conf.get("discovery.address") else "bus.address"
     taken: dict[str, tuple[Any, str]] = {
         "discovery_cache": (conf.discovery_cache_path, f"{conf.path} (discovery.cache_path)")
     }
     for name, key, value in (
         ("discovery_max_age", "discovery.cache_max_age", conf.discovery_cache_max_age),
+        ("multicast_address", "discovery.multicast_address", conf.multicast_group),
+        ("multicast_port", "discovery.port", conf.multicast_port),
+        ("multicast_interfaces", interfaces, conf.get(interfaces)),
         ("authorized_services", "bus.authorized_services", conf.authorized_services),
         ("request_timeout", "rpc.timeout", conf.rpc_timeout),
     ):
