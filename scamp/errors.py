@@ -43,7 +43,8 @@
     │   └── AuthzTableUnavailable
     └── ConfigError
 
-Fields come first, the text is made in ``__str__``, so that callers never parse messages.
+Fields come first, the text is made in ``__str__``, so that callers never parse messages. Every
+error can be copied and pickled, and keeps its fields: pools of processes send them home.
 """
 
 from __future__ import annotations
@@ -60,6 +61,16 @@ class ScampError(Exception):
 
     attempts: int | None = None
     instance: str | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are made again from `args`, which are not what every `__init__` here takes.
+        return _made_again, (type(self), self.args), self.__dict__ or None
+
+
+def _made_again(kind: type[ScampError], args: tuple[Any, ...]) -> ScampError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 # -- protocol ---------------------------------------------------------------------------
