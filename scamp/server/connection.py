@@ -43,7 +43,7 @@ from scamp.wire import (
     header_type,
 )
 
-log = logging.getLogger("scamp.server")
+log: logging.Logger = logging.getLogger("scamp.server")
 
 
 class VerifiesTickets(Protocol):
