@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format bench clean
+.PHONY: help demo test lint types check format docs fuzz bench clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -40,6 +40,13 @@ format: $(VENV)/.installed-dev ## Bring the code into its form.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.installed-dev ## The pages of docs/ as a site, in build/site. Any warning ends it.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@echo "build/site/index.html"
+
+fuzz: $(VENV)/.installed-fuzz ## Ten minutes for each parser of foreign bytes: make fuzz ARGS="header ticket --minutes 1".
+	@$(BIN)/python tests/fuzz/run.py $(ARGS)
+
 bench: $(VENV)/.installed-dev ## CPU per request, beside a bare aiohttp server. See benchmarks/.
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -48,7 +55,7 @@ clean: ## Remove what the above made, the virtual environment too.
 	rm -rf build dist .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Both stamps are older than pyproject.toml when the dependencies may have changed.
+# The stamps are older than pyproject.toml when the dependencies may have changed.
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "installing scamp-gateway into $(VENV)"
@@ -59,6 +66,11 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing scamp-gateway and what its tests need into $(VENV)"
 	@$(PIP) install --quiet --editable '.[dev]'
 	@touch $(VENV)/.installed $@
+
+# Where there is no atheris for this Python, inputs are changed at random instead.
+$(VENV)/.installed-fuzz: pyproject.toml | $(VENV)/.installed-dev
+	@$(PIP) install --quiet --editable '.[fuzz]' || echo "going on without atheris" >&2
+	@touch $@
 
 $(BIN)/python:
 	@for one in $(if $(PYTHON),"$(PYTHON)",$(CANDIDATES)); do \

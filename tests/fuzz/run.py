@@ -1,6 +1,6 @@
 """Fuzz the parsers of foreign bytes for as long as you like.
 
-    python tests/fuzz/run.py [TARGET …] [--minutes 10]
+    make fuzz ARGS="[TARGET …] [--minutes 10]"
 
 Without a TARGET all are run, one after another. If atheris is installed (``pip install '.[fuzz]'``)
 coverage guides the search; otherwise good inputs are changed at random. What a parser fails on is
