@@ -43,7 +43,7 @@ def make(config: Path, key: Path, certificate: Path) -> Service:
 def main() -> None:
     """Serve until told to stop; everything as it is by default, only sooner."""
     service = make(*map(Path, sys.argv[1:4]))
-    asyncio.run(service.run(linger=1.5, farewells=3))
+    asyncio.run(service.run(linger=3.0, farewells=3))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import pytest
 from multicast import free_group, needs_multicast
 
 from scamp.client import ClientOptions, Requester
-from scamp.discovery import Registry
+from scamp.discovery import CacheFollower, Registry
+from scamp.discovery.manager import CacheManager
 from scamp.discovery.multicast import MulticastGroup
 from scamp.discovery.observer import Observer
 from scamp.testing import make_identity, until
@@ -65,13 +66,21 @@ class Stand:
             await process.wait()
 
 
-@pytest.fixture
-async def stand(tmp_path: Path) -> AsyncIterator[Stand]:
+@pytest.fixture(params=["multicast", "cache"])
+async def stand(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Stand]:
+    """Followed as it is announced, or by way of a cache file that is looked at every second."""
     made = Stand(tmp_path, free_group())
-    observer = Observer(made.group, made.registry)
-    await observer.start()
+    sources: tuple[Observer | CacheManager | CacheFollower, ...]
+    if request.param == "multicast":
+        sources = (Observer(made.group, made.registry),)
+    else:
+        path = tmp_path / "cache"
+        sources = (CacheManager(made.group, path), CacheFollower(path, made.registry))
+    for source in sources:
+        await source.start()
     yield made
-    await observer.stop()
+    for source in reversed(sources):
+        await source.stop()
 
 
 async def call(requester: Requester, action: str) -> int:
