@@ -50,7 +50,8 @@ class SubscriptionStats:
     events: int = 0
     """Messages with values."""
     malformed: int = 0
-    """Records, and whole events, that could not be used; they were skipped."""
+    """Records that could not be used; they were skipped. An event that is of no use as a whole ends
+    the connection instead: the values that the next one begins with make up for it."""
 
 
 class Feed:
@@ -212,15 +213,11 @@ class Feed:
         self._stats.events += 1
         try:
             records, malformed = parse_records(whole(body))
-        except RemoteProtocolError as exc:
-            self._stats.malformed += 1
-            log.error("%s sent an event that is of no use: %s", self.address, exc)
-            return
-        try:
             malformed += self._picture.apply(records)
         except RemoteProtocolError as exc:
-            log.error("%s publishes too much: %s", self.address, exc)
-            self._give_up(exc)
+            # What it would have said is missing now, and nobody knows what that was. Only a new
+            # connection, which begins with all values, makes the picture right again.
+            self._give_up(RemoteProtocolError(f"an event that is of no use: {exc}"))
             return
         if malformed:
             self._stats.malformed += malformed

@@ -35,6 +35,8 @@ class Publisher:
         }
         self.answer = answer
         self.error = error
+        self.first: bytes | None = None
+        """Sent as the first event, instead of the values."""
         self.filters: list[Any] = []
         """Bodies of subscribe messages, parsed."""
         self.notices: list[Any] = []
@@ -56,7 +58,8 @@ class Publisher:
         self.filters.append(codes)
         if codes is not None:
             self._subscribed[request.connection] = codes
-            self._send(request.connection, {"type": "event"}, self._now(codes))
+            first = self._now(codes) if self.first is None else self.first
+            self._send(request.connection, {"type": "event"}, first)
         if self.answer is not None:
             header = {"type": "subscribe_done", "request_id": request.header["request_id"]}
             self._send(request.connection, header, self.answer)

@@ -175,19 +175,43 @@ async def test_a_malformed_record_costs_itself_only(record: bytes) -> None:
         assert values.snapshot() == {"a": {"1": 1, "2": 1}}
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"nonsense", b"[NaN]", b"\xff", b"[" * 100_000])
-async def test_a_malformed_event_costs_itself_only(body: bytes) -> None:
-    publisher = Publisher()
+USELESS = [b"", b"{}", b"nonsense", b"[NaN]", b"\xff", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("body", [*USELESS, None])
+async def test_what_a_useless_event_would_have_said_is_not_lost(body: bytes | None) -> None:
+    """The service has changed a value, and the event that says so is broken, or broken off."""
+    publisher = Publisher({"a": {"k": 1, "kept": 1}})
     async with (
         Mesh(ScriptedPeer(publisher)) as mesh,
         mesh.requester.subscribe("peer", ["a"]) as values,
     ):
-        publisher.send(body)
-        publisher.send(b'[{"code":"a","key":"x","value":1}]', txerr="sorry")
-        publisher.put("a", "k", 1)
-        assert await changes(values, 1) == [Changed("a", "k", 1)]
-        assert values.stats.malformed == 2
-        assert values.stats.losses == 0
+        await changes(values, 2)
+        publisher.values["a"]["k"] = 2
+        if body is None:
+            publisher.send(b'[{"code":"a","key":"k","value":2}]', txerr="sorry")
+        else:
+            publisher.send(body)
+        assert await changes(values, 1) == [Changed("a", "k", 2)]
+        assert values.snapshot() == {"a": {"k": 2, "kept": 1}}
+        assert (values.stats.losses, values.stats.connects) == (1, 2)
+        assert values.waiting == 0
+
+
+async def test_values_are_not_taken_back_because_the_first_event_is_useless() -> None:
+    publisher = Publisher({"a": {"k": 1}})
+    peer = ScriptedPeer(publisher)
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        await changes(values, 1)
+        publisher.first = b"nonsense"
+        await peer.cut()
+        await until(lambda: values.stats.failures > 0)
+        assert isinstance(values.last_error, RemoteProtocolError)
+        assert values.snapshot() == {"a": {"k": 1}}
+        assert values.waiting == 0
+        publisher.first = None
+        await values.wait_ready()
+        assert values.snapshot() == {"a": {"k": 1}}
 
 
 # -- losses -----------------------------------------------------------------------------
