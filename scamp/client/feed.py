@@ -87,6 +87,7 @@ class Feed:
         self._lost: asyncio.Future[None] = loop.create_future()
         self._failure: ScampError | None = None
         self._channel: Channel | None = None
+        self._left = ""  # why, when it is to be given up
         self.ready: bool = False
         """True from ``subscribe_done`` until the connection ends."""
         self.asked: bool = False
@@ -159,7 +160,8 @@ class Feed:
             await self._channel.wait_closed(CLOSE_TIMEOUT)
 
     def leave(self, reason: str) -> None:
-        """Close; `run` ends soon."""
+        """Close, now or as soon as it is connected; `run` ends soon."""
+        self._left = reason
         if self._channel is not None:
             self._channel.close(reason)
 
@@ -179,6 +181,8 @@ class Feed:
 
     def channel_opened(self, channel: Channel) -> None:
         self._channel = channel
+        if self._left:
+            channel.close(self._left)
 
     def channel_lost(self, error: ScampError) -> None:
         self.ready = False

@@ -44,7 +44,7 @@ class Subscription:
 
     Made by `Requester.subscribe`. It has a TLS connection of its own, with a PING every `heartbeat`
     seconds (0: none). When that is lost it is made again, to another instance if there is one,
-    after pauses from 50 ms to 10 s. Meanwhile `ready` is False and the values are the last
+    after pauses from 50 ms to 10 s, which begin anew once it has held for 10 s. Meanwhile `ready` is False and the values are the last
     ones known. What the new connection begins with is compared with them, and only differences
     are changes.
 
@@ -80,6 +80,7 @@ class Subscription:
         self._tried: list[Target] = []
         self._cuts = 0
         self._delay = RESUBSCRIBE_FIRST
+        self._ready_since = 0.0
         self._news = asyncio.Event()
         self._moved = asyncio.Event()  # there may be another instance
         self._ready = asyncio.Event()
@@ -266,7 +267,8 @@ class Subscription:
         self.last_error = None
         self._tried = [self._target] if self._target is not None else []
         self._cuts = 0
-        self._delay = RESUBSCRIBE_FIRST
+        self._ready_since = asyncio.get_running_loop().time()
+        self._moved.clear()  # what came meanwhile is no reason to hurry when this one is lost
         assert self._started is not None  # noqa: S101 - set by start
         if not self._started.done():
             self._started.set_result(None)
@@ -275,6 +277,8 @@ class Subscription:
     def _lost(self, error: ScampError) -> None:
         self.stats.losses += 1
         self.last_error = error
+        if asyncio.get_running_loop().time() - self._ready_since >= RESUBSCRIBE_MAX:
+            self._delay = RESUBSCRIBE_FIRST  # it works; one that is lost at once each time does not
         log.warning("subscription to %s lost: %s", self._source.name, error)
 
     def _failed(self, error: ScampError) -> None:
@@ -323,7 +327,10 @@ class Subscription:
 
     def _on_discovery(self) -> None:
         """Instances of the service have come, gone or changed."""
-        self._moved.set()
         target, feed = self._target, self._feed
-        if target is not None and feed is not None and not self._source.keeps(target):
-            feed.leave("another instance is to be used, or none")
+        if target is not None and feed is not None:
+            if not self._source.keeps(target):
+                feed.leave("another instance is to be used, or none")
+            elif feed.ready:
+                return  # news of others, which are looked at when this one is lost
+        self._moved.set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scamp.client import Changed, ClientOptions, Subscription, feed, picture
+from scamp.client import Changed, ClientOptions, Subscription, feed, picture, subscription
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -21,7 +21,7 @@ from scamp.errors import (
     SubscriptionRefused,
     UnknownService,
 )
-from scamp.limits import MAX_CLIENT_MESSAGE
+from scamp.limits import MAX_CLIENT_MESSAGE, RESUBSCRIBE_FIRST
 from scamp.server import Service
 from scamp.testing import GO, Mesh, ScriptedPeer, TestIdentity, make_identity, until
 from scamp.testing.events import Publisher
@@ -322,6 +322,59 @@ async def test_a_lost_instance_is_not_the_first_that_is_tried_again() -> None:
             await until(lambda: not values.ready)
             await values.wait_ready()
             assert values.address != before
+
+
+async def test_a_connection_that_is_lost_at_once_each_time_is_made_ever_more_slowly() -> None:
+    publisher = Publisher()
+    peer = ScriptedPeer(publisher)
+    loop = asyncio.get_running_loop()
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        began = loop.time()
+        for count in range(1, 6):
+            await until(lambda: values.ready)
+            assert values.stats.connects == count
+            await peer.cut()
+            await until(lambda: not values.ready)
+        await values.wait_ready()
+        assert loop.time() - began >= 0.5 * (0.05 + 0.1 + 0.2 + 0.4 + 0.8)
+
+
+async def test_one_that_has_held_is_made_again_as_quickly_as_the_first_time() -> None:
+    peer = ScriptedPeer(Publisher())
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        values._delay = values._ready_since = -1000.0  # after many losses, and long ago
+        await peer.cut()
+        await until(lambda: values.stats.connects == 2)
+        assert values._delay == 2 * RESUBSCRIBE_FIRST
+
+
+async def test_news_of_other_instances_do_not_shorten_the_pause_after_a_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or all subscribers of a service that dies would be at the next one in the same moment."""
+    monkeypatch.setattr(subscription, "RESUBSCRIBE_FIRST", 0.6)
+    first, second = (ScriptedPeer(Publisher(), name="shop") for _ in range(2))
+    async with Mesh(first) as mesh, mesh.requester.subscribe("shop", ["a"]) as values, second:
+        mesh.announce(second)
+        await first.cut()
+        lost = asyncio.get_running_loop().time()
+        await until(lambda: values.address == second.address)
+        assert asyncio.get_running_loop().time() - lost >= 0.3
+
+
+async def test_an_instance_that_goes_while_it_is_dialled_is_not_subscribed_to() -> None:
+    first, second = (ScriptedPeer(Publisher({"a": {"by": n}}), name="shop") for n in (1, 2))
+    async with Mesh(first) as mesh, second:
+        values = mesh.requester.subscribe("shop", ["a"])
+        starting = asyncio.create_task(values.start())
+        while values._feed is None:
+            await asyncio.sleep(0)
+        mesh.announce(second)
+        mesh.remove(first)
+        await starting
+        assert values.address == second.address
+        assert first.bytes_received == 0
+        await values.close()
 
 
 # -- the first connection ---------------------------------------------------------------
