@@ -113,7 +113,11 @@ class Picture:
     def _note(self, name: _Name) -> None:
         if name in self._values.by_name or name in self._told:
             self._untold[name] = None
-            self._untold.move_to_end(name)
+            # What is told last was published last, unless so much waits that most of it is values
+            # that are gone: then each keeps its place, or they could be put off, and pile up, for
+            # ever.
+            if len(self._untold) <= MAX_SUBSCRIBED_KEYS:
+                self._untold.move_to_end(name)
         else:
             self._untold.pop(name, None)  # came and went before anybody was told
 
