@@ -210,8 +210,9 @@ class Feed:
             self._on_event(body)
         elif isinstance(header, SubscribeDoneHeader):
             self._on_done(header, body)
-        elif isinstance(header, ReplyHeader) and header.failed and not self.ready:
-            self._give_up(SubscriptionRefused(self.address, header.error or header.error_code))
+        elif isinstance(header, ReplyHeader) and not self.ready:
+            reason = header.error or header.error_code or "it answers as to a request"
+            self._give_up(SubscriptionRefused(self.address, reason))
 
     def _on_event(self, body: bytes | ScampError) -> None:
         self._stats.events += 1

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import random
 import ssl
+from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
@@ -38,15 +39,18 @@ CUTS: Final = 3
 """So often in a row a service may close the connection when asked to subscribe, until we say that
 it does no subscriptions: services in Go do that."""
 
+MAX_TRIED: Final = 1_000
+"""Instances to which we remember to have gone in vain, so that others come first."""
+
 
 class Subscription:
     """The values that one service publishes under some codes, kept up to date.
 
     Made by `Requester.subscribe`. It has a TLS connection of its own, with a PING every `heartbeat`
     seconds (0: none). When that is lost it is made again, to another instance if there is one,
-    after pauses from 50 ms to 10 s, which begin anew once it has held for 10 s. Meanwhile `ready` is False and the values are the last
-    ones known. What the new connection begins with is compared with them, and only differences
-    are changes.
+    after pauses from 50 ms to 10 s; the short ones are for a connection that had held for 10 s.
+    Meanwhile `ready` is False and the values are the last ones known. What the new connection
+    begins with is compared with them, and only differences are changes.
 
     ``async for change in subscription`` gives every change, at first all values as they are when it
     begins. This is state, not a log: who is slow gets the newest value of each key once, so what
@@ -77,7 +81,7 @@ class Subscription:
         self._picture = Picture(self.codes)
         self._feed: Feed | None = None  # the attempt under way, or the connection
         self._target: Target | None = None
-        self._tried: list[Target] = []
+        self._tried: deque[Target] = deque(maxlen=MAX_TRIED)
         self._cuts = 0
         self._delay = RESUBSCRIBE_FIRST
         self._ready_since = 0.0
@@ -120,7 +124,11 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Changed:
-        """The next change; ends when the subscription is closed. Safe to cancel."""
+        """The next change; ends when the subscription is closed. Safe to cancel.
+
+        Raises LocalProtocolError when it was not started.
+        """
+        self._check_started()
         while True:
             if self._closed:
                 raise StopAsyncIteration
@@ -130,8 +138,17 @@ class Subscription:
             self._news.clear()
             await self._news.wait()
 
+    def _check_started(self) -> None:
+        """Or who waits would wait for ever."""
+        if self._task is None and not self._closed:
+            raise LocalProtocolError("start the subscription first, by 'async with' or start()")
+
     async def wait_ready(self) -> None:
-        """Wait until `ready`. Safe to cancel. Raises ConnectionLost when it is closed."""
+        """Wait until `ready`. Safe to cancel.
+
+        Raises ConnectionLost when it is closed, LocalProtocolError when it was not started.
+        """
+        self._check_started()
         while not self.ready:
             if self._closed:
                 raise ConnectionLost(self._source.name, "the subscription is closed", written=False)
@@ -161,6 +178,8 @@ class Subscription:
         """
         if self._task is not None:
             raise LocalProtocolError("a subscription can be started once")
+        if self._closed:
+            raise LocalProtocolError("the subscription is closed")
         self._started = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._run(), name="scamp subscription")
         self._task.add_done_callback(self._on_done)
@@ -180,12 +199,14 @@ class Subscription:
     async def close(self) -> None:
         """End the subscription and close its connection. Calling it again does no harm.
 
-        Takes CLOSE_TIMEOUT seconds when the service does not do its part.
+        Takes CLOSE_TIMEOUT seconds when the service does not do its part. Safe to cancel: it is
+        closed all the same.
         """
-        self._closed = True
+        first, self._closed = not self._closed, True
         self._wake()
         if self._task is not None:
-            self._task.cancel()
+            if first:  # a second time would interrupt what it does to close the connection
+                self._task.cancel()
             await asyncio.wait((self._task,))
 
     async def __aenter__(self) -> Subscription:
@@ -265,7 +286,9 @@ class Subscription:
         if self.stats.connects > 1:
             log.info("subscription to %s is back, at %s", self._source.name, feed.address)
         self.last_error = None
-        self._tried = [self._target] if self._target is not None else []
+        self._tried.clear()
+        if self._target is not None:
+            self._tried.append(self._target)
         self._cuts = 0
         self._ready_since = asyncio.get_running_loop().time()
         self._moved.clear()  # what came meanwhile is no reason to hurry when this one is lost

@@ -26,7 +26,8 @@ from scamp.limits import MAX_CLIENT_MESSAGE, RESUBSCRIBE_FIRST
 from scamp.server import Service
 from scamp.testing import GO, Mesh, ScriptedPeer, TestIdentity, make_identity, until
 from scamp.testing.events import Publisher
-from scamp.testing.scripts import silent
+from scamp.testing.scripts import echo, silent
+from scamp.transport import ChannelState
 from scamp.wire.subdata import Record
 
 
@@ -36,6 +37,12 @@ async def changes(subscription: Subscription, count: int) -> list[Changed]:
         while len(found) < count:
             found.append(await anext(subscription))
     return found
+
+
+async def turns(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until `condition` holds, and not once more."""
+    while not condition():  # noqa: ASYNC110 - that would be one turn later
+        await asyncio.sleep(0)
 
 
 # -- what is seen -----------------------------------------------------------------------
@@ -397,8 +404,7 @@ async def test_an_instance_that_goes_while_it_is_dialled_is_not_subscribed_to() 
     async with Mesh(first) as mesh, second:
         values = mesh.requester.subscribe("shop", ["a"])
         starting = asyncio.create_task(values.start())
-        while values._feed is None:
-            await asyncio.sleep(0)
+        await turns(lambda: values._feed is not None)
         mesh.announce(second)
         mesh.remove(first)
         await starting
@@ -461,6 +467,7 @@ async def test_services_that_cut_the_connection_do_no_subscriptions() -> None:
         (Publisher(answer=b"false"), SubscriptionRefused, "refuses"),
         (Publisher(answer=b"yes"), SubscriptionRefused, "refuses"),
         (Publisher(error="not served"), SubscriptionRefused, "not served"),
+        (echo, SubscriptionRefused, "as to a request"),
         (Publisher(answer=None), ReplyTimeout, "0.2 s"),
         (silent, ReplyTimeout, "0.2 s"),
     ],
@@ -596,6 +603,56 @@ async def test_closing_ends_the_loop_and_those_who_wait() -> None:
         await values.close()
         with pytest.raises(LocalProtocolError):
             await values.start()
+
+
+async def test_one_that_was_not_started_does_not_wait_for_ever() -> None:
+    async with Mesh(ScriptedPeer(Publisher())) as mesh:
+        values = mesh.requester.subscribe("peer", ["a"])
+        for use in (anext(values), values.wait_ready()):
+            with pytest.raises(LocalProtocolError, match="async with"):
+                await use
+        await values.close()
+        assert [change async for change in values] == []
+        with pytest.raises(LocalProtocolError, match="closed"):
+            await values.start()
+
+
+async def test_closing_twice_at_once_waits_for_the_connection_both_times() -> None:
+    peer = ScriptedPeer(Publisher())
+    async with Mesh(peer) as mesh:
+        values = mesh.requester.subscribe("peer", ["a"])
+        await values.start()
+        assert values._feed is not None
+        channel = values._feed._channel
+        assert channel is not None
+
+        async def close() -> ChannelState:
+            await values.close()
+            return channel.state
+
+        first = asyncio.create_task(close())
+        await turns(lambda: channel.state is ChannelState.CLOSING)
+        assert await close() is ChannelState.CLOSED
+        assert await first is ChannelState.CLOSED
+
+
+async def test_a_bounded_number_of_instances_that_were_tried_in_vain_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(subscription, "RESUBSCRIBE_MAX", 0.0)
+    monkeypatch.setattr(subscription, "MAX_TRIED", 5)
+    peers = [ScriptedPeer(Publisher(), name="shop") for _ in range(12)]
+    async with Mesh(*peers) as mesh, mesh.requester.subscribe("shop", ["a"]) as values:
+        for peer in peers:
+            await peer.stop()
+        remembered: set[int] = set()
+
+        def tried() -> bool:
+            remembered.add(len(values._tried))
+            return values.stats.failures > 50
+
+        await until(tried)
+        assert max(remembered) == 5
 
 
 async def test_a_cancelled_wait_loses_no_change() -> None:
