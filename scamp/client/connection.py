@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -26,9 +25,7 @@ from scamp.client.states import (
 )
 from scamp.client.traits import PeerKind
 from scamp.errors import (
-    ConnectFailed,
     ConnectionLost,
-    ConnectTimeout,
     LocalProtocolError,
     ReplyTimeout,
     ScampError,
@@ -39,8 +36,8 @@ from scamp.limits import (
     MAX_INFLIGHT,
     MAX_REQUEST_ID,
 )
-from scamp.transport import Channel, ChannelHandler, IncomingMessage, OutgoingMessage, offering
-from scamp.wire import EncodedHeader, ReplyHeader, Role, header_type
+from scamp.transport import Channel, IncomingMessage, OutgoingMessage
+from scamp.wire import EncodedHeader, ReplyHeader, header_type
 
 if TYPE_CHECKING:
     from scamp.client.stats import ClientStats
@@ -147,7 +144,7 @@ class Exchange:
 
 
 class ClientConnection:
-    """A `ChannelHandler` that matches replies to requests. Made by `connect`."""
+    """A `ChannelHandler` that matches replies to requests. `Dialer.dial` opens its channel."""
 
     def __init__(
         self,
@@ -479,59 +476,3 @@ class ClientConnection:
             exchange.fail(ConnectionLost(self.address, reason, written=written))
             self._finish(exchange)
         self._on_change(self)
-
-
-async def connect(
-    host: str,
-    port: int,
-    fingerprint: str | None,
-    connection: ChannelHandler,
-    *,
-    context: ssl.SSLContext,
-    timeout: float,
-    idle_limit: float,
-    session: ssl.SSLSession | None = None,
-) -> None:
-    """Open a TLS connection to `host`:`port` for `connection`; the certificate must match.
-
-    `session` is offered to the service, which may decline it; where the handshake fails with it,
-    there is another one without.
-
-    Raises ConnectFailed, FingerprintMismatch or ConnectTimeout (after `timeout` seconds for TCP and
-    TLS together). Safe to cancel: nothing is left open.
-    """
-    loop = asyncio.get_running_loop()
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-    async def dial(session: ssl.SSLSession | None) -> Channel:
-        channel = Channel(
-            Role.CLIENT, connection, address=address, expected=fingerprint, idle_limit=idle_limit
-        )
-        with offering(session):
-            await loop.create_connection(
-                lambda: channel, host, port, ssl=context, ssl_handshake_timeout=timeout
-            )
-        return channel
-
-    try:
-        async with asyncio.timeout(timeout):
-            try:
-                channel = await dial(session)
-            except (ssl.SSLError, ConnectionResetError, ConnectionAbortedError, ValueError):
-                if session is None:
-                    raise
-                channel = await dial(None)
-    except TimeoutError as exc:
-        raise ConnectTimeout(address, timeout) from exc
-    except ssl.SSLError as exc:
-        raise ConnectFailed(address, f"TLS: {exc.reason or exc}") from exc
-    except (OSError, ValueError) as exc:  # ValueError: a host name that cannot be one
-        reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
-        if isinstance(exc, ConnectionRefusedError):
-            reason = "connection refused"  # asyncio's own text does not say it
-        raise ConnectFailed(address, reason) from exc
-    failure = channel.failure
-    if isinstance(failure, ConnectionLost):  # at once: nothing can have been sent
-        raise ConnectFailed(address, failure.reason)
-    if failure is not None:
-        raise failure

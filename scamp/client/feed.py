@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from scamp.client.connection import connect
+from scamp.client.dialing import Dialer, is_resumed
 from scamp.client.picture import Picture
 from scamp.errors import (
     ConnectionLost,
@@ -43,6 +42,8 @@ class SubscriptionStats:
 
     connects: int = 0
     """How often it was made: 1 unless it was lost."""
+    resumed: int = 0
+    """How often it was made with the TLS session of a connection before."""
     losses: int = 0
     """How often it was lost."""
     failures: int = 0
@@ -62,6 +63,7 @@ class Feed:
 
     def __init__(
         self,
+        dialer: Dialer,
         filter_body: bytes,
         picture: Picture,
         stats: SubscriptionStats,
@@ -69,6 +71,7 @@ class Feed:
         on_ready: Callable[[Feed], None],
         on_news: Callable[[], None],
     ) -> None:
+        self._dialer = dialer
         self._filter_body = filter_body
         self._picture = picture
         self._stats = stats
@@ -88,6 +91,7 @@ class Feed:
         self._failure: ScampError | None = None
         self._channel: Channel | None = None
         self._left = ""  # why, when it is to be given up
+        self._answered = False
         self.ready: bool = False
         """True from ``subscribe_done`` until the connection ends."""
         self.asked: bool = False
@@ -106,8 +110,6 @@ class Feed:
         port: int,
         fingerprint: str,
         *,
-        context: ssl.SSLContext,
-        connect_timeout: float,
         timeout: float,
         heartbeat: float,
     ) -> ScampError:
@@ -119,15 +121,7 @@ class Feed:
         """
         self._picture.begin()
         try:
-            await connect(
-                host,
-                port,
-                fingerprint,
-                self,
-                context=context,
-                timeout=connect_timeout,
-                idle_limit=0.0,
-            )
+            await self._dialer.dial(host, port, fingerprint, self, idle_limit=0.0)
             await self._subscribe(timeout)
             if self.ready and self._channel is not None:
                 self._channel.set_heartbeat(heartbeat)
@@ -189,6 +183,9 @@ class Feed:
         if self._failure is None:
             self._failure = error
         self._settle()
+        channel = self._channel
+        if channel is not None and not self._answered and not channel.closed_by_us:
+            self._dialer.drop(channel)
         if not self._lost.done():
             self._lost.set_result(None)
 
@@ -235,6 +232,10 @@ class Feed:
             log.warning("%s answered what was not asked: %r", self.address, header.request_id)
         elif body == b"true" or (isinstance(body, bytes) and body.strip() == b"true"):
             self.ready = True
+            self._answered = True
+            if self._channel is not None:
+                self._stats.resumed += is_resumed(self._channel)
+                self._dialer.keep(self._channel)
             self._picture.complete()
             self._settle()
             self._on_ready(self)

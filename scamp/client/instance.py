@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scamp.client.connection import ClientConnection, connect
+from scamp.client.connection import ClientConnection
 from scamp.client.deadline import Deadline
+from scamp.client.dialing import Dialer, format_address, is_resumed
 from scamp.client.options import ClientOptions
 from scamp.client.pool import Need, PoolCore
-from scamp.client.sessions import SessionStore
 from scamp.client.states import TAKES_NOTHING, SlotState
 from scamp.client.stats import ClientStats
 from scamp.client.traits import PeerKind, TraitStore
@@ -29,7 +28,6 @@ from scamp.errors import (
     ScampError,
 )
 from scamp.limits import CLOSE_TIMEOUT
-from scamp.transport import resumable_session
 
 log: logging.Logger = logging.getLogger("scamp.client")
 
@@ -66,10 +64,9 @@ class Instance:
         self,
         service: Announcement,
         options: ClientOptions,
-        context: ssl.SSLContext,
+        dialer: Dialer,
         traits: TraitStore,
         stats: ClientStats,
-        sessions: SessionStore | None = None,
     ) -> None:
         self.service = service
         self.host: str = service.host
@@ -77,10 +74,9 @@ class Instance:
         self.fingerprint: str = service.fingerprint
         self._loop = asyncio.get_running_loop()
         self._options = options
-        self._context = context
+        self._dialer = dialer
         self._traits = traits
         self._stats = stats
-        self._sessions = sessions if options.resume_tls else None
         self._pool: PoolCore[ClientConnection, Waiter] = PoolCore(
             traits.kind(service.key),
             max_connections=options.max_connections,
@@ -105,7 +101,7 @@ class Instance:
     @property
     def address(self) -> str:
         """``host:port``."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return format_address(self.host, self.port)
 
     @property
     def kind(self) -> PeerKind:
@@ -236,21 +232,17 @@ class Instance:
             on_change=self._changed,
             on_learned=self._learned,
             max_streams=self._options.max_streams,
-            on_answered=self._keep_session,
+            on_answered=self._answered,
         )
         try:
-            await connect(
+            await self._dialer.dial(
                 self.host,
                 self.port,
                 self.fingerprint,
                 connection,
-                context=self._context,
-                timeout=self._options.connect_timeout,
                 idle_limit=self._options.idle_timeout,
-                session=self._session(),
             )
         except ConnectFailed as exc:
-            self._drop_session()
             self._stats.connect_failures[_reason(exc)] += 1
             self._failed(exc)
             raise
@@ -260,12 +252,12 @@ class Instance:
         if connection.state in TAKES_NOTHING:
             gone = ConnectFailed(self.address, "closed by the peer at once")
             self._stats.connect_failures["other"] += 1
-            self._drop_session()
+            self._unanswered(connection)
             self._failed(gone)
             raise gone
         connection.learn(self._pool.kind)  # shown by another one meanwhile
         self._stats.connects += 1
-        self._stats.resumed += _is_resumed(connection)
+        self._stats.resumed += is_resumed(connection.channel)
         self._connections.add(connection)
         self._pool.add(connection)
         self._recovered()
@@ -277,7 +269,7 @@ class Instance:
         if connection.state is SlotState.CLOSED and connection in self._connections:
             self._connections.discard(connection)
             if connection.lost_to_peer and not connection.answered:
-                self._drop_session()  # maybe that is what it stumbled over
+                self._unanswered(connection)
             if connection.lost_in_use and not connection.lost_in_race:
                 error = connection.channel.failure if connection.channel is not None else None
                 self._failed(error or ConnectionLost(self.address, "lost", written=True))
@@ -285,6 +277,14 @@ class Instance:
                 self._warm()
         if not self._closed:
             self._serve()
+
+    def _answered(self, connection: ClientConnection) -> None:
+        if connection.channel is not None:
+            self._dialer.keep(connection.channel)
+
+    def _unanswered(self, connection: ClientConnection) -> None:
+        if connection.channel is not None:
+            self._dialer.drop(connection.channel)
 
     def _warm(self) -> None:
         """The peer closed an idle connection of a service in use: have one before it is needed."""
@@ -313,26 +313,6 @@ class Instance:
         for waiter in self._pool.take_waiters():
             if not waiter.future.done():
                 waiter.future.set_exception(error)
-
-    # -- TLS sessions -------------------------------------------------------------------
-
-    def _session(self) -> ssl.SSLSession | None:
-        if self._sessions is None:
-            return None
-        return self._sessions.get((self.address, self.fingerprint), self._loop.time())
-
-    def _keep_session(self, connection: ClientConnection) -> None:
-        """The first reply is here, and with it what the next connection can begin with."""
-        if self._sessions is None or connection.channel is None:
-            return
-        session = resumable_session(connection.channel.tls)
-        if session is not None:
-            peer, resumed = (self.address, self.fingerprint), _is_resumed(connection)
-            self._sessions.keep(peer, session, self._loop.time(), resumed=resumed)
-
-    def _drop_session(self) -> None:
-        if self._sessions is not None:
-            self._sessions.drop((self.address, self.fingerprint))
 
     # -- health -------------------------------------------------------------------------
 
@@ -404,11 +384,6 @@ class Instance:
 def _expire(waiter: Waiter, seconds: float) -> None:
     if not waiter.future.done():
         waiter.future.set_exception(QueueTimeout(seconds))
-
-
-def _is_resumed(connection: ClientConnection) -> bool:
-    tls = connection.channel.tls if connection.channel is not None else None
-    return tls is not None and bool(tls.session_reused)
 
 
 def _reason(error: ConnectFailed) -> str:

@@ -14,10 +14,12 @@ from scamp.client.budget import RetryBudget
 from scamp.client.call import Call, Reply
 from scamp.client.connection import ClientConnection, Exchange
 from scamp.client.deadline import Deadline
+from scamp.client.dialing import Dialer
 from scamp.client.instance import Instance
 from scamp.client.options import ClientOptions
 from scamp.client.pool import Need
 from scamp.client.router import InstanceView, Router
+from scamp.client.sessions import SessionStore
 from scamp.client.sources import FixedSource, NamedSource, Source, Target
 from scamp.client.stats import ClientStats
 from scamp.client.subscription import Subscription
@@ -64,13 +66,12 @@ class Requester:
         self.registry = registry
         self.options: ClientOptions = options or ClientOptions()
         self.stats: ClientStats = ClientStats()
-        self._context = client_context(legacy_rsa=self.options.legacy_rsa)
-        self._router = Router(
-            registry,
-            self.options,
-            self._context,
-            self.stats,
+        self._dialer = Dialer(
+            client_context(legacy_rsa=self.options.legacy_rsa),
+            timeout=self.options.connect_timeout,
+            sessions=SessionStore() if self.options.resume_tls else None,
         )
+        self._router = Router(registry, self.options, self._dialer, self.stats)
         self._uploads: set[asyncio.Task[None]] = set()
         self._budget = RetryBudget(self.options.retry_budget, self.options.retry_minimum)
 
@@ -298,8 +299,7 @@ class Requester:
         return Subscription(
             source,
             codes,
-            context=self._context,
-            options=self.options,
+            dialer=self._dialer,
             heartbeat=heartbeat,
             timeout=timeout,
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from scamp.client.dialing import Dialer
 from scamp.client.instance import Instance
 from scamp.client.options import ClientOptions
-from scamp.client.sessions import SessionStore
 from scamp.client.stats import ClientStats
 from scamp.client.traits import TraitStore
 from scamp.discovery import Announcement, Change, Offer, Registry
@@ -49,15 +48,14 @@ class Router:
         self,
         registry: Registry,
         options: ClientOptions,
-        context: ssl.SSLContext,
+        dialer: Dialer,
         stats: ClientStats,
     ) -> None:
         self._registry = registry
         self._options = options
-        self._context = context
+        self._dialer = dialer
         self._stats = stats
         self._traits = TraitStore()
-        self._sessions = SessionStore()
         self._instances: dict[tuple[str, str], Instance] = {}
         self._leaving: set[Instance] = set()
         self._closed = False
@@ -124,9 +122,7 @@ class Router:
             return instance
         if instance is not None:
             self._release(instance)
-        instance = Instance(
-            service, self._options, self._context, self._traits, self._stats, self._sessions
-        )
+        instance = Instance(service, self._options, self._dialer, self._traits, self._stats)
         self._instances[service.key] = instance
         return instance
 

@@ -13,13 +13,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
+from scamp.client.dialing import Dialer
 from scamp.client.feed import Feed, SubscriptionStats
-from scamp.client.options import ClientOptions
 from scamp.client.picture import Changed, Picture
 from scamp.client.sources import Source, Target
 from scamp.errors import (
@@ -65,8 +64,7 @@ class Subscription:
         source: Source,
         codes: Iterable[str],
         *,
-        context: ssl.SSLContext,
-        options: ClientOptions,
+        dialer: Dialer,
         heartbeat: float = HEARTBEAT,
         timeout: float = SUBSCRIBE_TIMEOUT,
     ) -> None:
@@ -74,8 +72,7 @@ class Subscription:
         self._filter = encode_filter(wanted)
         self.codes: tuple[str, ...] = tuple(wanted)
         self._source = source
-        self._context = context
-        self._options = options
+        self._dialer = dialer
         self._heartbeat = heartbeat
         self._timeout = timeout
         self._picture = Picture(self.codes)
@@ -256,6 +253,7 @@ class Subscription:
         self._tried.append(target)
         self._target = target
         feed = self._feed = Feed(
+            self._dialer,
             self._filter,
             self._picture,
             self.stats,
@@ -267,8 +265,6 @@ class Subscription:
                 target.host,
                 target.port,
                 target.fingerprint,
-                context=self._context,
-                connect_timeout=self._options.connect_timeout,
                 timeout=self._timeout,
                 heartbeat=self._heartbeat,
             )

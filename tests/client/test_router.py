@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from scamp.client.dialing import Dialer
 from scamp.client.instance import PANIC_INTERVAL, Instance
 from scamp.client.options import ClientOptions
 from scamp.client.router import Router
@@ -24,7 +25,8 @@ class Place:
 
     def __init__(self) -> None:
         self.registry = Registry()
-        self.router = Router(self.registry, ClientOptions(), client_context(), ClientStats())
+        dialer = Dialer(client_context(), timeout=10.0, sessions=None)
+        self.router = Router(self.registry, ClientOptions(), dialer, ClientStats())
 
     def add(self, *weights: float, envelopes: tuple[str, ...] = ("json",)) -> list[ScriptedPeer]:
         peers = [ScriptedPeer(weight=weight, envelopes=envelopes) for weight in weights]

@@ -7,20 +7,36 @@ import contextlib
 import dataclasses
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 
 import pytest
 
-from scamp.client import ClientOptions, Requester
+from scamp.client import ClientOptions, Requester, dialing
+from scamp.client.dialing import Dialer
 from scamp.client.sessions import Peer, SessionStore
 from scamp.discovery import Registry
 from scamp.errors import FingerprintMismatch, ScampError
 from scamp.limits import MAX_SESSIONS, SESSION_AGE
-from scamp.testing import GO, Mesh, ScriptedPeer, make_identity, until
-from scamp.transport import SESSIONS_LEAK, client_context, resumable_session, server_context
+from scamp.testing import GO, Mesh, ScriptedPeer, TestPeer, make_identity, until
+from scamp.testing.events import Publisher
+from scamp.transport import (
+    SESSIONS_LEAK,
+    channel,
+    client_context,
+    offering,
+    peer_fingerprint,
+    resumable_session,
+    server_context,
+)
+from scamp.wire import RequestHeader
 
 RESUMING = ClientOptions(resume_tls=True)  # also where it is off by default
 ONCE = ClientOptions(retries=0, resume_tls=True)
+
+VERSIONS = [
+    pytest.param(ssl.TLSVersion.TLSv1_2, id="TLS 1.2"),
+    pytest.param(ssl.TLSVersion.TLSv1_3, id="TLS 1.3"),
+]
 
 
 async def ask(requester: Requester) -> bytes:
@@ -39,9 +55,11 @@ async def reconnect(mesh: Mesh, peer: ScriptedPeer) -> bytes:
 # -- what is resumed --------------------------------------------------------------------
 
 
-async def test_a_further_connection_resumes_the_session() -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_further_connection_resumes_the_session(version: ssl.TLSVersion) -> None:
     peer = ScriptedPeer()
     async with Mesh(peer, options=RESUMING) as mesh:
+        mesh.requester._dialer._context.maximum_version = version
         await ask(mesh.requester)
         assert mesh.requester.stats.resumed == 0
         for _ in range(3):  # the session of a resumed connection can be resumed too
@@ -108,6 +126,105 @@ async def test_another_certificate_at_the_same_address_is_refused_as_ever() -> N
         finally:
             await other.stop()
         assert mesh.requester.stats.resumed == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_the_fingerprint_is_compared_on_resumed_connections_too(
+    version: ssl.TLSVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service does not show its certificate again then: it is that of the session.
+
+    Here the session has come under the fingerprint of another service, which never happens, and
+    the service resumes it.
+    """
+    resumed: list[bool] = []
+
+    def spy(tls: ssl.SSLObject | None) -> str:
+        assert tls is not None
+        assert tls.version() == version.name.replace("_", ".")
+        resumed.append(bool(tls.session_reused))
+        return peer_fingerprint(tls)
+
+    monkeypatch.setattr(channel, "peer_fingerprint", spy)
+    wrong = make_identity(1).fingerprint
+    async with ScriptedPeer() as peer:
+        context, store = client_context(), SessionStore()
+        context.maximum_version = version
+        dialer = Dialer(context, timeout=10.0, sessions=store)
+        right = (peer.host, peer.port, make_identity().fingerprint)
+        end = TestPeer()
+        await dialer.dial(*right, end, idle_limit=0.0)
+        await (await end.call(RequestHeader("Test.echo", 7))).read_all(100)
+        dialer.keep(end.channel)
+        await end.close()
+
+        session = store.get((peer.address, right[2]), 0.0)
+        assert session is not None
+        store.keep((peer.address, wrong), session, 0.0, resumed=False)
+        before = peer.bytes_received
+        with pytest.raises(FingerprintMismatch) as caught:
+            await dialer.dial(peer.host, peer.port, wrong, TestPeer(), idle_limit=0.0)
+        assert resumed == [False, True]
+        assert (caught.value.expected, caught.value.actual) == (wrong, right[2])
+        await peer.until(lambda: not peer.connections)
+        assert peer.bytes_received == before
+        assert store.get((peer.address, wrong), 0.0) is None
+
+        again = TestPeer()
+        await dialer.dial(*right, again, idle_limit=0.0)
+        assert resumed == [False, True, True]
+        await again.close()
+
+
+async def test_a_session_is_offered_to_nobody_but_the_one_it_is_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offers: list[bool] = []
+
+    def spy(session: ssl.SSLSession | None) -> AbstractContextManager[None]:
+        offers.append(session is not None)
+        return offering(session)
+
+    monkeypatch.setattr(dialing, "offering", spy)
+    first, elsewhere = ScriptedPeer(), ScriptedPeer()
+    other = ScriptedPeer(identity=make_identity(1))
+    async with Mesh(first, options=ONCE) as mesh:
+        await ask(mesh.requester)
+        await reconnect(mesh, first)
+        assert offers == [False, True]
+
+        async with elsewhere:  # with the same certificate at another address
+            mesh.remove(first)
+            mesh.announce(elsewhere)
+            await ask(mesh.requester)
+            assert offers == [False, True, False]
+            mesh.remove(elsewhere)
+
+        await first.stop()
+        other.port = first.port
+        async with other:  # with another certificate at the same address
+            mesh.announce(other)
+            await ask(mesh.requester)
+            assert offers == [False, True, False, False]
+            mesh.remove(other)
+
+
+async def test_a_subscription_that_is_made_again_resumes_too() -> None:
+    peer = ScriptedPeer(Publisher({"a": {"k": 1}}))
+    async with (
+        Mesh(peer, options=RESUMING) as mesh,
+        mesh.requester.subscribe("peer", ["a"]) as values,
+    ):
+        for count in range(1, 4):
+            assert (values.stats.connects, values.stats.resumed) == (count, count - 1)
+            await peer.cut()
+            await until(lambda: not values.ready)
+            await values.wait_ready()
+        await peer.stop()
+        await until(lambda: values.stats.failures > 0)
+        await peer.listen()  # with a new context, as after a restart
+        await values.wait_ready()
+        assert (values.stats.connects, values.stats.resumed) == (5, 3)
 
 
 # -- what it must not cost --------------------------------------------------------------

@@ -10,7 +10,8 @@ from itertools import product
 
 import pytest
 
-from scamp.client.connection import ClientConnection, Exchange, connect
+from scamp.client.connection import ClientConnection, Exchange
+from scamp.client.dialing import Dialer
 from scamp.client.states import ONE_PLACE, SLOT_TRANSITIONS, TAKES_NOTHING, SlotEvent, SlotState
 from scamp.client.stats import ClientStats
 from scamp.client.traits import PeerKind
@@ -89,13 +90,12 @@ class Stand:
             await until(lambda: channel.state in (ChannelState.LOST, ChannelState.CLOSED))
 
     async def _connect(self) -> None:
-        await connect(
+        dialer = Dialer(client_context(), timeout=10.0, sessions=None)
+        await dialer.dial(
             self.peer.host,
             self.peer.port,
             make_identity().fingerprint,
             self.connection,
-            context=client_context(),
-            timeout=10,
             idle_limit=60,
         )
         await self.peer.until(lambda: self.peer.accepted)
