@@ -23,6 +23,7 @@ from scamp.client.sessions import SessionStore
 from scamp.client.sources import FixedSource, NamedSource, Source, Target
 from scamp.client.stats import ClientStats
 from scamp.client.subscription import Subscription
+from scamp.client.traits import TraitStore
 from scamp.discovery import Announcement, Offer, Registry
 from scamp.errors import (
     ConnectFailed,
@@ -71,7 +72,8 @@ class Requester:
             timeout=self.options.connect_timeout,
             sessions=SessionStore() if self.options.resume_tls else None,
         )
-        self._router = Router(registry, self.options, self._dialer, self.stats)
+        self._traits = TraitStore()
+        self._router = Router(registry, self.options, self._dialer, self._traits, self.stats)
         self._uploads: set[asyncio.Task[None]] = set()
         self._budget = RetryBudget(self.options.retry_budget, self.options.retry_minimum)
 
@@ -300,6 +302,7 @@ class Requester:
             source,
             codes,
             dialer=self._dialer,
+            traits=self._traits,
             heartbeat=heartbeat,
             timeout=timeout,
         )

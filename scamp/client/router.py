@@ -49,13 +49,14 @@ class Router:
         registry: Registry,
         options: ClientOptions,
         dialer: Dialer,
+        traits: TraitStore,
         stats: ClientStats,
     ) -> None:
         self._registry = registry
         self._options = options
         self._dialer = dialer
         self._stats = stats
-        self._traits = TraitStore()
+        self._traits = traits
         self._instances: dict[tuple[str, str], Instance] = {}
         self._leaving: set[Instance] = set()
         self._closed = False

@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from scamp.client.dialing import format_address
+from scamp.client.traits import InstanceKey
 from scamp.discovery import Announcement, Change, Registry
 from scamp.errors import NoUsableInstance, UnknownService
 
@@ -19,11 +21,18 @@ class Target:
     port: int
     fingerprint: str
     weight: float = field(default=1, compare=False)
+    key: InstanceKey | None = field(default=None, compare=False)
+    """Fingerprint and identity, where that is known."""
 
     @classmethod
     def of(cls, service: Announcement) -> Target:
         """The instance that was announced."""
-        return cls(service.host, service.port, service.fingerprint, service.weight)
+        return cls(service.host, service.port, service.fingerprint, service.weight, service.key)
+
+    @property
+    def address(self) -> str:
+        """``host:port``."""
+        return format_address(self.host, self.port)
 
 
 class Source(Protocol):
@@ -52,7 +61,7 @@ class FixedSource:
     @property
     def name(self) -> str:
         """``host:port``."""
-        return f"{self._target.host}:{self._target.port}"
+        return self._target.address
 
     def choose(self, tried: Collection[Target]) -> Target:
         """The one."""

@@ -21,6 +21,7 @@ from scamp.client.dialing import Dialer
 from scamp.client.feed import Feed, SubscriptionStats
 from scamp.client.picture import Changed, Picture
 from scamp.client.sources import Source, Target
+from scamp.client.traits import PeerKind, TraitStore
 from scamp.errors import (
     ConnectionLost,
     LocalProtocolError,
@@ -36,7 +37,9 @@ log: logging.Logger = logging.getLogger("scamp.client")
 
 CUTS: Final = 3
 """So often in a row a service may close the connection when asked to subscribe, until we say that
-it does no subscriptions: services in Go do that."""
+it does no subscriptions: services in Go do that. Those known to renumber replies are not asked."""
+
+_NOT_DONE: Final = "this service does not do subscriptions"
 
 MAX_TRIED: Final = 1_000
 """Instances to which we remember to have gone in vain, so that others come first."""
@@ -65,6 +68,7 @@ class Subscription:
         codes: Iterable[str],
         *,
         dialer: Dialer,
+        traits: TraitStore,
         heartbeat: float = HEARTBEAT,
         timeout: float = SUBSCRIBE_TIMEOUT,
     ) -> None:
@@ -73,6 +77,7 @@ class Subscription:
         self.codes: tuple[str, ...] = tuple(wanted)
         self._source = source
         self._dialer = dialer
+        self._traits = traits
         self._heartbeat = heartbeat
         self._timeout = timeout
         self._picture = Picture(self.codes)
@@ -251,6 +256,10 @@ class Subscription:
         if target in self._tried:
             self._tried.clear()
         self._tried.append(target)
+        if target.key is not None and self._traits.kind(target.key) is PeerKind.RENUMBERS:
+            refused = SubscriptionRefused(target.address, _NOT_DONE)
+            self._failed(refused)
+            return refused
         self._target = target
         feed = self._feed = Feed(
             self._dialer,
@@ -314,8 +323,9 @@ class Subscription:
         self._cuts += 1
         if self._cuts < CUTS:
             return error
-        reason = "it closes the connection when asked; this service does not do subscriptions"
-        return SubscriptionRefused(error.address, reason)
+        return SubscriptionRefused(
+            error.address, f"it closes the connection when asked; {_NOT_DONE}"
+        )
 
     def _is_final(self, error: ScampError) -> bool:
         """True when there is no use in trying on: only before the first success."""

@@ -14,6 +14,7 @@ from scamp.client.instance import PANIC_INTERVAL, Instance
 from scamp.client.options import ClientOptions
 from scamp.client.router import Router
 from scamp.client.stats import ClientStats
+from scamp.client.traits import TraitStore
 from scamp.discovery import Offer, Registry
 from scamp.errors import ConnectFailed, EnvelopeNotOffered, NoUsableInstance
 from scamp.testing import ScriptedPeer
@@ -26,7 +27,8 @@ class Place:
     def __init__(self) -> None:
         self.registry = Registry()
         dialer = Dialer(client_context(), timeout=10.0, sessions=None)
-        self.router = Router(self.registry, ClientOptions(), dialer, ClientStats())
+        options, stats = ClientOptions(), ClientStats()
+        self.router = Router(self.registry, options, dialer, TraitStore(), stats)
 
     def add(self, *weights: float, envelopes: tuple[str, ...] = ("json",)) -> list[ScriptedPeer]:
         peers = [ScriptedPeer(weight=weight, envelopes=envelopes) for weight in weights]

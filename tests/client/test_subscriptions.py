@@ -461,6 +461,25 @@ async def test_services_that_cut_the_connection_do_no_subscriptions() -> None:
         assert peer.pings == 0
 
 
+async def test_a_peer_that_is_known_to_renumber_is_not_asked() -> None:
+    """Services in Go close the connection when they are sent a type that they do not know."""
+    go = ScriptedPeer(manners=GO, name="shop")
+    async with Mesh(go) as mesh:
+        await (await mesh.requester.request("Test.echo")).read_all()
+        error = await fails(mesh, "shop")
+        assert isinstance(error, SubscriptionRefused)
+        assert "does not do subscriptions" in str(error)
+        assert not go.upset
+        other = ScriptedPeer(Publisher(), name="shop")
+        async with other:
+            mesh.announce(other)
+            for _ in range(5):
+                async with mesh.requester.subscribe("shop", ["a"]) as values:
+                    assert values.address == other.address
+            mesh.remove(other)
+        assert not go.upset
+
+
 @pytest.mark.parametrize(
     ("script", "kind", "text"),
     [
