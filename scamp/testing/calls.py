@@ -19,6 +19,9 @@ MAX_CALLS: Final = 10_000
 MAX_CALL_BYTES: Final = 256 * 1024 * 1024
 """Bytes of bodies that a mesh remembers; above it the oldest calls are forgotten."""
 
+MAX_FAILURES: Final = 100
+"""Failed assertions that a mesh remembers."""
+
 
 @dataclass(frozen=True, slots=True)
 class MockCall:
@@ -114,6 +117,8 @@ class Recorder:
         self._bytes = 0
         self._moved = asyncio.Event()
         self.unexpected: deque[UnexpectedCall] = deque(maxlen=max_calls)
+        self.failures: list[BaseException] = []
+        """Assertions that failed in handlers of mocks; at most MAX_FAILURES."""
         self.forgotten: int = 0
         """Calls that are no longer remembered, because there were too many."""
 
@@ -125,6 +130,11 @@ class Recorder:
             self._bytes -= len(self._calls.popleft().body)
             self.forgotten += 1
         self._moved.set()
+
+    def failed(self, failure: BaseException) -> None:
+        """An assertion of the test has failed where the test does not see it."""
+        if len(self.failures) < MAX_FAILURES:
+            self.failures.append(failure)
 
     def calls(self, wanted: CallFilter | None = None) -> list[MockCall]:
         """Those that are wanted, oldest first."""

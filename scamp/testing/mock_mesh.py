@@ -19,11 +19,14 @@ A service under test::
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 import orjson
@@ -51,9 +54,10 @@ class MockMesh:
     """Mock services and services under test, found by a client and through a discovery cache file.
 
     Use it with ``async with``; at the end everything is closed, and what is still in flight is cut.
-    `options` are those of the client. `require_tickets` has mock actions that are not flagged
-    ``noauth`` refuse callers without a ticket of `make_ticket`, as a real service would. `folder`
-    (there already, and left behind) holds the files; by default a temporary one that is removed.
+    An assertion that failed in a handler is raised then, too. `options` are those of the client.
+    `require_tickets` has mock actions that are not flagged ``noauth`` refuse callers without a
+    ticket of `make_ticket`, as a real service would. `folder` (there already, and left behind)
+    holds the files; by default a temporary one that is removed.
 
     Belongs to one event loop.
     """
@@ -73,6 +77,7 @@ class MockMesh:
         self._registry = WatchedRegistry(self._recorder)
         self._stack = AsyncExitStack()
         self._directory: Directory | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._requester: Requester | None = None
         self._services: list[MockService] = []
         self._default = self._make_service("mock")
@@ -221,11 +226,24 @@ class MockMesh:
         """Wait until the action was called so often; its calls.
 
         For calls that are made behind the test's back. Raises TimeoutError after `timeout` seconds,
-        UnknownAction as `calls`. Safe to cancel.
+        with what was called instead; UnknownAction as `calls`. Safe to cancel.
         """
         wanted = self._filter(action)
-        await self._recorder.until(lambda: len(self._recorder.calls(wanted)) >= times, timeout)
+        try:
+            await self._recorder.until(lambda: len(self._recorder.calls(wanted)) >= times, timeout)
+        except TimeoutError:
+            raise TimeoutError(self._not_called(action, wanted, times, timeout)) from None
         return self._recorder.calls(wanted)
+
+    def _not_called(self, action: str, wanted: CallFilter, times: int, timeout: float) -> str:
+        found = len(self._recorder.calls(wanted))
+        others = Counter(call.action for call in self._recorder.calls())
+        others.update(f"{one.action} ({one.reason})" for one in self._recorder.unexpected)
+        listed = ", ".join(f"{name}: {count}" for name, count in others.items()) or "nothing"
+        return (
+            f"{action} was called {found} times and not {times} within {timeout:g} s; "
+            f"all calls: {listed}"
+        )
 
     @property
     def unexpected(self) -> list[UnexpectedCall]:
@@ -267,13 +285,25 @@ class MockMesh:
             raise
         return self
 
-    async def __aexit__(self, *exc_info: object) -> None:
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         await self._stack.aclose()
+        failures = self._recorder.failures
+        if error is None and failures:
+            raise failures[0]
+        if error is not None:
+            for failure in failures:
+                error.add_note(f"in the handler of a mock action: {failure}")
 
     async def _open(self) -> None:
         folder = self._folder or Path(tempfile.mkdtemp(prefix="scamp-mesh-"))
         if self._own_folder:
             self._stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        self._loop = asyncio.get_running_loop()
         self._directory = Directory(folder, self._registry)
         self._directory.open()
         self._stack.callback(self._directory.close)
@@ -304,6 +334,14 @@ class MockMesh:
     def _entered(self) -> Directory:
         if self._directory is None:
             raise RuntimeError("use 'async with' first: the mesh is not up")
+        loop = (
+            asyncio._get_running_loop()
+        )  # None outside of one, where much can be asked all the same
+        if loop is not None and loop is not self._loop:
+            raise RuntimeError(
+                "the mesh belongs to another event loop; with pytest-asyncio, give the fixture and "
+                "the test the same loop_scope"
+            )
         return self._directory
 
 

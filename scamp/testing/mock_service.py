@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from functools import partial
 from typing import Final, Protocol, TypedDict, Unpack
@@ -10,7 +11,8 @@ from scamp.client import parse_action
 from scamp.errors import ConfigError
 from scamp.server import Service
 from scamp.server.actions import make_action
-from scamp.testing.calls import CallFilter, Recorder
+from scamp.server.subscriptions import Board
+from scamp.testing.calls import MAX_CALLS, CallFilter, Recorder
 from scamp.testing.identity import TestIdentity
 from scamp.testing.mocks import AnswerFields, MockAction, MockTable
 from scamp.testing.tickets import make_verifier
@@ -48,8 +50,8 @@ class _Instance(Service):
 class MockInstance:
     """One instance of a mock service: a listening socket with an identity of its own.
 
-    Brought back after `kill` or `leave`, it is at the same address with a new identity, as a
-    service that was started again.
+    Brought back after `kill` or `leave`, it is at the same address, unless told otherwise, with a
+    new identity, as a service that was started again.
     """
 
     def __init__(self, service: MockService, number: int) -> None:
@@ -86,6 +88,16 @@ class MockInstance:
             raise ConfigError("the instance is down")
         return self._service.announcement()
 
+    @property
+    def subscribers(self) -> int:
+        """Connections with a subscription."""
+        return self._service.subscribers if self._service is not None else 0
+
+    def publish(self, code: str, key: str, value: object) -> None:
+        """Tell subscribers of a value; called by the mock service."""
+        if self._service is not None:
+            self._service.publish(code, key, value)
+
     def serve(self, mock: MockAction) -> None:
         """Answer an action from now on; called by the mock service."""
         self._table.replace(mock.action, partial(mock.serve, self))
@@ -95,13 +107,19 @@ class MockInstance:
         if self._service is not None:
             self._service.cut(peer)
 
-    async def start(self) -> None:
-        """Listen and be announced; nothing happens when it is running already."""
+    async def start(self, *, elsewhere: bool = False) -> None:
+        """Listen and be announced; nothing happens when it is running already.
+
+        After `kill` or `leave` at the same port as before, or `elsewhere`.
+        """
         if self._service is not None:
             return
         service = _Instance(self._mock.name, **self._mock.settings)
         service.use(self._table)
-        self._address = await service.start("127.0.0.1", self._address[1])
+        for (code, key), value in self._mock.published.items():
+            service.publish(code, key, value)
+        service.on_notify(self._mock.notified)
+        self._address = await service.start("127.0.0.1", 0 if elsewhere else self._address[1])
         self._service = service
         self._mock.announcer.announce([self])
 
@@ -171,6 +189,10 @@ class MockService:
             MockInstance(self, number) for number in range(instances)
         )
         self._registered: dict[tuple[str, int], MockAction] = {}
+        self.published: dict[tuple[str, str], object] = {}
+        """What `publish` was told, by code and key."""
+        self.notices: deque[object] = deque(maxlen=MAX_CALLS)
+        """What subscribers told by ``notify``, oldest first; the newest 10,000."""
 
     def action(
         self,
@@ -200,6 +222,24 @@ class MockService:
             instance.serve(mock)
         self.announcer.announce(one for one in self.instances if one.running)
         return mock
+
+    def publish(self, code: str, key: str, value: object) -> None:
+        """Make `value` the current one under `code` and `key`, on all instances; None deletes.
+
+        An instance that is down has the values of then when it is brought back. Raises
+        LocalProtocolError as `Service.publish`.
+        """
+        Board().publish(code, key, value)  # also when no instance runs a mistake is told here
+        for instance in self.instances:
+            instance.publish(code, key, value)
+        if value is None:
+            self.published.pop((code, key), None)
+        else:
+            self.published[code, key] = value
+
+    def notified(self, peer: str, data: object) -> None:
+        """A subscriber has told something; called by the instances."""
+        self.notices.append(data)
 
     def has(self, wanted: CallFilter) -> bool:
         """Whether such an action was registered here."""

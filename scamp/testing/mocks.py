@@ -54,7 +54,8 @@ class Answer:
     raises: Exception | None = None
     """A `ServiceError` becomes an error reply; any other a reply with the code ``internal``."""
     handler: MockHandler | None = None
-    """Called with the `MockCall`; what it returns or raises counts."""
+    """Called with the `MockCall`; what it returns or raises counts. An assertion that fails in it
+    is also raised at the end of the mesh, for the caller sees nothing but ``internal``."""
     delay: float = 0.0
     """Seconds before anything happens."""
     never: bool = False
@@ -128,7 +129,15 @@ class MockAction:
         self._recorder.add(call)
         if answer.delay > 0:
             await asyncio.sleep(answer.delay)
-        return await _play(answer, call, place)
+        try:
+            return await _play(answer, call, place)
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # `pytest.fail` raises one that is no Exception
+            if isinstance(exc, Exception) and not isinstance(exc, AssertionError):
+                raise
+            self._recorder.failed(exc)
+            raise AssertionError(str(exc)) from exc
 
 
 async def _play(answer: Answer, call: MockCall, place: Place) -> object:

@@ -2,7 +2,8 @@
 
 `scamp_mesh` is a `MockMesh` that is up, one for each test; `scamp_identity` a key and certificate.
 The mesh runs in the loop of the test with pytest-asyncio (auto or strict mode), pytest-aiohttp,
-and with anyio's plugin if pytest-asyncio does not run as well (``-p no:asyncio``).
+and with anyio's plugin if pytest-asyncio does not run as well (``-p no:asyncio``). Tests that share
+one loop (``loop_scope="session"``) need a fixture of that scope: write one around `MockMesh`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import orjson
@@ -18,13 +18,14 @@ from scamp.errors import (
     ConfigError,
     ConnectFailed,
     ConnectionLost,
+    LocalProtocolError,
     NoUsableInstance,
     ReplyFailed,
     ReplyTimeout,
     ServiceError,
     UnknownAction,
 )
-from scamp.testing import MockCall, MockMesh, UnexpectedCall, dial, make_ticket
+from scamp.testing import MockCall, MockMesh, UnexpectedCall, dial, make_ticket, until
 from scamp.testing.calls import Recorder
 from scamp.wire import ReplyHeader, RequestHeader
 
@@ -378,6 +379,48 @@ async def test_calls_made_behind_ones_back_are_waited_for(mesh: MockMesh) -> Non
         await mesh.called("A.b", times=3, timeout=0.01)
 
 
+async def test_what_was_called_instead_is_told(mesh: MockMesh) -> None:
+    mesh.action("A.one")
+    mesh.action("A.two")
+    await mesh.call("A.one")
+    with pytest.raises(UnknownAction):
+        await mesh.call("A.three")
+    with pytest.raises(TimeoutError) as caught:
+        await mesh.called("A.two", times=2, timeout=0.01)
+    assert str(caught.value) == (
+        "A.two was called 0 times and not 2 within 0.01 s; "
+        "all calls: A.one: 1, main:A.three (no service announces it): 1"
+    )
+
+
+def unmet(call: MockCall) -> None:
+    assert call.json == {"wanted": True}, "not what was wanted"
+
+
+def given_up(call: MockCall) -> None:
+    pytest.fail("not what was wanted")
+
+
+@pytest.mark.parametrize("handler", [unmet, given_up])
+async def test_an_assertion_in_a_handler_fails_the_test_though_the_caller_bears_it(
+    handler: Callable[[MockCall], None],
+) -> None:
+    async def bear(finally_raise: Exception | None) -> None:
+        async with MockMesh(options=ONCE) as mesh:
+            mesh.action("A.b", handler=handler)
+            with pytest.raises(ServiceError, match="internal"):
+                await mesh.call("A.b")
+            if finally_raise is not None:
+                raise finally_raise
+
+    failure = pytest.fail.Exception if handler is given_up else AssertionError
+    with pytest.raises(failure, match="not what was wanted"):
+        await bear(None)
+    with pytest.raises(KeyError) as caught:
+        await bear(KeyError("the test's own"))
+    assert "not what was wanted" in caught.value.__notes__[0]
+
+
 def test_only_so_many_calls_are_remembered() -> None:
     recorder = Recorder(max_calls=10, max_bytes=1000)
     for number in range(100):
@@ -413,3 +456,53 @@ async def test_a_client_with_options_of_its_own(mesh: MockMesh) -> None:
     mesh.action("A.b", returns=orjson.dumps(1))
     async with Requester(mesh.registry) as requester, await requester.request("A.b") as reply:
         assert await reply.json() == 1
+
+
+# -- subscriptions ----------------------------------------------------------------------
+
+
+async def test_a_mock_publishes_over_its_restart_elsewhere(mesh: MockMesh) -> None:
+    service = await mesh.service("prices", instances=2)
+    service.publish("price", "apple", 3)
+    first, second = service.instances
+    await second.kill(forget=True)
+    async with mesh.requester.subscribe("prices", ["price"]) as prices:
+        assert prices.value("price", "apple") == 3
+        assert first.subscribers == 1
+        await prices.notify({"seen": True})
+        await until(lambda: list(service.notices) == [{"seen": True}])
+        before = first.address
+        await first.kill()
+        service.publish("price", "apple", None)
+        service.publish("price", "pear", 4)
+        await until(lambda: not prices.ready)
+        await first.start(elsewhere=True)
+        assert first.address != before
+        await prices.wait_ready()
+        assert prices.address == first.address
+        assert prices.snapshot() == {"price": {"pear": 4}}
+    assert service.notices
+
+
+async def test_what_cannot_be_published_is_told_also_while_nothing_runs(mesh: MockMesh) -> None:
+    service = await mesh.service("prices")
+    await service.instances[0].kill()
+    with pytest.raises(LocalProtocolError):
+        service.publish("price", "apple", object())
+    service.publish("price", "apple", 1)
+    await service.instances[0].start()
+    async with mesh.requester.subscribe("prices", ["price"]) as prices:
+        assert prices.snapshot() == {"price": {"apple": 1}}
+
+
+def test_a_mesh_of_another_loop_says_so() -> None:
+    async def make() -> MockMesh:
+        return await MockMesh().__aenter__()
+
+    with asyncio.Runner() as own, asyncio.Runner() as other:
+        mesh = own.run(make())
+        try:
+            with pytest.raises(RuntimeError, match="loop_scope"):
+                other.run(mesh.call("A.b"))
+        finally:
+            own.run(mesh.__aexit__(None, None, None))
