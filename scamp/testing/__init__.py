@@ -27,13 +27,13 @@ from scamp.testing.mesh import Mesh
 from scamp.testing.mock_mesh import MockMesh, ServiceHarness
 from scamp.testing.mock_service import MockInstance, MockService
 from scamp.testing.mocks import Answer, MockAction
-from scamp.testing.peer import (
+from scamp.testing.peer import ScriptedPeer
+from scamp.testing.peer_connection import (
     AtHeader,
     PeerConnection,
     PeerReply,
     PeerRequest,
     Script,
-    ScriptedPeer,
 )
 from scamp.testing.tickets import (
     make_authz_table,

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from scamp.testing.peer import PeerConnection, PeerReply, PeerRequest
+from scamp.testing.peer_connection import PeerConnection, PeerReply, PeerRequest
 from scamp.wire import PacketType
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from scamp.limits import MAX_INFLIGHT
 
 if TYPE_CHECKING:
-    from scamp.testing.peer import PeerRequest
+    from scamp.testing.peer_connection import PeerRequest
 
 
 def all_received(request: PeerRequest) -> int | None:

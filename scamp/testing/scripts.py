@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from scamp.testing.peer import PeerConnection, PeerRequest, Script
+from scamp.testing.peer_connection import PeerConnection, PeerRequest, Script
 from scamp.wire import PacketType
 
 GATHER: Final = 0.003

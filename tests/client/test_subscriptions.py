@@ -704,6 +704,28 @@ async def test_giving_up_the_start_leaves_nothing_behind(after: str) -> None:
         await peer.until(lambda: not peer.connections)
 
 
+async def test_the_start_can_be_cancelled_at_every_step() -> None:
+    """At the first turn of the loop, the second, … until it is ready before the cancel."""
+    peer = ScriptedPeer(Publisher({"a": {"k": 1}}))
+    async with Mesh(peer) as mesh:
+        steps, ready = 0, False
+        while not ready:
+            values = mesh.requester.subscribe("peer", ["a"])
+            starting = asyncio.create_task(values.start())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            ready = starting.done()
+            starting.cancel()
+            await asyncio.wait((starting,))
+            assert ready or starting.cancelled()
+            await values.close()
+            assert values._task is None or values._task.done()
+            steps += 1
+        assert steps > 5
+        await peer.until(lambda: not peer.connections)
+        assert peer.protocol_errors == []
+
+
 async def test_it_can_be_closed_between_attempts() -> None:
     peer = ScriptedPeer(Publisher())
     async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
