@@ -30,6 +30,7 @@ from scamp.errors import (
     ConnectionLost,
     DispatchFailed,
     IdleTimeout,
+    LocalProtocolError,
     NoUsableInstance,
     ReplyFailed,
     ReplyTimeout,
@@ -128,7 +129,8 @@ class Requester:
         Raises ConnectFailed, ConnectionLost, ConnectTimeout, QueueTimeout, ReplyTimeout,
         IdleTimeout, EnvelopeNotOffered, NoUsableInstance, Saturated, DispatchFailed, and
         ReplyFailed for a TXERR before the first byte; what the body iterator raises comes out
-        unchanged. Safe to cancel: the request is abandoned in the way that is safe for its peer.
+        unchanged, but for a CancelledError of its own: LocalProtocolError. Safe to cancel: the
+        request is abandoned in the way that is safe for its peer.
         """
         began = time.monotonic()
         self.stats.requests += 1
@@ -265,6 +267,13 @@ class Requester:
                     return
             request.end()
             exchange.connection.request_ended(exchange)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Not this is cancelled but something that the source waits for.
+            exchange.fail(LocalProtocolError("the source of the body was cancelled"))
+            exchange.abandon()
         except Exception as exc:
             exchange.fail(exc)  # for whoever waits for the reply
             exchange.abandon()

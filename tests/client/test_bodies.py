@@ -422,3 +422,20 @@ async def test_a_reply_that_is_not_json() -> None:
         reply = await mesh.requester.request("Test.echo", b"not")
         with pytest.raises(ReplyFailed):
             await reply.json()
+
+
+async def test_a_source_that_is_cancelled_within_itself_fails_the_request_at_once() -> None:
+    gone = asyncio.get_running_loop().create_future()
+
+    async def source() -> AsyncIterator[bytes]:
+        yield b"some"
+        gone.cancel()
+        await gone
+
+    peer = ScriptedPeer()
+    async with Mesh(peer) as mesh:
+        with pytest.raises(LocalProtocolError, match="source"):
+            async with asyncio.timeout(5):
+                await mesh.requester.request("Test.echo", source())
+        await peer.until(lambda: not peer.connections)
+        assert (peer.requests, peer.aborted) == (0, 0)
