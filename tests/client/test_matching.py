@@ -10,6 +10,7 @@ import pytest
 from scamp.client import ClientOptions, PeerKind
 from scamp.client.connection import FIRST_ID_FROM
 from scamp.errors import ConnectionLost, ReplyTimeout
+from scamp.limits import MAX_REQUEST_ID
 from scamp.testing import ECHOING, GO, AtHeader, Manners, Mesh, PeerRequest, ScriptedPeer, until
 from scamp.testing.scripts import (
     begun,
@@ -105,6 +106,27 @@ async def test_ids_start_where_a_counting_peer_never_gets(options: ClientOptions
     ids = [header["request_id"] for header in peer.headers]
     assert all(FIRST_ID_FROM <= one < 2**31 for one in ids)
     assert ids[0] != ids[1]
+
+
+async def test_a_connection_whose_ids_run_out_is_replaced(options: ClientOptions) -> None:
+    go = asyncio.Event()
+    peer = ScriptedPeer(by_body({b"held": when(go)}))
+    async with Mesh(peer, options=options) as mesh:
+        await ask(mesh, b"first")
+        held = asyncio.create_task(ask(mesh, b"held"))
+        await peer.until(lambda: peer.requests == 2)
+        (instance,) = mesh.requester._router._instances.values()
+        (connection,) = instance.connections
+        connection._next_id = MAX_REQUEST_ID - 2
+        for body in (b"1", b"2", b"3", b"4"):
+            assert await ask(mesh, body) == body
+        assert peer.accepted == 2
+        go.set()
+        assert await held == b"held"
+        await peer.until(lambda: len(peer.connections) == 1)
+    ids = [header["request_id"] for header in peer.headers]
+    assert max(ids) == MAX_REQUEST_ID - 1
+    assert len(set(ids)) == len(ids)
 
 
 async def test_replies_out_of_order(options: ClientOptions) -> None:
