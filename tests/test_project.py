@@ -17,6 +17,7 @@ from click.testing import CliRunner
 
 import scamp
 from gateway.cli import main as gateway_command
+from scamp.cli.lazy import loaded
 from scamp.cli.main import main as scamp_command
 
 ROOT: Final = Path(__file__).parents[1]
@@ -154,7 +155,7 @@ def _help(command: Any, path: tuple[str, ...]) -> Iterator[str]:
 
 def _at(command: Any, path: tuple[str, ...]) -> Any:
     for name in path:
-        command = command.commands[name]
+        command = loaded(command.commands[name])
     return command
 
 
