@@ -8,17 +8,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 from multicast import LOOPBACK, free_group, needs_multicast
 
 from scamp import keys
-from scamp.cli.cache import cache
-from scamp.cli.common import Exit, ScampGroup
+from scamp.cli.common import Exit
 from scamp.discovery import (
     Action,
     AnnouncementSpec,
@@ -33,7 +31,7 @@ from scamp.testing import TestIdentity, make_identity
 
 pytestmark = needs_multicast
 
-MAIN = ScampGroup("scamp", commands=[cache])
+Run = Callable[..., Result]
 
 
 def record(identity: TestIdentity, name: str = "shop", weight: int = 1) -> bytes:
@@ -89,61 +87,58 @@ def without_configuration(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     monkeypatch.setenv("SCAMP", str(tmp_path / "scamp.conf"))
 
 
-def run(*arguments: Any) -> Result:
-    result = CliRunner().invoke(MAIN, ["cache", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
 def names(path: Path) -> list[str]:
-    return [parse_announcement(one).identity for one in split_records(path.read_bytes())]
+    """Sorted: records stand in the file in the order of their fingerprints."""
+    return sorted(parse_announcement(one).identity for one in split_records(path.read_bytes()))
 
 
 def test_what_is_announced_gets_into_the_file(
-    tmp_path: Path, group: MulticastGroup, where: list[str]
+    run: Run, tmp_path: Path, group: MulticastGroup, where: list[str]
 ) -> None:
     path = tmp_path / "cache"
     first, second = record(make_identity()), record(make_identity(1), "bank")
     with Announcing(group, first, second):
-        result = run("--cache", path, *where, "--once", "0.5")
+        result = run("cache", "--cache", path, *where, "--once", "0.5")
     assert result.exit_code == Exit.OK
     assert f"writing {path} from {group.address}:{group.port} on {LOOPBACK}" in result.stderr
     assert names(path) == ["bank", "shop"]
     assert first in split_records(path.read_bytes())
 
 
-def test_everything_can_come_from_the_configuration(tmp_path: Path, group: MulticastGroup) -> None:
+def test_everything_can_come_from_the_configuration(
+    run: Run, tmp_path: Path, group: MulticastGroup
+) -> None:
     path, conf = tmp_path / "cache", tmp_path / "soa.conf"
     conf.write_text(
         f"discovery.multicast_address = {group.address}\ndiscovery.port = {group.port}\n"
         f"discovery.address = if:lo\ndiscovery.cache_path = {path}\n"
     )
     with Announcing(group, record(make_identity())):
-        assert run("--config", conf, "--once", "0.4").exit_code == Exit.OK
+        assert run("cache", "--config", conf, "--once", "0.4").exit_code == Exit.OK
     assert names(path) == ["shop"]
 
 
 def test_who_is_not_authorized_is_told_and_stands_in_the_file_all_the_same(
-    tmp_path: Path, group: MulticastGroup, where: list[str], caplog: pytest.LogCaptureFixture
+    run: Run, tmp_path: Path, group: MulticastGroup, where: list[str]
 ) -> None:
     path, authorized = tmp_path / "cache", tmp_path / "authorized"
     authorized.write_text(f"{make_identity().fingerprint} Shop\n")
     with Announcing(group, record(make_identity())):
-        run("--cache", path, *where, "--authorized-services", authorized, "--once", "0.4")
+        options = (*where, "--authorized-services", authorized, "--once", "0.4")
+        result = run("cache", "--cache", path, *options)
     assert names(path) == ["shop"]
-    (told,) = [one for one in caplog.messages if "not authorized" in one]
+    (told,) = [one for one in result.stderr.splitlines() if "not authorized" in one]
     assert "main:Bank.rob" in told
     assert "Shop.sell" not in told
 
 
 def test_refused_packets_are_told_once(
-    tmp_path: Path, group: MulticastGroup, where: list[str], caplog: pytest.LogCaptureFixture
+    run: Run, tmp_path: Path, group: MulticastGroup, where: list[str]
 ) -> None:
     forged = record(make_identity()).replace(b"Shop", b"Sh0p")
     with Announcing(group, forged):
-        run("--cache", tmp_path / "cache", *where, "--once", "0.4")
-    (told,) = [one for one in caplog.messages if one.startswith("refused: {")]
+        result = run("cache", "--cache", tmp_path / "cache", *where, "--once", "0.4")
+    (told,) = [one for one in result.stderr.splitlines() if "refused: {" in one]
     assert "signature" in told
     assert not (tmp_path / "cache").exists()
 
@@ -157,9 +152,11 @@ def test_refused_packets_are_told_once(
     ],
 )
 def test_a_group_that_cannot_be_joined_is_wrong_usage(
-    tmp_path: Path, arguments: list[str], says: str
+    run: Run, tmp_path: Path, arguments: list[str], says: str
 ) -> None:
-    result = run("--cache", tmp_path / "cache", "--port", "40000", *arguments, "--once", "1")
+    result = run(
+        "cache", "--cache", tmp_path / "cache", "--port", "40000", *arguments, "--once", "1"
+    )
     assert (result.exit_code, result.stdout) == (Exit.USAGE, "")
     assert says in result.stderr
 
@@ -167,7 +164,7 @@ def test_a_group_that_cannot_be_joined_is_wrong_usage(
 @pytest.fixture
 def process(tmp_path: Path, where: list[str]) -> Iterator[subprocess.Popen[str]]:
     """The command in a process of its own, once it listens."""
-    command = [sys.executable, "-c", "from scamp.cli.cache import cache; cache()", *where]
+    command = [sys.executable, "-m", "scamp.cli", "cache", *where]
     command += ["--cache", str(tmp_path / "cache")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -191,9 +188,9 @@ def test_a_signal_ends_it_and_leaves_the_file(
 
 
 def test_a_second_one_on_the_same_file_is_refused(
-    tmp_path: Path, where: list[str], process: subprocess.Popen[str]
+    run: Run, tmp_path: Path, where: list[str], process: subprocess.Popen[str]
 ) -> None:
-    result = run("--cache", tmp_path / "cache", *where, "--once", "1")
+    result = run("cache", "--cache", tmp_path / "cache", *where, "--once", "1")
     assert result.exit_code == Exit.USAGE
     assert f"process {process.pid}" in result.stderr
     assert process.poll() is None
