@@ -103,7 +103,7 @@ class Announcement:
     @property
     def name(self) -> str:
         """The identity without its random part; all of it when it has none."""
-        return _RANDOM_PART.sub("", self.identity) or self.identity
+        return name_of(self.identity)
 
 
 class _Actions:
@@ -219,6 +219,11 @@ def action_at(service: Announcement, position: int) -> Action:
     held = held_actions(service)
     found = held[position] if isinstance(held[0], Action) else _unpack(held, position)
     return cast(Action, found)
+
+
+def name_of(identity: str) -> str:
+    """An identity without its random part; all of it when it has none."""
+    return _RANDOM_PART.sub("", identity) or identity
 
 
 def action_key(sector: str, spelling: str, version: int) -> str:

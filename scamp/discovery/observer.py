@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from scamp import limits
+from scamp.discovery.authorized import AuthorizedServices
 from scamp.discovery.listening import Listening, Round
 from scamp.discovery.live import Heard, Kind, LiveIndex
 from scamp.discovery.model import Announcement, permitted
@@ -51,7 +52,7 @@ class Observer:
     `authorized_path` names an authorized_services file; without one everything is permitted. Until
     it can be read nothing is taken in; when it breaks later the last good one stays in force.
     `poll_interval` is the pause between looks at it, in seconds. `on_load` is called on the event
-    loop after each change.
+    loop after each change, `on_round` before it, with all that was heard and refused.
 
     In `status`, `loaded` is set when something was heard and we listened for `listen_first`
     seconds, so that an index of the first few services is not taken for a complete one. It is
@@ -74,6 +75,7 @@ class Observer:
         listen_first: float = limits.LISTEN_FIRST,
         poll_interval: float = 1.0,
         on_load: Callable[[LoadReport], None] | None = None,
+        on_round: Callable[[Round], None] | None = None,
     ) -> None:
         self._registry = registry
         self._authorized_path = None if authorized_path is None else Path(authorized_path)
@@ -81,6 +83,7 @@ class Observer:
         self._listen_first = listen_first
         self._poll_interval = poll_interval
         self._on_load = on_load
+        self._on_round = on_round
         self._listening = Listening(group, LiveIndex())
         self._refusals = Refusals()
         self._rules = Rules()
@@ -94,6 +97,12 @@ class Observer:
         self._told = 0.0
         self._silent = False
         self.status: DiscoveryStatus = DiscoveryStatus()
+
+    @property
+    def authorized(self) -> AuthorizedServices | None:
+        """What authorized_services permits, as last read. None without such a file, or while it
+        could not be read yet."""
+        return self._rules.services
 
     async def start(self) -> None:
         """Join the group, and go on in a task of our own; what is heard comes later.
@@ -151,6 +160,11 @@ class Observer:
         if path is not None and (force or now - self._looked >= self._poll_interval):
             self._looked = now
             self._rules = await self._listening.in_worker(_read_rules, path, self._rules, force)
+        if self._on_round is not None:
+            try:
+                self._on_round(heard)
+            except Exception:
+                logger.exception("what is told of announcements failed")
         step = await self._listening.in_worker(self._prepare, heard.heard)
         change = await self._put_in_force(step)
         self._unauthorized = step.unauthorized

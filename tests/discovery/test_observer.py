@@ -13,6 +13,7 @@ from multicast import LOOPBACK, free_group, needs_multicast
 
 from scamp import limits
 from scamp.discovery import Change, LoadReport, Observer, Registry, parse_announcement
+from scamp.discovery.listening import Round
 from scamp.discovery.multicast import MulticastGroup, MulticastSender, encode_packet
 from scamp.errors import ConfigError
 from scamp.testing.ends import until
@@ -97,6 +98,28 @@ async def test_a_change_is_told_and_a_renewal_is_none(net: Net, announce: Announ
     await until(lambda: net.registry.find("main", "Ns.y"))
     assert not net.registry.find("main", "Ns.x")
     assert len(net.changes) == 2
+
+
+async def test_all_that_was_heard_is_told_before_it_is_in_force(announce: Announce) -> None:
+    told: list[tuple[str, set[str]]] = []
+    net = Net(on_round=lambda heard: take(heard))
+
+    def take(heard: Round) -> None:
+        told.extend((one.kind.value, net.known) for one in heard.heard)
+        told.extend((reason, net.known) for _, reason, _ in heard.refused)
+        raise RuntimeError("costs nothing but this")
+
+    await net.observer.start()
+    try:
+        net.say(announce("a"))
+        await until(lambda: net.known)
+        net.say(announce("a").replace(b"Product", b"Prodigy"))
+        await until(lambda: len(told) == 2)
+        net.say(announce("a", timestamp=TIME + 1, weight=0, actions=()))
+        await until(lambda: not net.known)
+    finally:
+        await net.close()
+    assert told == [("new", set()), ("signature", {"a"}), ("left", {"a"})]
 
 
 async def test_a_service_that_leaves_is_gone_at_once(net: Net, announce: Announce) -> None:
@@ -206,6 +229,7 @@ async def test_authorized_services_decides_and_is_followed(
 ) -> None:
     path = tmp_path / "authorized"
     net = Net(authorized_path=path)
+    assert net.observer.authorized is None
     await net.observer.start()
     try:
         net.say(announce("a", "Ns.x", "Other.y"))
@@ -215,6 +239,7 @@ async def test_authorized_services_decides_and_is_followed(
         await until(lambda: net.registry.find("main", "Ns.x"))
         assert not net.registry.find("main", "Other.y")
         await until(lambda: net.observer.status.unauthorized == 1)
+        assert net.observer.authorized is not None
         path.write_text(f"{signer.fingerprint} Ns, Other\n")
         await net.observer.refresh()
         assert net.registry.find("main", "Other.y")
