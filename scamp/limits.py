@@ -171,6 +171,14 @@ MAX_REJECTED_SHOWN: Final = 100
 MAX_PROBLEMS: Final = 100
 """Bad lines that are described; more are skipped all the same."""
 
+MAX_WATCHED_OUTPUT: Final = 64 * MIB
+"""Bytes that ``scamp watch`` holds for whoever reads it: several times what 5,000 services with
+100,000 actions take as JSON, when they come all at once."""
+
+MAX_REFUSALS_TOLD: Final = 1_000
+"""Refused services, each with the reason, of which ``scamp watch`` remembers that it told of them
+lately."""
+
 # -- tickets ----------------------------------------------------------------------------
 
 MAX_TICKET: Final = 8 * KIB

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import click
 
 from scamp.cli.common import discovery_options, table
 from scamp.cli.completion import complete_sector
+from scamp.cli.filters import fits, is_sector
 from scamp.cli.index import find_sources, load_index
 from scamp.discovery import Announcement, Offer
 
@@ -59,7 +58,7 @@ def services(
     chosen = [
         facts
         for facts in found
-        if _is(facts["sector"], sector) and _fits((facts["name"], facts["identity"]), name)
+        if is_sector(facts["sector"], sector) and fits((facts["name"], facts["identity"]), name)
     ]
     if as_json:
         click.echo(json.dumps(chosen, indent=2))
@@ -112,8 +111,8 @@ def actions(
     chosen = [
         facts
         for facts in found
-        if _is(facts["sector"], sector)
-        and _fits((facts["name"], f"{facts['name']}~{facts['version']}", facts["action"]), name)
+        if is_sector(facts["sector"], sector)
+        and fits((facts["name"], f"{facts['name']}~{facts['version']}", facts["action"]), name)
     ]
     if as_json:
         click.echo(json.dumps(chosen, indent=2))
@@ -161,11 +160,3 @@ def _action(offers: tuple[Offer, ...]) -> Facts:
         "envelopes": list(envelopes),
         "services": sorted(offer.service.identity for offer in offers),
     }
-
-
-def _is(value: str, wanted: str | None) -> bool:
-    return wanted is None or value.lower() == wanted.lower()
-
-
-def _fits(values: Iterable[str], glob: str | None) -> bool:
-    return glob is None or any(fnmatchcase(value.lower(), glob.lower()) for value in values)
