@@ -28,6 +28,7 @@ _COMMANDS: Final = (
     ("serve", "Serve a few actions, for trying things.", "serve:serve"),
     ("ticket", "Read, check and make tickets.", "ticket:ticket"),
     ("verify", "Check the records of a discovery cache file.", "verify:verify"),
+    ("watch", "Show announcements and changes of the index as they happen.", "watch:watch"),
 )
 """Name, one line, and where it is below this package."""
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 LEVELS: Final = ("debug", "info", "warning", "error")
 FORMS: Final = ("text", "json", "scamp")
 
-_QUIET: Final = frozenset(("request",))
-"""Commands whose last line says what their log would: they log errors only, unless told to."""
+_QUIET: Final = frozenset(("request", "watch"))
+"""Commands that say themselves what their log would: they log errors only, unless told to."""
 
 
 def set_up(ctx: click.Context, level: str | None, verbose: int, form: Form) -> None:

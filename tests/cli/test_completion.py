@@ -88,6 +88,7 @@ def test_other_shells_are_exit_2(run: Run) -> None:
 
 def test_commands_are_completed_without_loading_them(complete: Complete) -> None:
     assert complete("ti") == ["plain,ticket"]
+    assert complete("wat") == ["plain,watch"]
     assert complete("ticket", "i") == ["plain,issue"]
 
 
@@ -111,6 +112,7 @@ def test_sectors_are_completed(complete: Complete, cache: Path) -> None:
         "plain,back",
         "plain,main",
     ]
+    assert complete("watch", "--cache", str(cache), "--sector", "b") == ["plain,back"]
 
 
 def test_without_a_cache_file_nothing_is_completed_and_nothing_is_said(
