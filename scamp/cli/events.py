@@ -95,9 +95,9 @@ class Watcher:
     def changed(self, change: Change) -> Iterator[Event]:
         """What a change, which is in force already, did to the registry."""
         for service in change.removed:
-            before = self._known.pop(service.key, service)
-            if self._chosen.has_service(before):
-                gone = difference(before, None, self._chosen.has_action)
+            self._known.pop(service.key, None)
+            if self._chosen.has_service(service):
+                gone = difference(service, None, self._chosen.has_action)
                 yield self._indexed(WENT, service, gone)
         for service in change.added:
             was = self._known.get(service.key)

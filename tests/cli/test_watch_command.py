@@ -459,6 +459,8 @@ def test_a_signal_ends_it_though_nobody_reads(
 
 def test_what_was_told_in_time_is_written_though_it_is_read_late(start: Start, large: Path) -> None:
     watch = start("--cache", large, "--json", "--once", "0.01")
+    with pytest.raises(subprocess.TimeoutExpired):
+        watch.process.wait(1)
     assert len(watch.next()["added"]) == 2_000
     assert watch.process.wait(PATIENCE) == 0
 

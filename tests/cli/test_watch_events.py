@@ -132,6 +132,17 @@ def test_a_renewal_is_no_change_of_the_index_and_the_next_change_is_told_rightly
     assert mesh.put(service("shop", SELL, timestamp=TIME + 5)) == []
     (event,) = mesh.put(service("shop", SELL, weight=3, timestamp=TIME + 10))
     assert event.difference.fields == {"weight": (1, 3)}
+    (event,) = mesh.put(service("shop", SELL, weight=4, timestamp=TIME + 15))
+    assert event.difference.fields == {"weight": (3, 4)}
+
+
+def test_a_service_that_comes_back_comes_and_is_not_remembered_meanwhile() -> None:
+    mesh = Mesh()
+    shop = service("shop", SELL)
+    told = [event.what for step in (mesh.put, mesh.take, mesh.put) for event in step(shop)]
+    assert told == ["came", "went", "came"]
+    mesh.take(shop)
+    assert not mesh.watcher._known
 
 
 def test_an_action_is_offered_as_long_as_one_service_with_weight_has_it() -> None:
