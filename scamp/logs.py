@@ -108,6 +108,18 @@ def bound() -> Mapping[str, object]:
     return _bound.get()
 
 
+def _merged(fields: Mapping[str, object]) -> Mapping[str, object]:
+    merged = {**_bound.get(), **fields}
+    kept = [(name, value) for name, value in merged.items() if value is not None]
+    return MappingProxyType(dict(kept[-limits.MAX_LOG_FIELDS :]))
+
+
+def bind_more(**fields: object) -> None:
+    """Bind `fields` as well until the `bind` block ends that is open here; without one, for the
+    rest of the task. For what is learned on the way and is to stand in the line of a failure."""
+    _bound.set(_merged(fields))
+
+
 class bind(contextlib.AbstractContextManager[None]):  # noqa: N801 - used like a function
     """Within the block, and in tasks started there, every record carries `fields` as well.
 
@@ -123,9 +135,7 @@ class bind(contextlib.AbstractContextManager[None]):  # noqa: N801 - used like a
         self._token: Token[Mapping[str, object]] | None = None
 
     def __enter__(self) -> None:
-        merged = {**_bound.get(), **self._fields}
-        kept = [(name, value) for name, value in merged.items() if value is not None]
-        self._token = _bound.set(MappingProxyType(dict(kept[-limits.MAX_LOG_FIELDS :])))
+        self._token = _bound.set(_merged(self._fields))
 
     def __exit__(self, *_: object) -> None:
         # A generator that is closed from another task leaves the block in another context.

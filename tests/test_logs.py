@@ -174,6 +174,13 @@ def test_what_is_bound_hides_nothing_of_the_record() -> None:
     assert "lie" not in line
 
 
+def test_what_is_learned_on_the_way_is_bound_as_long_as_the_block_lasts() -> None:
+    with logs.bind(action="a.b"):
+        logs.bind_more(user_id=7)
+        assert dict(logs.bound()) == {"action": "a.b", "user_id": 7}
+    assert not logs.bound()
+
+
 def test_a_bound_value_cannot_pose_as_another_field() -> None:
     def say() -> None:
         with logs.bind(action='x user_id=1 ["'):

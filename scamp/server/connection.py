@@ -9,6 +9,7 @@ import logging
 import time
 from typing import Protocol
 
+from scamp import logs
 from scamp.authz import AuthzTable
 from scamp.errors import (
     AuthzTableUnavailable,
@@ -23,6 +24,7 @@ from scamp.errors import (
     UnconfiguredAction,
 )
 from scamp.limits import (
+    MAX_NAME,
     MAX_REQUESTS_PER_CONNECTION,
     MAX_UNSENT_REPLIES,
     REQUEST_DISCARD,
@@ -250,6 +252,15 @@ class Exchange:
 
     async def _run(self) -> None:
         self._began = True
+        header = self._header
+        with logs.bind(
+            request_id=header.request_id,
+            action=header.action[:MAX_NAME],
+            client_id=header.client_id,
+        ):
+            await self._answer_or_fail()
+
+    async def _answer_or_fail(self) -> None:
         try:
             await self._answer()
         except asyncio.CancelledError:
@@ -336,11 +347,13 @@ class Exchange:
                 raise ServiceError("unauthorized", f"{served.action.spelling} requires a ticket")
             return None
         try:
-            return verifier.verify(text, time.time())
+            ticket = verifier.verify(text, time.time())
         except TicketError as exc:
             if needed:
                 raise ServiceError("unauthorized", exc.detail, {"ticket": exc.reason}) from exc
             return None
+        logs.bind_more(user_id=ticket.user_id)
+        return ticket
 
 
 def _check_privileges(table: AuthzTable, served: ServedAction, ticket: Ticket) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
 import orjson
 import pytest
 
-from scamp import keys
+from scamp import keys, logs
 from scamp.errors import ConfigError, RequestAborted
 from scamp.limits import MAX_INFLIGHT, MIB
 from scamp.server import Request, Service
@@ -186,6 +187,33 @@ async def test_the_request_tells_what_was_asked_and_by_whom(
     assert request.ticket is None
     assert request.ticket_text == "secret"
     assert "secret" not in repr(request)
+
+
+async def test_lines_logged_for_a_request_tell_which_and_for_whom(connect: Connect) -> None:
+    service = protected()
+    told: list[dict[str, object]] = []
+
+    class Noting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name in ("shop", "scamp.server"):
+                told.append(dict(logs.bound()))
+
+    @service.action("a.fail", flags="noauth")
+    async def fail(request: Request) -> None:
+        logging.getLogger("shop").warning("about to fail")
+        raise RuntimeError("failed")
+
+    client = await connect(service)
+    noting = Noting()
+    logging.getLogger().addHandler(noting)
+    try:
+        await error_of(client, RequestHeader("A.fail", 7, client_id=42, ticket=ticket()))
+        await error_of(client, RequestHeader("a.fail", 8))
+    finally:
+        logging.getLogger().removeHandler(noting)
+    first = {"request_id": 7, "action": "A.fail", "client_id": 42, "user_id": 5}
+    second = {"request_id": 8, "action": "a.fail"}
+    assert told == [first, first, second, second]
 
 
 # -- giving up ----------------------------------------------------------------------------
