@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from scamp.limits import MAX_NOTICES, MAX_NOTICES_PER_CONNECTION
+from scamp.server.reply import being_cancelled
 
 log: logging.Logger = logging.getLogger("scamp.server")
 
@@ -38,7 +39,8 @@ class Notices:
         self._held = 0
         self.handler: NotifyHandler | None = None
         self.dropped: int = 0
-        """Notices that no handler got: there is none, or there were too many."""
+        """Notices that no handler saw to the end: there is none, there were too many, or the
+        service has stopped."""
 
     @property
     def held(self) -> int:
@@ -73,8 +75,12 @@ class Notices:
             self._start(connection, line)  # one came just as the task ended
             return
         del self._lines[connection]
-        self._held -= len(line.waiting)
-        line.waiting.clear()
+        if left := len(line.waiting):
+            self._held -= left
+            self.dropped += left
+            peer, _ = line.waiting[0]
+            log.error("%d notify messages of %s were not handled to the end", left, peer)
+            line.waiting.clear()
         if not self._held:
             self._on_idle()
 
@@ -85,6 +91,10 @@ class Notices:
                 outcome = self.handler(peer, data) if self.handler is not None else None
                 if inspect.isawaitable(outcome):
                     await outcome
+            except asyncio.CancelledError:
+                if being_cancelled():
+                    raise
+                log.exception("on_notify failed: what it waited for was cancelled")
             except Exception:
                 log.exception("on_notify failed")
             line.waiting.popleft()

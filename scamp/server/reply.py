@@ -33,15 +33,27 @@ _T = TypeVar("_T")
 INTERNAL = "the service failed; its log says why"
 
 
+def being_cancelled() -> bool:
+    """Whether somebody cancelled the current task, and not just what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def within(seconds: float, work: Awaitable[_T]) -> _T:
     """The result of a handler's `work`, or ServiceError ``timeout`` after `seconds`.
 
-    A TimeoutError of the handler's own making passes through as what it is: a failure of its.
+    A TimeoutError of the handler's own making passes through as what it is: a failure of its. So
+    does a CancelledError that nobody asked for, such as that of a task which the handler waited
+    for; it comes as RuntimeError.
     """
     scope = asyncio.timeout(seconds)
     try:
         async with scope:
             return await work
+    except asyncio.CancelledError as exc:
+        if being_cancelled():
+            raise
+        raise RuntimeError("what the handler waited for was cancelled") from exc
     except TimeoutError:
         if scope.expired():
             raise ServiceError("timeout", f"the action took longer than {seconds:g} s") from None

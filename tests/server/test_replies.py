@@ -321,6 +321,45 @@ async def test_a_timeout_of_the_handlers_own_is_an_internal_error(
     assert header.error_code == "internal"
 
 
+# -- cancelled from within ----------------------------------------------------------------
+
+
+async def cancelled_from_within() -> None:
+    task = asyncio.create_task(asyncio.Event().wait())
+    task.cancel()
+    await task
+
+
+async def test_what_a_handler_waits_for_being_cancelled_is_a_failure_of_its_own(
+    service: Service, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody stopped it, so nobody is told so, and the log says what happened."""
+
+    @service.action("a.b")
+    async def handler(request: Request) -> None:
+        await cancelled_from_within()
+
+    reply = await (await connect(service)).call(CALL)
+    assert reply_header(reply).error_code == "internal"
+    assert await reply.read_all(10) == b"{}"
+    assert "a.b failed" in caplog.text
+    assert "cancelled_from_within" in caplog.text
+
+
+async def test_a_stream_that_is_cancelled_from_within_is_broken_off(
+    service: Service, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    @service.action("a.b")
+    async def handler(request: Request) -> AsyncIterator[bytes]:
+        yield b"half"
+        await cancelled_from_within()
+
+    reply = await (await connect(service)).call(CALL)
+    with pytest.raises(ReplyFailed, match="its log says why"):
+        await reply.read_all(100)
+    assert "cancelled_from_within" in caplog.text
+
+
 async def test_the_flag_sets_the_limit(hasty: Service, connect: Connect) -> None:
     @hasty.action("a.b", flags="read,t30")
     async def patient(request: Request) -> float:

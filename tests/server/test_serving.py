@@ -284,17 +284,3 @@ async def test_too_many_connections_are_closed_at_once(connect: Connect) -> None
     third = await connect(service)
     assert reply_header(await third.call(RequestHeader("no.such", 1))).failed
     assert not first.lost.done()
-
-
-async def test_a_handler_that_was_cancelled_from_within_is_answered(
-    service: Service, connect: Connect
-) -> None:
-    @service.action("a.b")
-    async def cancelled(request: Request) -> object:
-        raise asyncio.CancelledError
-
-    client = await connect(service)
-    reply = await client.call(RequestHeader("a.b", 7))
-    assert reply_header(reply).error_code == "cancelled"
-    assert await reply.read_all(10) == b"{}"
-    assert service.in_flight == 0

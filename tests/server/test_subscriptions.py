@@ -413,17 +413,20 @@ async def test_notices_reach_the_handler_in_order_and_broken_ones_cost_only_them
         heard.append(data)
         if data == "fail":
             raise ValueError
+        if data == "cancelled":
+            raise asyncio.CancelledError  # as when a task that it waits for is
 
     client = await connect(service)
-    for body in (b"1", b"not JSON", b'"fail"', b'{"a":[]}', b"x" * (MAX_CLIENT_MESSAGE + 1), b"5"):
+    for body in (b"1", b"not JSON", b'"fail"', b'"cancelled"', b"x" * (MAX_CLIENT_MESSAGE + 1)):
         await send(client, NotifyHeader(), body)
+    await send(client, NotifyHeader(), b'{"a":[]}')
     out = client.channel.open_message(NotifyHeader())
     await out.write(b"6")
     out.fail("no")
     await send(client, NotifyHeader(), b"7")
     await until(lambda: len(heard) == 5)
-    assert heard == [1, "fail", {"a": []}, 5, 7]
-    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 4
+    assert heard == [1, "fail", "cancelled", {"a": []}, 7]
+    assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 5
 
 
 async def test_a_notice_is_handled_though_its_sender_has_gone_and_the_service_stops(
@@ -450,17 +453,19 @@ async def test_a_notice_is_handled_though_its_sender_has_gone_and_the_service_st
 
 
 async def test_a_handler_that_never_ends_is_stopped_with_the_service(
-    service: Service, connect: Connect
+    service: Service, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     @service.on_notify
     async def on_notify(peer: str, data: Any) -> None:
         await asyncio.Event().wait()
 
     client = await connect(service)
-    await send(client, NotifyHeader(), b"1")
-    await until(lambda: service.notices.held == 1)
+    for number in range(3):
+        await send(client, NotifyHeader(), b"%d" % number)
+    await until(lambda: service.notices.held == 3)
     await service.stop(grace=0)
-    assert service.notices.held == 0
+    assert (service.notices.held, service.notices.dropped) == (0, 3)
+    assert "3 notify messages of 127.0.0.1:" in caplog.text
 
 
 async def test_notices_that_wait_are_bounded(
