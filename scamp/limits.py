@@ -238,6 +238,9 @@ MAX_BODY_ERRORS: Final = 20
 MAX_ERROR_REASON: Final = 200
 """Characters in one such reason."""
 
+MAX_FAILURE_TEXT: Final = 4 * KIB
+"""Characters of the text with which a reply is broken off."""
+
 MAX_DOCUMENTATION: Final = 4 * MIB
 """The answer of ``_meta.documentation``; large services of other editions have 400 KiB."""
 

@@ -18,7 +18,7 @@ from scamp.errors import (
     ServiceError,
     TransportError,
 )
-from scamp.limits import BODY_IDLE
+from scamp.limits import BODY_IDLE, MAX_FAILURE_TEXT
 from scamp.transport import Channel, OutgoingMessage
 from scamp.wire import EncodedHeader, ReplyHeader, RequestId, encode_header
 
@@ -143,7 +143,7 @@ class Reply:
         try:
             header = encode_header(self._error_header(error))
         except LocalProtocolError as exc:
-            log.error("error %r cannot be sent: %s", error.code[:64], exc)
+            log.error("error %r cannot be sent: %s", str(error.code)[:64], exc)
             header = encode_header(
                 ReplyHeader(self._request_id, error=INTERNAL, error_code="internal")
             )
@@ -166,6 +166,7 @@ class Reply:
 
     def fail(self, text: str) -> None:
         """TXERR: whatever was sent is not an answer. Opens the reply if it must."""
+        text = text[:MAX_FAILURE_TEXT]  # some of it may be the peer's, and a HEADER has an end
         with contextlib.suppress(ScampError):
             if self._message is None:
                 header = ReplyHeader(self._request_id, error=text, error_code="aborted")
@@ -173,10 +174,15 @@ class Reply:
             self._message.fail(text if text not in ("", "0") else INTERNAL)
 
     def _error_header(self, error: ServiceError) -> ReplyHeader:
-        # Some clients look at error_code alone, some at error alone: neither is ever empty.
+        """Raises LocalProtocolError when the error's data are no JSON object."""
+        if error.data is not None and not isinstance(error.data, dict):
+            raise LocalProtocolError(f"its data are a {type(error.data).__name__} and no dict")
+        # Some clients look at error_code alone, some at error alone: neither is ever empty. A code
+        # such as 404 and an exception as the message are told, whatever the annotations say.
+        code = str(error.code or "error")
         return ReplyHeader(
             self._request_id,
-            error=error.message or error.code or "error",
-            error_code=error.code or "error",
+            error=str(error.message or code),
+            error_code=code,
             error_data=error.data,
         )

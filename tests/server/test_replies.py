@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -171,6 +172,7 @@ async def test_a_stream_is_closed_when_its_client_goes(service: Service, connect
         (ServiceError("no_stock"), ReplyHeader(7, "no_stock", "no_stock")),
         (ServiceError("", "none left"), ReplyHeader(7, "none left", "error")),
         (ServiceError(""), ReplyHeader(7, "error", "error")),
+        (ServiceError(404, ValueError("no")), ReplyHeader(7, "no", "404")),  # type: ignore[arg-type]
     ],
 )
 async def test_a_service_error_always_has_both_fields(
@@ -199,12 +201,14 @@ async def test_what_is_not_json_is_an_internal_error(
     assert header.error_code == "internal"
 
 
-@pytest.mark.parametrize("data", [{"x": "y" * MAX_PACKET_BODY}, {"x": object()}])
+@pytest.mark.parametrize("data", [{"x": "y" * MAX_PACKET_BODY}, {"x": object()}, [1]])
 async def test_an_error_that_cannot_be_sent_is_an_internal_error(
-    service: Service, connect: Connect, data: dict[str, object]
+    service: Service, connect: Connect, caplog: pytest.LogCaptureFixture, data: Any
 ) -> None:
     header, _ = await answer(connect, service, ServiceError("c", "m", data))
     assert header.error_code == "internal"
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "error 'c' cannot be sent" in caplog.text
 
 
 async def test_an_error_reply_that_is_cut_short_is_broken_off(

@@ -219,8 +219,9 @@ async def test_lines_logged_for_a_request_tell_which_and_for_whom(connect: Conne
 # -- giving up ----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("text", ["changed my mind", "changed my mind" + "!" * 131_000])
 async def test_a_reading_handler_learns_that_its_request_was_given_up(
-    service: Service, connect: Connect
+    service: Service, connect: Connect, text: str
 ) -> None:
     seen: list[BaseException] = []
 
@@ -236,7 +237,7 @@ async def test_a_reading_handler_learns_that_its_request_was_given_up(
     out = client.channel.open_message(CALL)
     await out.write(b"half")
     await until(lambda: service.in_flight == 1)
-    out.fail("changed my mind")
+    out.fail(text)
     reply = await client.message()
     with pytest.raises(Exception, match="changed my mind"):
         await reply.read_all(100)
