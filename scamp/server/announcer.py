@@ -73,6 +73,7 @@ class Announcer:
         self._changed = asyncio.Event()
         self._problems: dict[str, object] = {}
         self._task: asyncio.Task[None] | None = None
+        self._begun = False
         self._unwatch: Callable[[], None] = _nothing
         self.farewells: int = 0
         """How often it was said that the service leaves."""
@@ -86,6 +87,7 @@ class Announcer:
         """
         self._unwatch = self._service.watch(self._changed.set)
         record = self._service.announcement()
+        self._begun = True
         if self._file is not None:
             await self._to_thread(replace_file, self._file, (record,))
         self._send()
@@ -105,10 +107,10 @@ class Announcer:
             if task is not None:
                 task.cancel()
                 await asyncio.wait((task,))
-                if self._service.stopping and not self.farewells:
-                    await self._announce()
-                if not task.cancelled():
-                    task.result()
+            if self._begun and self._service.stopping and not self.farewells:
+                await self._announce()
+            if task is not None and not task.cancelled():
+                task.result()
         finally:
             if self._sender is not None:
                 self._sender.close()

@@ -271,6 +271,24 @@ async def test_a_service_that_is_cut_short_still_writes_that_it_leaves(tmp_path:
     assert parse_announcement(path.read_bytes()).weight == 0
 
 
+async def test_a_service_that_is_cut_short_while_it_begins_takes_back_what_it_said(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "record"
+    service = make_service(interval=NEVER)
+    await service.start(HOST, 0)
+    announcer = Announcer(service, file=path)
+    beginning = asyncio.create_task(announcer.start())
+    await asyncio.sleep(0)  # now a thread writes the file
+    beginning.cancel()
+    await asyncio.wait((beginning,))
+    assert beginning.cancelled()
+    assert parse_announcement(path.read_bytes()).weight == 1
+    await service.stop(0)
+    await announcer.close()
+    assert parse_announcement(path.read_bytes()).weight == 0
+
+
 async def test_an_announcer_that_is_closed_before_it_began_leaves_nothing(net: Net) -> None:
     announcer = Announcer(make_service(), net.group)
     await announcer.finish()
