@@ -116,6 +116,9 @@ MAX_CACHE_FILE: Final = 512 * MIB
 MAX_NAME: Final = 255
 """Characters in a sector, namespace or action name."""
 
+MAX_SERVICE_NAME: Final = 200
+"""Characters in the name of a service of ours; its identity, 25 longer, is a name too."""
+
 CACHE_MAX_AGE: Final = 120.0
 """Age of the cache file after which its writer is taken for dead (``discovery.cache_max_age``)."""
 

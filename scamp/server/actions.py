@@ -78,20 +78,24 @@ class ActionTable:
         return tuple(served.action for served in self)
 
 
+def words(given: str | Iterable[str]) -> tuple[str, ...]:
+    """Flags or envelopes as a programmer writes them: one by one, or as text with commas."""
+    listed = given.split(",") if isinstance(given, str) else given
+    return tuple(word.strip() for word in listed if word.strip())
+
+
 def make_action(
     sector: str, spelling: str, version: int, flags: str | Iterable[str], envelopes: Iterable[str]
 ) -> Action:
-    """An action from what a programmer wrote; `flags` may be comma-separated.
+    """An action from what a programmer wrote; `flags` and `envelopes` may be comma-separated.
 
     Raises ConfigError when a part cannot be announced: all implementations must be able to read it.
     """
     if not _SPELLING.fullmatch(spelling) or len(spelling) > MAX_NAME:
         raise ConfigError(f"{spelling!r} is not an action's name, such as 'Product.Sku.fetch'")
-    if isinstance(version, bool) or not 1 <= version < 2**31:
+    if type(version) is not int or not 1 <= version < 2**31:  # a bool is none either
         raise ConfigError(f"{spelling}: version {version!r} is not a whole number from 1")
-    listed = flags.split(",") if isinstance(flags, str) else list(flags)
-    cleaned = tuple(flag.strip() for flag in listed if flag.strip())
-    offered = tuple(envelopes)
+    cleaned, offered = words(flags), words(envelopes)
     for word in (*cleaned, *offered, sector):
         if not _WORD.fullmatch(word):
             raise ConfigError(f"{spelling}: {word!r} cannot be a flag, an envelope or a sector")

@@ -28,19 +28,33 @@ def bind(host: str, port: int | None, ports: range, tries: int) -> socket.socket
     `port` 0 lets the system choose; None tries up to `tries` different random ones of `ports`, as
     services do that find each other by announcement. Raises ConfigError when none can be had.
     """
+    if port is not None and not 0 <= port <= 65535:
+        raise ConfigError(f"{port} is not a port: 0 to 65535")
     candidates = [port] if port is not None else random.sample(ports, min(tries, len(ports)))
     problem: OSError | None = None
     for candidate in candidates:
         try:
             return _listen(host, candidate)
+        except UnicodeError as exc:  # of the encoding for DNS
+            raise ConfigError(f"cannot listen on {host}: no address and no name") from exc
         except OSError as exc:
             problem = exc
             if exc.errno not in _TAKEN:
                 break
-    where = (
-        f"port {port}" if port is not None else f"{tries} ports of {ports.start}-{ports.stop - 1}"
-    )
-    raise ConfigError(f"cannot listen on {host}, {where}: {problem}") from problem
+    where = f"port {port}"
+    if port is None:
+        where = f"{len(candidates)} ports of {ports.start}-{ports.stop - 1} tried"
+    raise ConfigError(f"cannot listen on {host}, {where}: {_told(problem)}") from problem
+
+
+def _told(problem: OSError | None) -> str:
+    """What is wrong and what to do about it."""
+    number = None if problem is None else problem.errno
+    if number == errno.EADDRNOTAVAIL:
+        return "no interface of this machine has this address"
+    if number == errno.EADDRINUSE:
+        return "in use; another service has it, or this one runs already"
+    return (problem.strerror if problem is not None else None) or str(problem)
 
 
 def bind_all(

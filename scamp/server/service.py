@@ -23,10 +23,11 @@ from scamp.limits import (
     FAREWELLS,
     MAX_REQUESTS,
     MAX_SERVED_CONNECTIONS,
+    MAX_SERVICE_NAME,
     MAX_TYPED_BODY,
     STOP_GRACE,
 )
-from scamp.server.actions import ActionTable, make_action
+from scamp.server.actions import ActionTable, make_action, words
 from scamp.server.builtin import add_documentation, add_queue_depth
 from scamp.server.connection import KnowsPrivileges, ServerConnection, VerifiesTickets
 from scamp.server.listener import Listener, bind_all
@@ -50,7 +51,8 @@ class Service:
     """Answers requests for its actions. Each instance has an identity of its own.
 
     `key` and `certificate` are PEM; the certificate's fingerprint is what clients check. `interval`
-    is the announced interval in seconds. Unless an action is flagged ``noauth`` it needs a ticket
+    is the announced interval in seconds. `envelopes` are what actions take that do not say
+    otherwise, as text comma-separated. Unless an action is flagged ``noauth`` it needs a ticket
     that `ticket_verifier` accepts; `require_tickets` False gives that up for all of them, for
     services that nobody but trusted peers can reach. With `authz`, such as an `AuthzSource`, the
     ticket also needs every privilege that the table lists for the action; an action that is not
@@ -65,7 +67,8 @@ class Service:
     ``access_denied`` (privilege missing, named in the error's data, or action not listed) or
     ``authorization_unavailable`` (no table).
 
-    Raises ConfigError when key and certificate cannot be used.
+    Raises ConfigError when key and certificate cannot be used, and for a name, a weight or an
+    interval that could not be announced.
     """
 
     def __init__(
@@ -87,13 +90,23 @@ class Service:
         queue_depth: bool = True,
         documentation: bool = True,
     ) -> None:
+        if not name or len(name) > MAX_SERVICE_NAME or not name.isprintable():
+            raise ConfigError(
+                f"{name[:64]!r} is no name for a service: 1 to {MAX_SERVICE_NAME} printable "
+                "characters"
+            )
+        # Announced in whole milliseconds.
+        if isinstance(interval, bool) or not (math.isfinite(interval) and interval >= 0.001):
+            raise ConfigError(
+                f"interval {interval!r} is not a number of seconds from 0.001 upwards"
+            )
         self.name = name
         self.identity: str = new_identity(name)
         self.fingerprint: str = keys.fingerprint(certificate)
         self.sector = sector
-        self.weight: float = weight
+        self.weight: float = _checked_weight(weight)
         self.interval = interval
-        self.envelopes: tuple[str, ...] = tuple(envelopes)
+        self.envelopes: tuple[str, ...] = words(envelopes)
         self.ticket_verifier = ticket_verifier
         self.require_tickets = require_tickets
         self.authz = authz
@@ -142,8 +155,8 @@ class Service:
         """Decorator: the function answers ``Namespace.name``.
 
         `flags` are comma-separated, such as ``"read,noauth,t30"``; `tNNN` is the limit in seconds,
-        else ``rpc.timeout`` (75). `envelopes` and `sector` default to the service's. The function
-        is given a `Request`; what it returns is the body: bytes as they are, None as ``null``, an
+        else ``rpc.timeout`` (75). `envelopes`, which may be written like that too, and `sector`
+        default to the service's. The function is given a `Request`; what it returns is the body: bytes as they are, None as ``null``, an
         async iterator of bytes piece by piece, all else as JSON. `ServiceError` makes an error
         reply, any other exception code ``internal``.
 
@@ -151,8 +164,10 @@ class Service:
         parameter's annotation says (see `scamp.server.typed`). What does not fit is answered
         ``bad_request`` with the reasons. Docstring and annotations go into ``_meta.documentation``.
 
-        Raises ConfigError when the name cannot be announced or is taken, when the annotation is of
-        no use, or after `start`. An action's name and version are its own in all sectors.
+        A second parameter with a default is the handler's own affair, and any other that has none
+        a mistake. Raises ConfigError for such a function, when the name cannot be announced or is
+        taken, when the annotation is of no use, or after `start`. An action's name and version are
+        its own in all sectors.
         """
         if self._listener is not None:
             raise ConfigError(f"{spelling}: register actions before the service starts")
@@ -212,12 +227,16 @@ class Service:
         `host` defaults to the configured service addresses, all of them, without a configuration to
         127.0.0.1. `port` None takes a random one of ``beepish.first_port`` to ``last_port``, 0 any.
         Clients are told `announce_host`, by default `host`. Raises ConfigError when it cannot
-        listen, would have to announce a wildcard address, or requires tickets that it cannot check.
+        listen, would have to announce a wildcard address, requires tickets that it cannot check, or
+        finds a value in the configuration that makes no sense.
         """
         if self._listener is not None:
             raise ConfigError("the service was started already; make a new Service")
+        if self._stopping:
+            raise ConfigError("the service was stopped already; make a new Service")
         self._check_tickets()
         conf = self._config
+        idle_limit, max_inflight = conf.server_timeout, conf.max_inflight
         if host is not None:
             hosts: tuple[str, ...] = (host,)
         else:
@@ -230,7 +249,12 @@ class Service:
         self._listener = Listener(
             bind_all(hosts, port, ports, conf.bind_tries),
             self._context,
-            self._make_channel,
+            lambda: Channel(
+                Role.SERVER,
+                ServerConnection(self),
+                idle_limit=idle_limit,
+                max_inflight=max_inflight,
+            ),
             self._max_connections,
             self._tell_moved,
         )
@@ -259,14 +283,6 @@ class Service:
                 "protected: give Service a ticket_verifier, flag the action noauth, or say "
                 "require_tickets=False to serve everybody"
             )
-
-    def _make_channel(self) -> Channel:
-        return Channel(
-            Role.SERVER,
-            ServerConnection(self),
-            idle_limit=self._config.server_timeout,
-            max_inflight=self._config.max_inflight,
-        )
 
     # -- what it says of itself ---------------------------------------------------------
 
@@ -348,9 +364,7 @@ class Service:
         Told to the mesh at once when the service announces itself. Raises ConfigError for what is
         no weight.
         """
-        if isinstance(weight, bool) or not (math.isfinite(weight) and weight >= 0):
-            raise ConfigError(f"{weight!r} is not a weight: a number from 0 upwards")
-        self.weight = weight
+        self.weight = _checked_weight(weight)
         self._tell_watchers()
 
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
@@ -504,6 +518,12 @@ class Service:
 
 def _uri(host: str, port: int) -> str:
     return f"beepish+tls://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _checked_weight(weight: float) -> float:
+    if isinstance(weight, bool) or not (math.isfinite(weight) and weight >= 0):
+        raise ConfigError(f"{weight!r} is not a weight: a number from 0 upwards")
+    return weight
 
 
 def _is_wildcard(host: str) -> bool:

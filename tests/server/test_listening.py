@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,80 @@ def test_a_range_smaller_than_the_tries_is_tried_once_each(
 def test_an_address_that_is_not_ours_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
         bind("192.0.2.1", 0, range(1, 2), 1)
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 70000])
+def test_what_is_no_port_is_refused_and_no_other_is_taken(port: int) -> None:
+    with pytest.raises(ConfigError, match=f"{port} is not a port"):
+        bind(HOST, port, range(1, 2), 1)
+
+
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [
+        ("192.0.2.1", "no interface of this machine has this address"),
+        ("x" * 70 + ".example", "no address and no name"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_told(host: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot listen on {host}.*{told}"):
+        bind(host, 0, range(1, 2), 1)
+
+
+def test_a_port_that_is_taken_says_by_whom_it_may_be() -> None:
+    with bind(HOST, 0, range(0), 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match="another service has it, or this one runs already"):
+            bind(HOST, port, range(0), 0)
+        with pytest.raises(ConfigError, match="1 ports of"):  # and not all the tries it may have
+            bind(HOST, None, range(port, port + 1), 20)
+
+
+@pytest.mark.parametrize("line", ["beepish.server_timeout = soon", "flow.max_inflight = 0"])
+async def test_a_configuration_that_makes_no_sense_is_told_before_anybody_connects(
+    line: str,
+) -> None:
+    service = make_service(conf=f"service.address = 127.0.0.1\n{line}")
+    with pytest.raises(ConfigError, match=line.partition(" ")[0]):
+        await service.start()
+
+
+async def test_a_service_that_was_stopped_before_it_began_does_not_start() -> None:
+    service = make_service()
+    await service.stop()
+    with pytest.raises(ConfigError, match="new Service"):
+        await service.start(HOST, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"name": ""}, "no name for a service"),
+        ({"name": "a\nb"}, "no name for a service"),
+        ({"name": "\ud800"}, "no name for a service"),
+        ({"name": "x" * 201}, "no name for a service"),
+        ({"interval": 0}, "interval"),
+        ({"interval": -5}, "interval"),
+        ({"interval": float("nan")}, "interval"),
+        ({"weight": -1}, "weight"),
+        ({"weight": True}, "weight"),
+    ],
+)
+def test_what_could_not_be_announced_is_refused_when_the_service_is_made(
+    arguments: dict[str, Any], told: str
+) -> None:
+    identity = make_identity()
+    given = {"name": "shop", "key": identity.key, "certificate": identity.certificate} | arguments
+    with pytest.raises(ConfigError, match=told):
+        Service(**given)
+
+
+async def test_the_longest_name_can_be_announced() -> None:
+    identity = make_identity()
+    service = Service("x" * 200, key=identity.key, certificate=identity.certificate)
+    await service.start(HOST, 0)
+    assert parse_announcement(service.announcement()).identity == service.identity
+    await service.stop()
 
 
 async def test_the_configuration_sets_address_and_ports() -> None:
