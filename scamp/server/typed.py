@@ -80,26 +80,38 @@ def inspect_handler(
 
     `names` are the local names where the handler was defined, for annotations that mention them;
     `max_body` is the largest body in bytes that a typed handler is given. A second parameter
-    without a default is the body. Raises ConfigError when its annotation is missing or of no use.
+    without a default is the body. Raises ConfigError when its annotation is missing or of no use,
+    and for what cannot be called so.
     """
+    if not callable(handler):
+        raise ConfigError(f"{handler!r} is no function that could answer")
     doc = inspect.cleandoc(_function(handler).__doc__ or "")
     try:
         signature = inspect.signature(handler)
     except (TypeError, ValueError):
         return cast("Handler", handler), HandlerInfo(doc)
     taken = [one for one in signature.parameters.values() if one.kind in _POSITIONAL]
+    typed = len(taken) > 1 and taken[1].default is inspect.Parameter.empty
+    try:
+        signature.bind(*(None, None) if typed else (None,))
+    except TypeError as exc:
+        raise ConfigError(f"{_named(handler)} takes other things than a request: {exc}") from exc
     reply = _hint(handler, signature.return_annotation, names, object)
-    if len(taken) < 2 or taken[1].default is not inspect.Parameter.empty:
+    if not typed:
         return cast("Handler", handler), HandlerInfo(doc, None, reply)
     adapter = _body_adapter(handler, taken[1], names)
     call = partial(_call_typed, cast("TypedHandler", handler), adapter, max_body)
     return call, HandlerInfo(doc, adapter, reply)
 
 
+def _named(handler: object) -> str:
+    return str(getattr(handler, "__qualname__", handler))
+
+
 def _body_adapter(
     handler: object, parameter: inspect.Parameter, names: Mapping[str, Any]
 ) -> TypeAdapter[Any]:
-    where = f"{getattr(handler, '__qualname__', handler)}, parameter {parameter.name}"
+    where = f"{_named(handler)}, parameter {parameter.name}"
     if parameter.annotation is inspect.Parameter.empty:
         raise ConfigError(f"{where}: annotate it with the type of the request's body")
     kind = _hint(handler, parameter.annotation, names, None)

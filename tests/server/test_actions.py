@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
 from scamp.errors import ConfigError, ServiceError
+from scamp.server import Service
 from scamp.server.actions import ActionTable, make_action
 from scamp.server.request import Request
+from scamp.testing import make_identity
 from scamp.wire import RequestHeader
 
 
@@ -69,6 +72,35 @@ def test_words_that_would_break_an_announcement_are_refused(
 ) -> None:
     with pytest.raises(ConfigError):
         make_action(sector, "a.b", 1, flags, envelopes)
+
+
+def test_envelopes_as_text_are_words_and_no_letters(service: Service) -> None:
+    assert make_action("main", "a.b", 1, "", "json, jsonstore").envelopes == ("json", "jsonstore")
+    identity = make_identity()
+    made = Service("shop", key=identity.key, certificate=identity.certificate, envelopes="json")
+    assert made.envelopes == ("json",)
+
+
+@pytest.mark.parametrize("version", ["1", 1.5, None])
+def test_a_version_that_is_no_whole_number_is_refused(version: Any) -> None:
+    with pytest.raises(ConfigError, match="not a whole number"):
+        make_action("main", "a.b", version, "", ("json",))
+
+
+async def none() -> None: ...
+
+
+async def three(request: Request, body: int, more: int) -> None: ...
+
+
+async def named(request: Request, *, more: int) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [none, three, named, None, 5, "name"])
+def test_what_could_not_be_called_is_refused_at_once(service: Service, handler: Any) -> None:
+    with pytest.raises(ConfigError, match=r"takes other things|no function"):
+        service.action("a.b")(handler)
+    assert len(service.actions) == 0
 
 
 def test_a_name_and_version_is_taken_once_whatever_the_case() -> None:
