@@ -48,15 +48,18 @@ async def run_service(
     `linger` seconds connections and requests are accepted as before, then as `Service.stop` says,
     all within `grace` seconds. `linger` defaults to STOP_LINGER with multicast, to one interval
     with a file, else to 0. It ends when both are done; a second signal cuts everything short.
-    `trigger` stops it like a signal; set it from the same loop. Signals are left alone outside the
-    main thread. Cancelling stops it without grace.
+    `trigger` stops it like a signal; set it from the same loop. A signal stops all services of its
+    loop; outside the main thread signals are left alone. Cancelling stops it without grace.
 
     With ``service.running_service_file_dir_path`` in the configuration a file is kept there as long
-    as it runs, see `scamp.server.liveness`.
+    as it runs, see `scamp.server.liveness`. Lines of the configuration that are of no use are
+    logged.
 
     Raises ConfigError as `start` does and for what the configuration says of announcing and of that
     directory, and OSError when the record's file cannot be written at first.
     """
+    for warning in () if service.config is None else service.config.warnings:
+        log.warning("%s", warning)
     group = _group(service, announce)
     stop = trigger if trigger is not None else asyncio.Event()
     force = asyncio.Event()
@@ -154,6 +157,10 @@ async def _end(task: asyncio.Task[None] | asyncio.Task[bool]) -> None:
         task.result()
 
 
+_running: dict[asyncio.AbstractEventLoop, list[_signals]] = {}
+"""Who is to be told of signals: a loop has one handler for each, and may run several services."""
+
+
 class _signals(contextlib.AbstractContextManager[None]):  # noqa: N801 - used like a function
     """The first signal sets `stop`, the next one `force`; undone on leaving."""
 
@@ -161,21 +168,35 @@ class _signals(contextlib.AbstractContextManager[None]):  # noqa: N801 - used li
         self._loop = asyncio.get_running_loop()
         self._stop = stop
         self._force = force
-        self._set: list[signal.Signals] = []
 
     def __enter__(self) -> None:
+        running = _running.setdefault(self._loop, [])
+        running.append(self)
+        if len(running) > 1:
+            return
         for number in _SIGNALS:
             try:
-                self._loop.add_signal_handler(number, self._on_signal)
+                self._loop.add_signal_handler(number, _on_signal, self._loop)
             except (NotImplementedError, RuntimeError, ValueError):
                 return  # not the main thread, or not this platform
-            self._set.append(number)
 
     def __exit__(self, *_: object) -> None:
-        for number in self._set:
-            self._loop.remove_signal_handler(number)
+        running = _running[self._loop]
+        running.remove(self)
+        if running:
+            return
+        del _running[self._loop]
+        for number in _SIGNALS:
+            with contextlib.suppress(NotImplementedError, ValueError):
+                self._loop.remove_signal_handler(number)
 
-    def _on_signal(self) -> None:
+    def tell(self) -> None:
+        """A signal has come."""
         if self._stop.is_set():
             self._force.set()
         self._stop.set()
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop) -> None:
+    for one in _running[loop]:
+        one.tell()

@@ -156,9 +156,9 @@ class Service:
 
         `flags` are comma-separated, such as ``"read,noauth,t30"``; `tNNN` is the limit in seconds,
         else ``rpc.timeout`` (75). `envelopes`, which may be written like that too, and `sector`
-        default to the service's. The function is given a `Request`; what it returns is the body: bytes as they are, None as ``null``, an
-        async iterator of bytes piece by piece, all else as JSON. `ServiceError` makes an error
-        reply, any other exception code ``internal``.
+        default to the service's. The function is given a `Request`; what it returns is the body:
+        bytes as they are, None as ``null``, an async iterator of bytes piece by piece, all else as
+        JSON. `ServiceError` makes an error reply, any other exception code ``internal``.
 
         With a second parameter it is given the body too: JSON of at most `max_body` bytes, as the
         parameter's annotation says (see `scamp.server.typed`). What does not fit is answered

@@ -352,6 +352,37 @@ async def test_a_signal_stops_it_and_handlers_are_put_back() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+async def test_a_signal_stops_every_service_of_the_process() -> None:
+    services = [make_service() for _ in range(3)]
+    before = signal.getsignal(signal.SIGTERM)
+    early = asyncio.Event()
+    triggers = [early, None, None]
+    running = [
+        asyncio.create_task(service.run(HOST, 0, trigger=trigger))
+        for service, trigger in zip(services, triggers, strict=True)
+    ]
+    await until(lambda: all(service.uri for service in services))
+    early.set()  # one that ends does not take the others' handlers along
+    await running[0]
+    assert signal.getsignal(signal.SIGTERM) != before
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(10):
+        await asyncio.gather(*running)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+async def test_lines_of_the_configuration_that_are_of_no_use_are_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    service, trigger = (
+        make_service(conf="service.address = 127.0.0.1\nrpc.timeout 5"),
+        asyncio.Event(),
+    )
+    trigger.set()
+    await service.run(port=0, announce=False, trigger=trigger)
+    assert "configuration:2: not of the form 'key = value'" in caplog.text
+
+
 async def test_a_second_signal_cuts_it_short() -> None:
     service, working = make_service(), asyncio.Event()
 
