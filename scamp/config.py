@@ -93,9 +93,9 @@ class ScampConf:
     def find(cls, environ: Mapping[str, str] | None = None) -> Path | None:
         """The file to use: the one a variable names, there or not, or the first that is there."""
         environ = os.environ if environ is None else environ
-        for variable in VARIABLES:
-            if environ.get(variable):
-                return Path(environ[variable])
+        named = cls._named_by(environ)
+        if named is not None:
+            return Path(environ[named])
         return next((Path(path) for path in SEARCHED if Path(path).is_file()), None)
 
     @classmethod
@@ -116,10 +116,17 @@ class ScampConf:
             with found.open("rb") as file:
                 content = file.read(MAX_CONFIG_FILE + 1)
         except OSError as exc:
-            raise ConfigError(f"{found}: {exc.strerror or exc}") from exc
+            # Who did not name the file will not know where the name comes from.
+            named = cls._named_by(os.environ if environ is None else environ)
+            by = f", which ${named} names" if path is None and named is not None else ""
+            raise ConfigError(f"{found}: {exc.strerror or exc}{by}") from exc
         if len(content) > MAX_CONFIG_FILE:
             raise ConfigError(f"{found}: larger than {MAX_CONFIG_FILE} bytes")
-        return cls.parse(content.decode("utf-8", "replace"), found)
+        return cls.parse(content.decode("utf-8-sig", "replace"), found)
+
+    @staticmethod
+    def _named_by(environ: Mapping[str, str]) -> str | None:
+        return next((variable for variable in VARIABLES if environ.get(variable)), None)
 
     def get(self, key: str, default: str | None = None) -> str | None:
         """The value as it stands in the file, without surrounding space."""
@@ -214,13 +221,13 @@ class ScampConf:
 
     @property
     def server_timeout(self) -> float:
-        """Seconds after which a service closes an idle connection."""
+        """Seconds after which a service closes an idle connection; 0: never."""
         return self.get_float("beepish.server_timeout", limits.SERVER_IDLE)
 
     @property
     def rpc_timeout(self) -> float:
-        """Seconds from a request to its reply."""
-        return self.get_float("rpc.timeout", limits.RPC_TIMEOUT)
+        """Seconds from a request to its reply; not 0, with which nothing could be answered."""
+        return self.get_float("rpc.timeout", limits.RPC_TIMEOUT, minimum=0.001)
 
     @property
     def max_inflight(self) -> int:
@@ -277,7 +284,9 @@ class ScampConf:
                 here = interface_addresses() if interfaces is None else interfaces
                 addresses = here.get(entry[3:])
                 if not addresses:
-                    raise self.error(key, f"names {entry[3:]}, which has no address here")
+                    known = ", ".join(here) or "none"
+                    problem = f"names {entry[3:]}; interfaces with an IPv4 address here: {known}"
+                    raise self.error(key, problem)
                 found.append(addresses[0])
             else:
                 found.append(self._address(key, entry))

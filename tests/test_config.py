@@ -95,8 +95,11 @@ def test_no_file_at_all_says_where_one_may_be(etc: list[Path]) -> None:
 
 def test_file_that_a_variable_names_must_be_there(tmp_path: Path, etc: list[Path]) -> None:
     etc[0].write_text("a = 1")
-    with pytest.raises(ConfigError, match=r"missing\.conf: No such file"):
-        ScampConf.load(environ={"SCAMP": str(tmp_path / "missing.conf")})
+    missing = tmp_path / "missing.conf"
+    with pytest.raises(ConfigError, match=r"missing\.conf: No such file.*, which \$SCAMP names$"):
+        ScampConf.load(environ={"SCAMP": str(missing)})
+    with pytest.raises(ConfigError, match=r"directory$"):  # the caller named it
+        ScampConf.load(missing, environ={"SCAMP": str(missing)})
 
 
 def test_oversized_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,6 +114,12 @@ def test_bytes_that_are_no_text_cost_only_their_line(tmp_path: Path) -> None:
     path = tmp_path / "scamp.conf"
     path.write_bytes(b"a = \xff\xfe\nb = 2\n")
     assert ScampConf.load(path).get("b") == "2"
+
+
+def test_the_mark_that_some_editors_begin_a_file_with_is_no_part_of_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "scamp.conf"
+    path.write_bytes(b"\xef\xbb\xbfa = 1\n")
+    assert ScampConf.load(path).get("a") == "1"
 
 
 # -- well-known keys --------------------------------------------------------------------
@@ -155,7 +164,7 @@ def test_bad_whole_number_names_file_line_and_key(value: str) -> None:
         _ = conf.first_port
 
 
-@pytest.mark.parametrize("value", ["x", "-1", "nan", "inf", "1,5"])
+@pytest.mark.parametrize("value", ["x", "-1", "nan", "inf", "1,5", "0"])
 def test_bad_number_names_file_line_and_key(value: str) -> None:
     conf = ScampConf.parse(f"rpc.timeout = {value}", "/etc/soa.conf")
     with pytest.raises(ConfigError, match=r"^/etc/soa\.conf:1: rpc\.timeout = "):
@@ -192,6 +201,12 @@ def test_own_key_comes_before_the_bus() -> None:
 def test_address_that_cannot_be_resolved_names_its_line(value: str) -> None:
     conf = ScampConf.parse(f"bus.address = {value}", "soa.conf")
     with pytest.raises(ConfigError, match=r"^soa\.conf:1: bus\.address = "):
+        conf.service_addresses(HERE)
+
+
+def test_an_interface_that_is_not_there_is_told_with_those_that_are() -> None:
+    conf = ScampConf.parse("bus.address = if:wlan9", "soa.conf")
+    with pytest.raises(ConfigError, match=f"names wlan9; .* here: {', '.join(HERE)}"):
         conf.service_addresses(HERE)
 
 
