@@ -61,16 +61,24 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
 
 
 def _plain(value: object) -> object:
-    """What orjson does not know and a typed reply may hold: models of pydantic, sets, decimals.
+    """What orjson does not know and a typed reply may hold: models of pydantic, sets, decimals,
+    named tuples.
 
     Raises TypeError for all else.
     """
-    known = isinstance(value, set | frozenset | Decimal)
+    known = isinstance(value, set | frozenset | Decimal | tuple)
     if not known and not hasattr(type(value), "__pydantic_serializer__"):
         raise TypeError(f"{type(value).__name__} is not JSON")
     from pydantic_core import to_jsonable_python  # rarely needed
 
     return to_jsonable_python(value, by_alias=True)
+
+
+def _dumps(result: object) -> bytes:
+    try:
+        return orjson.dumps(result, default=_plain)
+    except orjson.JSONEncodeError:  # perhaps for keys such as those of ``dict[int, str]``
+        return orjson.dumps(result, default=_plain, option=orjson.OPT_NON_STR_KEYS)
 
 
 class Reply:
@@ -104,7 +112,7 @@ class Reply:
         if isinstance(result, bytes | bytearray | memoryview):
             body = bytes(result)
         else:
-            body = orjson.dumps(result, default=_plain)
+            body = _dumps(result)
         await self._send_whole(ReplyHeader(self._request_id), body)
 
     async def _send_whole(self, header: ReplyHeader | EncodedHeader, body: bytes) -> None:

@@ -193,7 +193,7 @@ async def test_an_unexpected_error_is_logged_and_not_told(
     assert "1234" in caplog.text
 
 
-@pytest.mark.parametrize("result", [object(), {1: 2}, {"x": 1j}, "\ud800"])
+@pytest.mark.parametrize("result", [object(), {(1, 2): 3}, {"x": 1j}, "\ud800"])
 async def test_what_is_not_json_is_an_internal_error(
     service: Service, connect: Connect, result: object
 ) -> None:

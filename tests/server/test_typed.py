@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import pytest
@@ -30,6 +30,11 @@ CALL = RequestHeader("a.b", 7)
 class Order:
     sku: str
     count: int = 1
+
+
+class Place(NamedTuple):
+    x: int
+    y: int
 
 
 class Query(TypedDict):
@@ -200,12 +205,16 @@ async def test_replies_may_hold_what_only_types_can_tell(
             "model": Model.model_validate({"the-number": 1}),
             "set": {2},
             "price": Decimal("3.50"),
+            "place": Place(1, 2),
+            "counts": {17: 3},
         }
 
     assert (await ask(await connect(service), b"{}"))[1] == {
         "model": {"the-number": 1},
         "set": [2],
         "price": "3.50",
+        "place": [1, 2],
+        "counts": {"17": 3},
     }
 
 
