@@ -19,7 +19,6 @@ from scamp.discovery import AnnouncementSpec, build_announcement, new_identity
 from scamp.discovery.multicast import MulticastGroup
 from scamp.errors import ConfigError, LocalProtocolError
 from scamp.limits import (
-    CLOSE_TIMEOUT,
     FAREWELLS,
     MAX_REQUESTS,
     MAX_SERVED_CONNECTIONS,
@@ -32,7 +31,8 @@ from scamp.server.builtin import add_documentation, add_queue_depth
 from scamp.server.connection import KnowsPrivileges, ServerConnection, VerifiesTickets
 from scamp.server.listener import Listener, bind_all
 from scamp.server.notices import Notices, NotifyHandler
-from scamp.server.subscriptions import Board, MaySubscribe
+from scamp.server.subscriptions import MaySubscribe
+from scamp.server.traffic import Traffic
 from scamp.server.typed import Handler, TypedHandler, inspect_handler
 from scamp.transport import Channel, server_context
 from scamp.wire import Role
@@ -107,38 +107,23 @@ class Service:
         self.weight: float = _checked_weight(weight)
         self.interval = interval
         self.envelopes: tuple[str, ...] = words(envelopes)
-        self.ticket_verifier = ticket_verifier
-        self.require_tickets = require_tickets
-        self.authz = authz
         if authz is not None and not require_tickets:
             raise ConfigError("authz checks tickets, and require_tickets=False lets all without in")
-        self.actions: ActionTable = ActionTable()
+        self._traffic = Traffic(max_requests, ticket_verifier, require_tickets, authz)
         self._key = keys.load_private_key(key)
         self._certificate = certificate
         self._context: ssl.SSLContext = server_context(certificate, key)
         self._config = config if config is not None else ScampConf({})
         self._configured = config is not None
         self._max_connections = max_connections
-        self._max_requests = max_requests
         self._queue_depth = queue_depth
         self._documentation = documentation
-        self._listener: Listener | None = None
-        self._connections: set[ServerConnection] = set()
-        self._in_flight = 0
-        self._moved: asyncio.Event | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
         self._uri = ""
         self._uris: dict[str, str] = {}  # by the address of the interface
         self._announced_at = 0.0
         self._watchers: list[Callable[[], None]] = []
         self._stopping = False
-        self._closed = False
-        self.board: Board = Board()
-        """What is published; for connections."""
-        self.notices: Notices = Notices(self._tell_moved)
-        """What clients told; for connections."""
-        self.requests: int = 0
-        """Requests begun so far."""
 
     # -- what it does -------------------------------------------------------------------
 
@@ -169,7 +154,7 @@ class Service:
         taken, when the annotation is of no use, or after `start`. An action's name and version are
         its own in all sectors.
         """
-        if self._listener is not None:
+        if self._traffic.listener is not None:
             raise ConfigError(f"{spelling}: register actions before the service starts")
         offered = self.envelopes if envelopes is None else envelopes
         action = make_action(sector or self.sector, spelling, version, flags, offered)
@@ -195,7 +180,7 @@ class Service:
 
         Raises LocalProtocolError for what is no JSON or above a limit (MAX_SUBDATA and others).
         """
-        return self.board.publish(code, key, value)
+        return self._traffic.board.publish(code, key, value)
 
     def on_notify(self, handler: _N) -> _N:
         """Decorator: the function is given what clients tell with ``notify`` messages.
@@ -204,7 +189,7 @@ class Service:
         MAX_CLIENT_MESSAGE bytes. It may be a coroutine function; the notices of one connection come
         one after another. What it raises is logged. Without a handler notices are logged as errors.
         """
-        self.notices.handler = handler
+        self._traffic.notices.handler = handler
         return handler
 
     def may_subscribe(self, check: _M) -> _M:
@@ -214,7 +199,7 @@ class Service:
         sent one in the HEADER (JavaScript clients do not). It must not block. Without it
         everybody may.
         """
-        self.board.may_subscribe = check
+        self._traffic.board.may_subscribe = check
         return check
 
     # -- starting -----------------------------------------------------------------------
@@ -230,7 +215,7 @@ class Service:
         listen, would have to announce a wildcard address, requires tickets that it cannot check, or
         finds a value in the configuration that makes no sense.
         """
-        if self._listener is not None:
+        if self._traffic.listener is not None:
             raise ConfigError("the service was started already; make a new Service")
         if self._stopping:
             raise ConfigError("the service was stopped already; make a new Service")
@@ -244,22 +229,21 @@ class Service:
         for told in (announce_host,) if announce_host else hosts:
             if _is_wildcard(told):
                 raise ConfigError(f"clients cannot connect to {told}: give announce_host")
-        self._moved = asyncio.Event()
         ports = range(conf.first_port, conf.last_port + 1)
-        self._listener = Listener(
+        listener = self._traffic.listener = Listener(
             bind_all(hosts, port, ports, conf.bind_tries),
             self._context,
             lambda: Channel(
                 Role.SERVER,
-                ServerConnection(self),
+                ServerConnection(self._traffic),
                 idle_limit=idle_limit,
                 max_inflight=max_inflight,
             ),
             self._max_connections,
-            self._tell_moved,
+            self._traffic.moved,
         )
         self._add_own_actions()
-        self._addresses = self._listener.addresses
+        self._addresses = listener.addresses
         told = announce_host or hosts[0]
         self._uri = _uri(told, self._addresses[0][1])
         if announce_host is None:
@@ -274,7 +258,7 @@ class Service:
             add_documentation(self, self._config.rpc_timeout)
 
     def _check_tickets(self) -> None:
-        if self.ticket_verifier is not None or not self.require_tickets:
+        if self._traffic.ticket_verifier is not None or not self._traffic.require_tickets:
             return
         protected = [a.spelling for a in self.actions.announced() if not a.noauth]
         if protected:
@@ -303,22 +287,38 @@ class Service:
     @property
     def connections(self) -> int:
         """Connections that are open."""
-        return len(self._connections)
+        return len(self._traffic.connections)
+
+    @property
+    def actions(self) -> ActionTable:
+        """What it answers; after `start` its own actions too."""
+        return self._traffic.actions
+
+    @property
+    def requests(self) -> int:
+        """Requests begun so far."""
+        return self._traffic.requests
+
+    @property
+    def notices(self) -> Notices:
+        """What clients told with ``notify``: how much of it is held, and how much was dropped."""
+        return self._traffic.notices
 
     @property
     def in_flight(self) -> int:
         """Requests that are being worked on."""
-        return self._in_flight
+        return self._traffic.in_flight
 
     @property
     def subscribers(self) -> int:
         """Connections with a subscription."""
-        return len(self.board)
+        return len(self._traffic.board)
 
     @property
     def refused_connections(self) -> int:
         """Connections closed at once because there were too many."""
-        return self._listener.refused if self._listener is not None else 0
+        listener = self._traffic.listener
+        return listener.refused if listener is not None else 0
 
     @property
     def stopping(self) -> bool:
@@ -376,43 +376,6 @@ class Service:
         for callback in list(self._watchers):
             callback()
 
-    # -- for connections ----------------------------------------------------------------
-
-    def admit(self, connection: ServerConnection) -> bool:
-        """Called by a connection that is open; False: it must be closed."""
-        if not self._closed:
-            self._connections.add(connection)
-        return not self._closed
-
-    def refusal(self) -> str:
-        """Why no request may begin now; empty when it may."""
-        if self._closed:
-            return "the service has stopped"
-        if self._in_flight >= self._max_requests:
-            return f"more than {self._max_requests} requests at once"
-        return ""
-
-    def request_began(self) -> None:
-        """Called by a connection."""
-        self._in_flight += 1
-        self.requests += 1
-
-    def request_ended(self) -> None:
-        """Called by a connection."""
-        self._in_flight -= 1
-        self._tell_moved()
-
-    def connection_lost(self, connection: ServerConnection) -> None:
-        """Called by a connection."""
-        self._connections.discard(connection)
-        if self._listener is not None and connection.channel is not None:
-            self._listener.forget(connection.channel)
-        self._tell_moved()
-
-    def _tell_moved(self) -> None:
-        if self._moved is not None:
-            self._moved.set()
-
     # -- stopping -----------------------------------------------------------------------
 
     async def stop(self, grace: float = STOP_GRACE, *, linger: float = 0.0) -> None:
@@ -429,54 +392,7 @@ class Service:
         """
         self._stopping = True
         self._tell_watchers()
-        if self._listener is None:
-            return
-        loop = asyncio.get_running_loop()
-        end = loop.time() + max(0.0, grace)
-        try:
-            await self._wait_until(lambda: self._closed, min(end, loop.time() + linger))
-            self._listener.close()
-            await self._wait_until(lambda: not self._in_flight and not self.notices.held, end)
-            self._closed = True
-            self._listener.abandon()
-            await self._cancel_requests()
-            for connection in list(self._connections):
-                if connection.channel is not None:
-                    connection.channel.close("the service has stopped")
-            await self._wait_until(self._deserted, loop.time() + CLOSE_TIMEOUT)
-        finally:
-            self._closed = True
-            self._tell_moved()
-            self._listener.close()
-            self._listener.abandon()
-            for connection in list(self._connections):
-                if connection.channel is not None:
-                    connection.channel.abort("the service has stopped")
-        await self._wait_until(self._deserted, loop.time() + CLOSE_TIMEOUT)
-
-    def _deserted(self) -> bool:
-        """Nobody is connected and nobody is about to be."""
-        assert self._listener is not None  # noqa: S101 - set by start
-        return not self._connections and not self._listener.handshaking
-
-    async def _cancel_requests(self) -> None:
-        tasks: list[asyncio.Task[None]] = self.notices.cancel()
-        for connection in list(self._connections):
-            connection.cancel_all()
-            tasks += connection.tasks()
-        if tasks:
-            await asyncio.wait(tasks, timeout=CLOSE_TIMEOUT)
-
-    async def _wait_until(self, done: Callable[[], bool], end: float) -> None:
-        """Wait for `done`, looked at whenever a request or connection ends, at most until `end`."""
-        assert self._moved is not None  # noqa: S101 - set by start
-        try:
-            async with asyncio.timeout_at(end):
-                while not done():
-                    self._moved.clear()
-                    await self._moved.wait()
-        except TimeoutError:
-            return
+        await self._traffic.end(grace, linger)
 
     async def run(
         self,

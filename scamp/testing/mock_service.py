@@ -38,10 +38,10 @@ class _Instance(Service):
     """A service whose actions may change, and whose connections can be cut."""
 
     def use(self, table: MockTable) -> None:
-        self.actions = table
+        self._traffic.actions = table
 
     def cut(self, peer: str | None) -> None:
-        for connection in list(self._connections):
+        for connection in list(self._traffic.connections):
             channel = connection.channel
             if channel is not None and peer in (None, channel.address):
                 channel.abort("cut by the test")

@@ -292,7 +292,7 @@ async def test_a_service_of_ours_executes_a_write_once_when_connections_die() ->
         body = await request.read_all()
         executed[body] += 1
         if len(executed) % 3 == 0:
-            for connection in list(service._connections):
+            for connection in list(service._traffic.connections):
                 assert connection.channel is not None
                 connection.channel.abort("killed by the test")
         return body

@@ -236,7 +236,7 @@ async def test_running_out_of_descriptors_is_survived(
     monkeypatch.setattr(listener, "_PAUSE", 0.01)
     service = make_service()
     await connect(service)
-    inner = service._listener
+    inner = service._traffic.listener
     assert inner is not None
     real = inner._socks[0]
 

@@ -216,7 +216,8 @@ async def test_an_error_reply_that_is_cut_short_is_broken_off(
 ) -> None:
     """The caller gives up while the error waits for room: its reply must not stay open."""
     opened: list[Channel] = []
-    admit = service.admit
+    traffic = service._traffic
+    admit = traffic.admit
 
     @service.action("a.b")
     async def fail(request: Request) -> None:
@@ -228,7 +229,7 @@ async def test_an_error_reply_that_is_cut_short_is_broken_off(
         opened.append(connection.channel)
         return admit(connection)
 
-    service.admit = noting  # type: ignore[method-assign]
+    traffic.admit = noting  # type: ignore[method-assign]
     client = await connect(service)
     request = client.channel.open_message(CALL)
     reply = await client.message()

@@ -191,7 +191,7 @@ async def test_a_request_that_comes_after_the_grace_may_go_elsewhere(
 async def test_a_handler_that_will_not_end_does_not_hold_the_stop(
     service: Service, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scamp.server.service.CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr("scamp.server.traffic.CLOSE_TIMEOUT", 0.05)
     proceed = asyncio.Event()
 
     @service.action("a.b")
@@ -214,7 +214,7 @@ async def test_a_handler_that_will_not_end_does_not_hold_the_stop(
 async def test_a_client_that_never_closes_is_cut(
     service: Service, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scamp.server.service.CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr("scamp.server.traffic.CLOSE_TIMEOUT", 0.05)
     host, port = await service.start("127.0.0.1", 0)
     client = await dial(host, port)
     await until(lambda: service.connections == 1)

@@ -350,9 +350,7 @@ async def test_subscribers_are_told_the_last_news_when_the_service_stops(
 async def test_a_subscriber_that_does_not_read_does_not_hold_up_the_end(
     service: Service, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scamp.server import service as module
-
-    monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.1)
+    monkeypatch.setattr("scamp.server.traffic.CLOSE_TIMEOUT", 0.1)
     client = await connect(service)
     service.publish("a", "big", "x" * (3 * EVENT_SIZE))
     await subscribe(client, ["a"])
