@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 import pytest
 
+from scamp.config import ScampConf
 from scamp.limits import MAX_PACKET_BODY, MIB
 from scamp.server import Request, Service, connection
 from scamp.testing import TestPeer, dial, make_identity, until
@@ -171,6 +172,35 @@ async def test_a_malformed_header_costs_the_connection_and_no_other(
     await client.lost
     reply = await other.call(RequestHeader("a.b", 8), b"ok")
     assert await reply.read_all(10) == b"ok"
+
+
+async def test_a_connection_is_closed_when_nothing_happens_and_never_before_an_answer(
+    connect: Connect,
+) -> None:
+    identity = make_identity()
+    service = Service(
+        "shop",
+        key=identity.key,
+        certificate=identity.certificate,
+        require_tickets=False,
+        config=ScampConf.parse("beepish.server_timeout = 0.1"),
+    )
+    proceed = asyncio.Event()
+
+    @service.action("a.b")
+    async def wait(request: Request) -> object:
+        await proceed.wait()
+        return "done"
+
+    client = await connect(service)
+    client.channel.open_message(RequestHeader("a.b", 1)).end()
+    await until(lambda: service.in_flight == 1)
+    idle = await connect(service)  # its time begins later and is over first
+    await idle.lost
+    assert not client.lost.done()
+    proceed.set()
+    assert await (await client.message()).read_all(10) == b'"done"'
+    await client.lost
 
 
 # -- limits -------------------------------------------------------------------------------
