@@ -123,6 +123,7 @@ async def _leave(
     linger: float,
 ) -> None:
     """Stop and say goodbye, until both are done or `force` is set."""
+    log.info("%s leaves, requests in flight: %d", service.identity, service.in_flight)
     stopping = asyncio.create_task(service.stop(grace, linger=linger))
     leaving = [stopping]
     try:

@@ -50,13 +50,14 @@ _M = TypeVar("_M", bound=MaySubscribe)
 class Service:
     """Answers requests for its actions. Each instance has an identity of its own.
 
-    `key` and `certificate` are PEM; the certificate's fingerprint is what clients check. `interval`
-    is the announced interval in seconds. `envelopes` are what actions take that do not say
-    otherwise, as text comma-separated. Unless an action is flagged ``noauth`` it needs a ticket
-    that `ticket_verifier` accepts; `require_tickets` False gives that up for all of them, for
-    services that nobody but trusted peers can reach. With `authz`, such as an `AuthzSource`, the
-    ticket also needs every privilege that the table lists for the action; an action that is not
-    listed is refused, and so is every one while there is no table. Who made the source closes it.
+    `key` and `certificate` are PEM, the contents of the files; the certificate's fingerprint is
+    what clients check. `interval` is the announced interval in seconds. `envelopes` are what
+    actions take that do not say otherwise, as text comma-separated. Unless an action is flagged
+    ``noauth`` it needs a ticket that `ticket_verifier` accepts; `require_tickets` False gives that
+    up for all of them, for services that nobody but trusted peers can reach. With `authz`, such as
+    an `AuthzSource`, the ticket also needs every privilege that the table lists for the action; an
+    action that is not listed is refused, and so is every one while there is no table. Who made the
+    source closes it.
 
     `config` gives ports, addresses and timeouts; without it the defaults of the protocol hold.
     `max_connections` and `max_requests` are caps over the whole service. Beside its own actions it
@@ -102,7 +103,7 @@ class Service:
             )
         self.name = name
         self.identity: str = new_identity(name)
-        self.fingerprint: str = keys.fingerprint(certificate)
+        self.fingerprint: str = _fingerprint(key, certificate)
         self.sector = sector
         self.weight: float = _checked_weight(weight)
         self.interval = interval
@@ -434,6 +435,18 @@ class Service:
 
 def _uri(host: str, port: int) -> str:
     return f"beepish+tls://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _fingerprint(key: bytes, certificate: bytes) -> str:
+    """The certificate's; the key is only looked at for what is often mistaken."""
+    for what, given in (("key", key), ("certificate", certificate)):
+        if not isinstance(given, bytes):
+            kind = type(given).__name__
+            raise ConfigError(f"{what}: give the bytes of the PEM file, not a {kind}")
+    try:
+        return keys.fingerprint(certificate)
+    except ConfigError as exc:
+        raise ConfigError(f"certificate: {exc}") from exc
 
 
 def _checked_weight(weight: float) -> float:

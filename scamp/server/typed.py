@@ -131,9 +131,11 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def _schema(adapter: TypeAdapter[Any], mode: Any) -> dict[str, Any] | None:
     try:
-        return adapter.json_schema(mode=mode)
+        schema = adapter.json_schema(mode=mode)
+        orjson.dumps(schema)
     except Exception:  # types that can be checked and not described
         return None
+    return schema
 
 
 def _function(handler: object) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import signal
 import socket
@@ -149,6 +150,22 @@ def test_what_could_not_be_announced_is_refused_when_the_service_is_made(
     given = {"name": "shop", "key": identity.key, "certificate": identity.certificate} | arguments
     with pytest.raises(ConfigError, match=told):
         Service(**given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"key": "stock.key"}, "key: give the bytes of the PEM file, not a str"),
+        ({"certificate": Path("stock.crt")}, "certificate: give the bytes"),
+        ({"certificate": b""}, "certificate: not a certificate"),
+        ({"key": b""}, "private key"),
+    ],
+)
+def test_what_is_no_key_or_certificate_is_told_apart(arguments: dict[str, Any], told: str) -> None:
+    identity = make_identity()
+    given = {"key": identity.key, "certificate": identity.certificate} | arguments
+    with pytest.raises(ConfigError, match=told):
+        Service("shop", **given)
 
 
 async def test_the_longest_name_can_be_announced() -> None:
@@ -383,7 +400,8 @@ async def test_lines_of_the_configuration_that_are_of_no_use_are_logged(
     assert "configuration:2: not of the form 'key = value'" in caplog.text
 
 
-async def test_a_second_signal_cuts_it_short() -> None:
+async def test_a_second_signal_cuts_it_short(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     service, working = make_service(), asyncio.Event()
 
     @service.action("a.slow")
@@ -399,6 +417,7 @@ async def test_a_second_signal_cuts_it_short() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     await until(lambda: service.stopping)
     assert not running.done()
+    assert f"{service.identity} leaves, requests in flight: 1" in caplog.text
     os.kill(os.getpid(), signal.SIGINT)
     await running
     await client.lost

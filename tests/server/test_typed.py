@@ -236,3 +236,16 @@ def test_types_that_help_nobody_are_refused_at_once(service: Service) -> None:
         with pytest.raises(ConfigError, match=told):
             service.action("a.b")(handler)
     assert len(service.actions) == 0
+
+
+async def test_a_type_that_cannot_be_described_in_json_keeps_no_service_from_starting(
+    service: Service, connect: Connect
+) -> None:
+    class Odd(BaseModel):
+        number: int = Field(description="\ud800")
+
+    @service.action("a.b")
+    async def odd(request: Request, body: Odd) -> int:
+        return body.number
+
+    assert (await ask(await connect(service), b'{"number":4}'))[1] == 4
