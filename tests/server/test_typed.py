@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,12 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict
 
 from scamp.errors import ConfigError
 from scamp.limits import KIB, MAX_BODY_ERRORS, MAX_BODY_KEY, MAX_TYPED_BODY, MIB
-from scamp.server import Request, Service
+from scamp.server import Request, Service, typed
 from scamp.testing import TestPeer
 from scamp.wire import ReplyHeader, RequestHeader
 
@@ -150,6 +153,33 @@ async def test_a_key_that_every_reason_would_repeat_is_refused(
         header, _ = await ask(client, orjson.dumps(body))
         assert header.error_code == "bad_request"
         assert "a key of the body exceeds" in header.error
+
+
+TEXT = st.text(st.sampled_from('":\\ a\n\u00fc'), max_size=12)
+
+
+@given(
+    value=st.recursive(
+        TEXT | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(TEXT, inner)
+    ),
+    colon=st.sampled_from([":", ": ", " :", " \n: "]),
+    ascii_only=st.booleans(),
+)
+@example(value={":aaaaa": 1}, colon=":", ascii_only=True)
+@example(value={'":":":': 1}, colon=":", ascii_only=True)
+@example(value={"aaaaaa": 1}, colon=" :", ascii_only=True)
+def test_a_look_at_the_bytes_misses_no_long_key(
+    value: object, colon: str, ascii_only: bool
+) -> None:
+    body = json.dumps(value, separators=(",", colon), ensure_ascii=ascii_only).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typed, "MAX_BODY_KEY", 5)
+        assert typed._may_have_long_key(body) or not typed._has_long_key(body)
+
+
+def test_usual_bodies_are_not_searched_for_long_keys() -> None:
+    body = orjson.dumps([{"sku": "LAMP-1", "note": "x" * 900}] * 100)
+    assert not typed._may_have_long_key(body)
 
 
 @pytest.mark.parametrize(("limit", "code"), [(MAX_TYPED_BODY, "too_large"), (MIB, "")])
