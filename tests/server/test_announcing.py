@@ -169,6 +169,21 @@ async def test_leaving_is_told_several_times_and_before_connections_close(net: N
     assert net.heard() == 0
 
 
+async def test_farewells_are_not_all_said_at_once(net: Net) -> None:
+    service = make_service(net.config(), NEVER)
+    await service.start(port=0)
+    announcer = Announcer(service, net.group, farewells=3, farewell_interval=0.05)
+    await announcer.start()
+    assert (await net.hear()).weight == 1
+    await service.stop(0.0)
+    farewells = [await net.hear() for _ in range(3)]
+    assert [one.weight for one in farewells] == [0, 0, 0]
+    assert farewells[2].timestamp - farewells[0].timestamp > 0.09
+    await announcer.finish()
+    await announcer.close()
+    assert (announcer.farewells, net.heard()) == (3, 0)
+
+
 @pytest.mark.parametrize("configured", [True, False])
 async def test_announcing_can_be_left_out(net: Net, configured: bool) -> None:
     service = make_service(net.config() if configured else None)

@@ -231,11 +231,27 @@ async def test_a_client_without_tls_is_turned_away_and_no_other(connect: Connect
     assert service.connections == 1
 
 
+async def test_a_handshake_that_does_not_go_on_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKE_TIMEOUT", 0.05)
+    service = make_service()
+    reader, writer = await asyncio.open_connection(*await service.start(HOST, 0))
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    writer.close()
+    inner = service._traffic.listener
+    assert inner is not None
+    await until(lambda: inner.failed == 1)
+    assert (inner.handshaking, len(inner._live)) == (0, 0)
+    await service.stop()
+
+
 async def test_handshakes_under_way_do_not_outlive_the_service() -> None:
     service = make_service()
     host, port = await service.start(HOST, 0)
     writers = [(await asyncio.open_connection(host, port))[1] for _ in range(5)]
     await service.stop()
+    assert service._traffic.listener is not None
+    assert service._traffic.listener.handshaking == 0
     for writer in writers:
         writer.close()
 

@@ -326,6 +326,35 @@ async def test_a_timeout_of_the_handlers_own_is_an_internal_error(
     assert header.error_code == "internal"
 
 
+async def test_a_caller_that_stops_reading_ends_its_stream_and_no_other(
+    service: Service, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scamp.server.reply.BODY_IDLE", 0.05)
+    closed = asyncio.Event()
+
+    @service.action("a.b")
+    async def endless(request: Request) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1024)
+        finally:
+            closed.set()
+
+    @service.action("a.whole")
+    async def whole(request: Request) -> bytes:
+        return BIG
+
+    client = await connect(service)
+    replies = [await client.call(CALL), await client.call(RequestHeader("a.whole", 8))]
+    await closed.wait()
+    await until(lambda: service.in_flight == 0)
+    for reply in replies:
+        with pytest.raises(ReplyFailed, match="stopped moving"):
+            await reply.read_all(MIB)
+    again = await client.call(RequestHeader("a.none", 9))
+    assert reply_header(again).error_code == "not_found"
+
+
 # -- cancelled from within ----------------------------------------------------------------
 
 

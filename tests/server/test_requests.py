@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from scamp import keys, logs
-from scamp.errors import ConfigError, RequestAborted
+from scamp.errors import ConfigError, IdleTimeout, RequestAborted
 from scamp.limits import MAX_INFLIGHT, MIB
 from scamp.server import Request, Service
 from scamp.testing import TestPeer, make_identity, until
@@ -243,6 +243,31 @@ async def test_a_reading_handler_learns_that_its_request_was_given_up(
         await reply.read_all(100)
     assert len(seen) == 1
     await until(lambda: service.in_flight == 0)
+
+
+async def test_a_caller_that_stops_sending_is_told_so_and_the_connection_stays(
+    service: Service, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scamp.server.request.BODY_IDLE", 0.05)
+    seen: list[BaseException] = []
+
+    @service.action("a.b")
+    async def reading(request: Request) -> object:
+        try:
+            return len(await request.read_all())
+        except IdleTimeout as exc:
+            seen.append(exc)
+            raise
+
+    client = await connect(service)
+    out = client.channel.open_message(CALL)
+    await out.write(b"half")
+    reply = await client.message()
+    assert isinstance(reply.header, ReplyHeader)
+    assert reply.header.error_code == "timeout"
+    assert len(seen) == 1
+    out.end()
+    assert await (await client.call(RequestHeader("a.b", 8))).read_all(100) == b"2"
 
 
 async def test_the_result_of_a_request_given_up_is_not_sent(
