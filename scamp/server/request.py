@@ -28,7 +28,8 @@ def access_denied(error: MissingPrivilege) -> ServiceError:
 class Request:
     """One call of an action.
 
-    `deadline` is the event loop's time at which the handler is stopped. `ticket` is None when the
+    `deadline` is the event loop's time at which the handler is stopped; one that streams its reply
+    has the same time anew for each piece. `ticket` is None when the
     caller gave none, or none was checked; `ticket_text` is what to pass on in further calls.
     """
 
@@ -64,7 +65,7 @@ class Request:
 
     @property
     def time_left(self) -> float:
-        """Seconds until the handler is stopped; never negative."""
+        """Seconds until `deadline`; never negative."""
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
 
     def require(self, privilege: int) -> Ticket:
