@@ -11,11 +11,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 from scamp import limits
 from scamp.discovery import loader
@@ -24,6 +23,7 @@ from scamp.discovery.pace import Pace
 from scamp.discovery.registry import Change, Draft, Registry
 from scamp.discovery.rules import Rules, is_settled, read_rules
 from scamp.discovery.status import DiscoveryStatus, LoadReport, log_difference
+from scamp.discovery.worker import Worker
 
 logger: logging.Logger = logging.getLogger("scamp.discovery")
 
@@ -91,7 +91,7 @@ class CacheFollower:
         self._on_load = on_load
         self._known = _Known()
         self._lock = asyncio.Lock()
-        self._worker: ThreadPoolExecutor | None = None
+        self._worker = Worker("scamp-discovery")
         self._task: asyncio.Task[None] | None = None
         self.status: DiscoveryStatus = DiscoveryStatus()
 
@@ -113,11 +113,7 @@ class CacheFollower:
             task.cancel()
             await asyncio.wait([task])
         async with self._lock:
-            worker, self._worker = self._worker, None
-            if worker is not None:
-                # Behind whatever it still does, so that shutting down need not block the loop.
-                await asyncio.get_running_loop().run_in_executor(worker, _nothing)
-                worker.shutdown()
+            await self._worker.stop()
 
     async def refresh(self) -> None:
         """Read the files now, whether or not they seem to have changed, and put in force what they
@@ -142,7 +138,7 @@ class CacheFollower:
 
     async def _check(self, *, force: bool) -> None:
         began = time.perf_counter()
-        look: _Look = await self._in_worker(self._look, self._known, force)
+        look: _Look = await self._worker.run(self._look, self._known, force)
         change = await self._put_in_force(look)
         before, self._known = self._known, look.known
         fresh = look.step is not None and look.step.state is not before.loaded
@@ -152,7 +148,7 @@ class CacheFollower:
         self._update_status(fresh=fresh, failed=failed)
         retired = [before, look.draft.base if look.draft is not None else None]
         report = self._report(look, change, time.perf_counter() - began)
-        if self._worker is not None and fresh:
+        if fresh:
             # The last reference to a large old state would free it here, on the loop.
             del before, look, change
             self._worker.submit(retired.clear)
@@ -167,15 +163,10 @@ class CacheFollower:
             if look.draft is None or self._registry.commit(look.draft, look.change):
                 return look.change
             # Another source has changed the registry since: once more, from the new state.
-            await self._in_worker(_draft, look, self._registry)
+            await self._worker.run(_draft, look, self._registry)
         if look.step is None:  # pragma: no cover - a draft comes from a step
             return look.change
         return self._registry.apply(added=look.step.added, removed=look.step.removed)
-
-    async def _in_worker(self, work: Callable[..., Any], *args: Any) -> Any:
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="scamp-discovery")
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *args)
 
     # -- in the worker ------------------------------------------------------------------
 
@@ -246,10 +237,6 @@ class CacheFollower:
             added=len(change.added),
             removed=len(change.removed),
         )
-
-
-def _nothing() -> None:
-    """The last piece of work of a thread."""
 
 
 def _draft(look: _Look, registry: Registry) -> None:

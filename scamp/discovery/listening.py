@@ -12,7 +12,6 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +20,7 @@ from scamp.discovery.intake import Intake, Packet
 from scamp.discovery.live import Heard, Kind, LiveIndex
 from scamp.discovery.multicast import MulticastGroup, decode_packet, open_receiver
 from scamp.discovery.pace import Pace
+from scamp.discovery.worker import Worker
 from scamp.errors import AnnouncementError, ConfigError
 
 logger: logging.Logger = logging.getLogger("scamp.discovery")
@@ -69,7 +69,7 @@ class Listening:
         self._intake = Intake()
         self._arrived = asyncio.Event()
         self._socket: socket.socket | None = None
-        self._worker: ThreadPoolExecutor | None = None
+        self._worker = Worker("scamp-listening")
         self._breath: asyncio.TimerHandle | None = None
         self._dropped = 0
         self._last_round = 0.0
@@ -86,11 +86,7 @@ class Listening:
     async def stop(self) -> None:
         """Close the socket and end the thread, behind what it still does. May be called twice."""
         self._detach()
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            # Behind whatever it still does, so that shutting down need not block the loop.
-            await asyncio.get_running_loop().run_in_executor(worker, _nothing)
-            worker.shutdown()
+        await self._worker.stop()
 
     async def next_round(self, timeout: float = MAX_WAIT) -> Round:
         """Wait for announcements, or until one expires, or for `timeout` seconds; then look.
@@ -115,9 +111,7 @@ class Listening:
 
     async def in_worker(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run something in the worker thread, after what it does now."""
-        if self._worker is None:
-            self._worker = ThreadPoolExecutor(1, thread_name_prefix="scamp-listening")
-        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *args)
+        return await self._worker.run(work, *args)
 
     # -- in the worker ------------------------------------------------------------------
 
@@ -205,7 +199,3 @@ class Listening:
 
     def _say(self, problem: str | None) -> None:
         self.problem = problem
-
-
-def _nothing() -> None:
-    """The last piece of work of a thread."""
