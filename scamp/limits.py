@@ -131,20 +131,33 @@ It gives ``net.core.rmem_max`` at most; what is lost is announced again an inter
 
 MAX_PENDING_PACKETS: Final = 4_096
 """Announcements that wait to be verified, of services that are known, and of others: those of a
-whole mesh that starts at once."""
+whole mesh that starts at once. One host may have a quarter of it."""
 
 MAX_PENDING_BYTES: Final = 16 * MIB
 """Bytes of the same."""
 
 MAX_PENDING_OF_ONE: Final = 4
-"""Announcements that wait of one service that is known. It sends one in some seconds; more are
-forged, or from several interfaces."""
+"""Announcements that wait of one service that is known, from one host. It sends one in some
+seconds; more are forged."""
 
 KNOWN_PACKETS_PER_SECOND: Final = 4_000
 """Announcements of known services that are verified: four times what 5,000 services send."""
 
 OTHER_PACKETS_PER_SECOND: Final = 1_000
-"""Announcements of strangers that are verified: what forged ones may cost, a tenth of a core."""
+"""Announcements of strangers that are verified; forged ones cost a twentieth of a core."""
+
+KNOWN_CPU_SHARE: Final = 0.8
+"""Of one core, for announcements of known services: 5,000 that renew take a twentieth."""
+
+OTHER_CPU_SHARE: Final = 0.2
+"""Of one core, for announcements of strangers, whatever they announce."""
+
+HOST_CPU_SHARE: Final = 0.3
+"""Of one core, for all that comes from one host while it comes."""
+
+ROUND_CPU: Final = 0.1
+"""Seconds of CPU after which a round ends whatever is left of it. Announcements of 100,000 actions
+cost as much each."""
 
 MAX_ROUND: Final = 256
 """Announcements that are verified in one go, so that news of others need not wait for long."""

@@ -12,7 +12,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from scamp import limits
@@ -27,6 +27,9 @@ logger: logging.Logger = logging.getLogger("scamp.discovery")
 
 MAX_WAIT: Final = 1.0
 """Longest pause between two rounds, in seconds."""
+
+PAUSE: Final = 0.5
+"""Pause after a round that failed, in seconds."""
 
 _SPACING: Final = 0.05
 """Shortest one: what comes meanwhile makes one round, whose cost is mostly that of any."""
@@ -52,6 +55,23 @@ class Round:
     cpu: float = 0.0
 
 
+@dataclass(slots=True)
+class _Work:
+    """What a round gave so far. `costs`: seconds for each packet that was looked at."""
+
+    dropped: int
+    heard: list[tuple[Heard, str]] = field(default_factory=list)  # and from where
+    gone: tuple[Heard, ...] = ()
+    refused: list[Rejection] = field(default_factory=list)
+    costs: list[float] = field(default_factory=list)
+    verified: int = 0
+    cpu: float = 0.0
+
+    def round(self) -> Round:
+        heard = (*(one for one, _ in self.heard), *self.gone)
+        return Round(heard, tuple(self.refused), self.dropped, self.verified, self.cpu)
+
+
 class Listening:
     """The group's announcements, round by round.
 
@@ -72,6 +92,7 @@ class Listening:
         self._worker = Worker("scamp-listening")
         self._breath: asyncio.TimerHandle | None = None
         self._dropped = 0
+        self._unexpected = ""
         self._last_round = 0.0
         self._last_sound = 0.0
 
@@ -91,6 +112,7 @@ class Listening:
     async def next_round(self, timeout: float = MAX_WAIT) -> Round:
         """Wait for announcements, or until one expires, or for `timeout` seconds; then look.
 
+        A round ends after `limits.ROUND_CPU` seconds of CPU; what is left waits for the next.
         Rounds must follow one another within `live.MAX_GAP`, or lives become longer. When it is
         cancelled, what the round gave is lost: stop afterwards.
         """
@@ -105,9 +127,25 @@ class Listening:
         dropped = self._intake.dropped - self._dropped
         self._dropped += dropped
         taken = self._intake.take(now)
-        found: Round = await self.in_worker(self._look_at, taken, now, dropped)
+        work = _Work(dropped)
+        try:
+            await self.in_worker(self._look_at, taken, now, work)
+        finally:
+            self._intake.looked_at(taken, work.costs, now)
+        self._recognise(work)
+        found = work.round()
         self._mind_silence(found, loop.time())
         return found
+
+    def _recognise(self, work: _Work) -> None:
+        for one, source in work.heard:
+            key = one.service.key
+            if one.kind in (Kind.LEFT, Kind.AWAY):
+                self._intake.forget(key)
+            else:
+                self._intake.recognise(key, source)
+        for silent in work.gone:
+            self._intake.forget(silent.service.key)
 
     async def in_worker(self, work: Callable[..., Any], *args: Any) -> Any:
         """Run something in the worker thread, after what it does now."""
@@ -115,33 +153,33 @@ class Listening:
 
     # -- in the worker ------------------------------------------------------------------
 
-    def _look_at(self, packets: list[Packet], now: float, dropped: int) -> Round:
-        cpu, verified = time.thread_time(), self.index.verified
-        heard: list[Heard] = []
-        refused: list[Rejection] = []
+    def _look_at(self, packets: list[Packet], now: float, work: _Work) -> None:
+        verified, spent = self.index.verified, time.thread_time()
+        until = spent + limits.ROUND_CPU
         pause = Pace()
         for packet in packets:
             pause()
+            began = spent
             try:
-                found = self.index.hear(decode_packet(packet.data), now)
+                work.heard.append((self.index.hear(decode_packet(packet.data), now), packet.source))
             except AnnouncementError as exc:
-                refused.append((packet.identity or "?", exc.reason, exc.detail))
-                continue
-            heard.append(found)
-            if found.kind in (Kind.LEFT, Kind.AWAY):
-                self._intake.forget(found.service.identity)
-            else:
-                self._intake.recognise(found.service.identity, packet.source)
-        gone = self.index.expire(now)
-        for silent in gone:
-            self._intake.forget(silent.service.identity)
-        return Round(
-            (*heard, *gone),
-            tuple(refused),
-            dropped,
-            self.index.verified - verified,
-            time.thread_time() - cpu,
-        )
+                work.refused.append((packet.identity or "?", exc.reason, exc.detail))
+            except Exception as exc:  # ours, and no reason to lose what others say
+                work.refused.append((packet.identity or "?", "unexpected", repr(exc)))
+                self._tell_unexpected(exc)
+            spent = time.thread_time()
+            work.costs.append(spent - began)
+            work.cpu += spent - began
+            if spent > until:
+                break
+        work.gone = self.index.expire(now)
+        work.verified = self.index.verified - verified
+
+    def _tell_unexpected(self, exc: Exception) -> None:
+        text = repr(exc)
+        if text != self._unexpected:
+            self._unexpected = text
+            logger.error("an announcement failed us", exc_info=exc)
 
     # -- the socket ---------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from typing import Final, Self
 
 from scamp import limits
 from scamp.discovery.cachefile import FileUnusableError, read_file, split_records, write_cache
-from scamp.discovery.listening import MAX_WAIT, Listening, Round
+from scamp.discovery.listening import MAX_WAIT, PAUSE, Listening, Round
 from scamp.discovery.live import Kind, LiveIndex, restore
 from scamp.discovery.multicast import MulticastGroup
 from scamp.discovery.pace import Pace
@@ -145,12 +145,13 @@ class CacheManager:
     async def _run(self) -> None:
         while True:
             due = min(max(self._write_at, self._not_before), self._touch_at)
-            heard = await self._listening.next_round(min(MAX_WAIT, max(0.0, due - self._now())))
+            wait = min(MAX_WAIT, max(0.0, due - self._now()))
             try:
-                self._take(heard)
+                self._take(await self._listening.next_round(wait))
                 await self._write_if_due()
             except Exception:
                 logger.exception("unexpected; going on")
+                await asyncio.sleep(PAUSE)
 
     def _take(self, heard: Round) -> None:
         self.services = len(self._index)

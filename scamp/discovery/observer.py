@@ -12,7 +12,7 @@ from typing import Final
 
 from scamp import limits
 from scamp.discovery.authorized import AuthorizedServices
-from scamp.discovery.listening import Listening, Round
+from scamp.discovery.listening import PAUSE, Listening, Round
 from scamp.discovery.live import Heard, Kind, LiveIndex
 from scamp.discovery.model import Announcement, permitted
 from scamp.discovery.multicast import MulticastGroup
@@ -138,7 +138,12 @@ class Observer:
 
     async def _observe(self) -> None:
         while True:
-            heard = await self._listening.next_round(self._poll_interval)
+            try:
+                heard = await self._listening.next_round(self._poll_interval)
+            except Exception as exc:
+                self._fail(exc)
+                await asyncio.sleep(PAUSE)
+                continue
             async with self._lock:
                 await self._guarded(heard, force=False)
 
@@ -147,11 +152,14 @@ class Observer:
         try:
             await self._apply(heard, force=force)
         except Exception as exc:
-            text = f"unexpected: {exc!r}"
-            if self.status.last_error != text:
-                logger.exception("discovery failed")
-                self.status = replace(self.status, last_error=text)
-            self._applied = None  # so that the next round begins from the whole index
+            self._fail(exc)
+
+    def _fail(self, exc: Exception) -> None:
+        text = f"unexpected: {exc!r}"
+        if self.status.last_error != text:
+            logger.error("discovery failed", exc_info=exc)
+            self.status = replace(self.status, last_error=text)
+        self._applied = None  # so that the next round begins from the whole index
 
     async def _apply(self, heard: Round, *, force: bool) -> None:
         began = time.perf_counter()

@@ -16,6 +16,10 @@ Announce = Callable[..., bytes]
 HOME, ELSEWHERE = "10.0.0.1", "10.0.0.66"
 
 
+def key(identity: str, fingerprint: str = "FF") -> tuple[str, str]:
+    return (fingerprint, identity)
+
+
 def forged(identity: str) -> bytes:
     """A packet that claims to be of a service, and is not; no two are alike."""
     return b'[3,"%b","main",%b' % (identity.encode(), os.urandom(8).hex().encode())
@@ -34,7 +38,7 @@ def test_rubbish_claims_nothing(packet: bytes) -> None:
 
 def test_packets_come_out_in_order_with_known_services_first() -> None:
     intake = Intake()
-    intake.recognise("known", HOME)
+    intake.recognise(key("known"), HOME)
     for identity in ("one", "known", "two"):
         intake.put(forged(identity), HOME)
     assert [packet.identity for packet in intake.take(1.0)] == ["known", "one", "two"]
@@ -54,18 +58,18 @@ def test_the_same_packet_twice_waits_once_and_is_no_loss() -> None:
 
 def test_a_flood_of_strangers_costs_known_services_nothing() -> None:
     intake = Intake()
-    intake.recognise("known", HOME)
+    intake.recognise(key("known"), HOME)
     for number in range(3 * limits.MAX_PENDING_PACKETS):
         intake.put(forged(f"stranger-{number}"), ELSEWHERE)
     real = forged("known")
     intake.put(real, HOME)
     assert intake.take(1.0)[0].data == real
-    assert intake.dropped == 2 * limits.MAX_PENDING_PACKETS
+    assert intake.dropped == 3 * limits.MAX_PENDING_PACKETS - limits.MAX_PENDING_PACKETS // 4
 
 
 def test_a_flood_in_the_name_of_a_known_service_from_elsewhere_costs_it_nothing() -> None:
     intake = Intake()
-    intake.recognise("known", HOME)
+    intake.recognise(key("known"), HOME)
     for _ in range(3 * limits.MAX_PENDING_PACKETS):
         intake.put(forged("known"), ELSEWHERE)
     real = forged("known")
@@ -75,8 +79,8 @@ def test_a_flood_in_the_name_of_a_known_service_from_elsewhere_costs_it_nothing(
 
 def test_a_flood_in_the_name_of_one_known_service_costs_the_others_nothing() -> None:
     intake = Intake()
-    intake.recognise("victim", HOME)
-    intake.recognise("other", HOME)
+    intake.recognise(key("victim"), HOME)
+    intake.recognise(key("other"), HOME)
     for _ in range(10_000):
         intake.put(forged("victim"), HOME)
     intake.put(forged("other"), HOME)
@@ -106,11 +110,94 @@ def test_what_waits_is_bounded_in_bytes_too() -> None:
     assert intake.dropped == 1000 - len(intake)
 
 
+def test_a_stranger_who_announces_the_same_identity_does_not_take_its_place() -> None:
+    intake = Intake()
+    intake.recognise(key("known"), HOME)
+    intake.recognise(key("known", "EE"), ELSEWHERE)
+    for number in range(3 * limits.MAX_PENDING_PACKETS):
+        intake.put(forged("known"), ELSEWHERE)
+        intake.put(forged(f"stranger-{number}"), ELSEWHERE)
+    real = forged("known")
+    intake.put(real, HOME)
+    assert real in [packet.data for packet in intake.take(1.0)]
+    intake.forget(key("known", "EE"))
+    intake.put(real, HOME)
+    assert intake.take(2.0)[0].data == real
+
+
+def test_one_host_that_floods_leaves_room_for_others_and_they_have_their_turn() -> None:
+    intake = Intake()
+    for number in range(3 * limits.MAX_PENDING_PACKETS):
+        intake.put(forged(f"stranger-{number}"), ELSEWHERE)
+    new = forged("new")
+    intake.put(new, HOME)
+    assert new in [packet.data for packet in intake.take(1.0)[:2]]
+
+
+def test_hosts_with_many_known_services_leave_room_for_others() -> None:
+    intake = Intake()
+    count = limits.MAX_PENDING_PACKETS
+    for number in range(count):
+        intake.recognise(key(f"many-{number}"), ELSEWHERE)
+        intake.put(forged(f"many-{number}"), ELSEWHERE)
+    intake.recognise(key("known"), HOME)
+    real = forged("known")
+    intake.put(real, HOME)
+    assert real in [packet.data for packet in intake.take(1.0)[:2]]
+
+
+def test_what_strangers_announce_costs_no_more_cpu_than_the_budget() -> None:
+    intake = Intake()
+    spent, now = 0.0, 0.0
+    for step in range(400):  # 20 seconds
+        now = step / 20
+        for host in range(20):
+            intake.put(forged("heavy"), f"10.0.1.{host}")
+        taken = intake.take(now)
+        costs = [0.1] * min(len(taken), 1)  # a round ends when it has cost so much
+        intake.looked_at(taken, costs, now)
+        spent += sum(costs)
+    assert now * limits.OTHER_CPU_SHARE / 2 < spent
+    assert spent <= (now + 2) * limits.OTHER_CPU_SHARE
+
+
+def test_a_host_whose_packets_cost_much_waits_for_the_others() -> None:
+    intake = Intake()
+    intake.recognise(key("heavy"), ELSEWHERE)
+    intake.recognise(key("known"), HOME)
+    looked = {"heavy": 0, "known": 0}
+    for step in range(200):  # 10 seconds
+        for identity, host in (("heavy", ELSEWHERE), ("heavy", ELSEWHERE), ("known", HOME)):
+            intake.put(forged(identity), host)
+        taken = intake.take(step / 20)
+        for packet in taken:
+            looked[packet.identity] += 1
+        costs = [0.1 if packet.identity == "heavy" else 0.0001 for packet in taken]
+        intake.looked_at(taken, costs, step / 20)
+    assert looked["known"] == 200
+    assert 10 < looked["heavy"] < 50
+
+
+def test_what_a_round_had_no_time_for_is_the_first_of_the_next() -> None:
+    intake = Intake()
+    intake.recognise(key("known"), HOME)
+    packets = [forged(identity) for identity in ("known", "one", "two")]
+    for packet in packets:
+        intake.put(packet, HOME)
+    taken = intake.take(1.0)
+    intake.looked_at(taken, [0.0], 1.0)
+    assert len(intake) == 2
+    intake.put(packets[1], HOME)
+    assert len(intake) == 2
+    again = intake.take(1.0)
+    assert [packet.data for packet in again] == packets[1:]
+
+
 def test_a_service_that_is_gone_has_no_place_of_its_own_any_more() -> None:
     intake = Intake()
-    intake.recognise("known", HOME)
-    intake.forget("known")
-    intake.forget("known")
+    intake.recognise(key("known"), HOME)
+    intake.forget(key("known"))
+    intake.forget(key("known"))
     for identity in ("stranger", "known"):
         intake.put(forged(identity), HOME)
     assert [packet.identity for packet in intake.take(1.0)] == ["stranger", "known"]

@@ -285,6 +285,20 @@ async def test_a_file_that_cannot_be_written_is_told_once_tried_again_and_stays_
     assert told == ["ERROR", "INFO"]
 
 
+async def test_a_round_that_fails_is_not_the_last(
+    host: Host,
+    announce: Announce,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    await host.manager.start()
+    with monkeypatch.context() as broken:
+        broken.setattr(host.manager._index, "expire", lambda now: 1 / 0)
+        await until(lambda: "unexpected; going on" in caplog.text)
+    host.say(announce("a"))
+    await until(lambda: host.known == ["a"])
+
+
 async def test_it_starts_once(host: Host) -> None:
     await host.manager.start()
     with pytest.raises(RuntimeError):

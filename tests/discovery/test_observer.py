@@ -224,6 +224,36 @@ async def test_a_flood_of_forged_packets_does_not_keep_new_services_out(
 # -- authorized_services ----------------------------------------------------------------
 
 
+async def test_a_packet_that_makes_us_fail_costs_no_other(
+    net: Net, announce: Announce, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = net.observer._listening.index
+    hear = index.hear
+
+    def fail(raw: bytes, now: float) -> Any:
+        if b"poison" in raw:
+            raise ZeroDivisionError("a mistake of ours")
+        return hear(raw, now)
+
+    monkeypatch.setattr(index, "hear", fail)
+    with caplog.at_level(logging.ERROR, "scamp.discovery"):
+        net.say(announce("poison"), announce("poison2"), announce("a"))
+        await until(lambda: net.known == {"a"})
+        await until(lambda: net.observer.status.rejected.get("unexpected") == 2)
+    assert [record.message for record in caplog.records] == ["an announcement failed us"]
+
+
+async def test_a_round_that_fails_is_not_the_last(
+    net: Net, announce: Announce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listening = net.observer._listening
+    with monkeypatch.context() as broken:
+        broken.setattr(listening.index, "expire", lambda now: 1 / 0)
+        await until(lambda: "ZeroDivisionError" in str(net.observer.status.last_error))
+    net.say(announce("a"))
+    await until(lambda: net.known == {"a"})
+
+
 async def test_authorized_services_decides_and_is_followed(
     tmp_path: Path, announce: Announce, signer: Any
 ) -> None:
