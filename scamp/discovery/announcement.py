@@ -18,8 +18,13 @@ from scamp.discovery.model import Announcement, packed_actions, with_actions
 from scamp.errors import AnnouncementError
 
 _TIMESTAMP_TAIL = re.compile(rb"\s*(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,17})?\s*\]\s*\Z")
-_IDENTITY_HEAD = re.compile(rb'\s*\[\s*[0-9]\s*,\s*"([^"\\\x00-\x1f]{1,255})"')
-_IDENTITY_FIELD = re.compile(rb'\s*\{[^\n]{0,65536}?"ident"\s*:\s*"([^"\\\x00-\x1f]{1,255})"')
+# Bounded, because a search keeps other threads out: two megabytes of blanks take 20 ms.
+_IDENTITY_HEAD = re.compile(
+    rb'\s{0,64}\[\s{0,64}[0-9]\s{0,64},\s{0,64}"([^"\\\x00-\x1f]{1,1020})"'
+)
+_IDENTITY_FIELD = re.compile(
+    rb'\s{0,64}\{[^\n]{0,65536}?"ident"\s{0,64}:\s{0,64}"([^"\\\x00-\x1f]{1,1020})"'
+)
 
 _MAX_PARTS: Final = 8
 
@@ -100,8 +105,10 @@ def is_cut(raw: bytes) -> bool:
 
 
 def identity_hint(raw: bytes) -> str | None:
-    """The identity that a refused record seems to be about; good for nothing but what to keep."""
+    """The identity that a refused record seems to be about; good for nothing but what to keep, and
+    to be shown. None for what cannot be one."""
     match = _IDENTITY_HEAD.match(raw) or _IDENTITY_FIELD.match(raw)
     if match is None:
         return None
-    return match[1].decode("utf-8", "replace")
+    identity = match[1].decode("utf-8", "replace")
+    return identity if identity.isprintable() and len(identity) <= limits.MAX_NAME else None
