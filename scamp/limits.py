@@ -150,10 +150,10 @@ KNOWN_CPU_SHARE: Final = 0.8
 """Of one core, for announcements of known services: 5,000 that renew take a twentieth."""
 
 OTHER_CPU_SHARE: Final = 0.2
-"""Of one core, for announcements of strangers, whatever they announce."""
+"""Of one core, for announcements of strangers, whatever they announce; one host may have half."""
 
-HOST_CPU_SHARE: Final = 0.3
-"""Of one core, for all that comes from one host while it comes."""
+SERVICE_CPU_SHARE: Final = 0.1
+"""Of one core, for one known service: one of 100,000 actions may change every other second."""
 
 ROUND_CPU: Final = 0.1
 """Seconds of CPU after which a round ends whatever is left of it. Announcements of 100,000 actions

@@ -9,19 +9,19 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Callable
 from typing import Final
 
 from scamp import limits
 from scamp.discovery.body import read_json, read_timestamp
 from scamp.discovery.certificate import load_certificate
 from scamp.discovery.model import Announcement, packed_actions, with_actions
+from scamp.discovery.pace import no_pause
 from scamp.errors import AnnouncementError
 
 _TIMESTAMP_TAIL = re.compile(rb"\s*(?:0|[1-9][0-9]{0,15})(?:\.[0-9]{1,17})?\s*\]\s*\Z")
 # Bounded, because a search keeps other threads out: two megabytes of blanks take 20 ms.
-_IDENTITY_HEAD = re.compile(
-    rb'\s{0,64}\[\s{0,64}[0-9]\s{0,64},\s{0,64}"([^"\\\x00-\x1f]{1,1020})"'
-)
+_IDENTITY_HEAD = re.compile(rb'\s{0,64}\[\s{0,64}[0-9]\s{0,64},\s{0,64}"([^"\\\x00-\x1f]{1,1020})"')
 _IDENTITY_FIELD = re.compile(
     rb'\s{0,64}\{[^\n]{0,65536}?"ident"\s{0,64}:\s{0,64}"([^"\\\x00-\x1f]{1,1020})"'
 )
@@ -29,10 +29,14 @@ _IDENTITY_FIELD = re.compile(
 _MAX_PARTS: Final = 8
 
 
-def parse_announcement(raw: bytes, *, verify: bool = True) -> Announcement:
+def parse_announcement(
+    raw: bytes, *, verify: bool = True, pause: Callable[[], None] = no_pause
+) -> Announcement:
     """One announcement from its text, as found in the cache file or in an inflated packet.
 
     `verify` False leaves out the signature (not the certificate, which gives the fingerprint).
+    `pause` is called now and then while there are many actions, for a worker thread to let others
+    run.
     Interval and timestamp come out in seconds whatever unit the packet used.
 
     Raises `AnnouncementError` and nothing else; its `reason` is ``malformed``, ``version``
@@ -43,7 +47,7 @@ def parse_announcement(raw: bytes, *, verify: bool = True) -> Announcement:
     certificate = load_certificate(pem)
     if verify:
         certificate.verify(text, decode_signature(signature))
-    return read_json(text, certificate.fingerprint)
+    return read_json(text, certificate.fingerprint, pause)
 
 
 def parse_renewed(raw: bytes, known_raw: bytes, known: Announcement) -> Announcement | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from collections.abc import Callable
 from sys import intern
 from typing import Any, Final, NoReturn
 
@@ -18,6 +19,7 @@ import orjson
 
 from scamp import limits
 from scamp.discovery.model import Announcement
+from scamp.discovery.pace import STRIDE, no_pause
 from scamp.discovery.runlength import expand, expanded_length
 from scamp.errors import AnnouncementError
 
@@ -33,12 +35,13 @@ _MAX_NUMBER: Final = 1e15
 _MAX_VERSION: Final = (1 << 31) - 1
 
 
-def read_json(text: bytes, fingerprint: str) -> Announcement:
+def read_json(text: bytes, fingerprint: str, pause: Callable[[], None] = no_pause) -> Announcement:
     """The announcement in the JSON of a packet signed by the certificate with that fingerprint.
+    `pause` is called now and then.
 
     Raises `AnnouncementError` and nothing else.
     """
-    return _from_json(_load_json(text), fingerprint)
+    return _from_json(_load_json(text), fingerprint, pause)
 
 
 def _load_json(text: bytes) -> Any:
@@ -74,7 +77,7 @@ def _refuse_duplicate_keys(text: bytes, value: Any) -> None:
         raise AnnouncementError("malformed", f"not JSON: {exc}") from exc
 
 
-def _from_json(value: Any, fingerprint: str) -> Announcement:
+def _from_json(value: Any, fingerprint: str, pause: Callable[[], None]) -> Announcement:
     if type(value) is list:
         if len(value) != 9:
             _malformed(f"{len(value)} elements in place of nine")
@@ -107,8 +110,10 @@ def _from_json(value: Any, fingerprint: str) -> Announcement:
     host, port = _address(uri)
     service_envelopes = _envelopes(envelopes)
     flat: list[Any] = []
-    _read_classes(classes, intern(sector), intern(",".join(service_envelopes)), flat)
-    _read_columns(extension, flat)
+    pause()
+    _read_classes(classes, intern(sector), intern(",".join(service_envelopes)), flat, pause)
+    pause()
+    _read_columns(extension, flat, pause)
     return Announcement(
         identity,
         fingerprint,
@@ -186,7 +191,9 @@ def _envelopes(value: object) -> tuple[str, ...]:
 # -- actions ----------------------------------------------------------------------------
 
 
-def _read_classes(classes: object, sector: str, envelopes: str, flat: list[Any]) -> None:
+def _read_classes(
+    classes: object, sector: str, envelopes: str, flat: list[Any], pause: Callable[[], None]
+) -> None:
     """The actions of version 3: ``[[namespace, [name, flags, version?], …], …]``."""
     if classes is None:
         return
@@ -197,7 +204,9 @@ def _read_classes(classes: object, sector: str, envelopes: str, flat: list[Any])
             _malformed("a namespace is not [name, action, …]")
         namespace = entries[0]
         addressable = _is_name(namespace) and ":" not in namespace
-        for entry in entries[1:]:
+        for number, entry in enumerate(entries[1:]):
+            if not number % STRIDE:
+                pause()
             if type(entry) is not list or not entry or type(entry[0]) is not str:
                 _malformed("an action is not [name, flags, version]")
             name = entry[0]
@@ -212,7 +221,7 @@ def _read_classes(classes: object, sector: str, envelopes: str, flat: list[Any])
             _too_many()
 
 
-def _read_columns(columns: object, flat: list[Any]) -> None:
+def _read_columns(columns: object, flat: list[Any], pause: Callable[[], None]) -> None:
     """The actions of version 4: one run-length-coded list per field."""
     if type(columns) is not dict or columns.get("acname") is None:
         return
@@ -232,7 +241,9 @@ def _read_columns(columns: object, flat: list[Any]) -> None:
         compatible,
         strict=True,
     )
-    for sector, namespace, name, version, flags, envelopes, compat in rows:
+    for number, (sector, namespace, name, version, flags, envelopes, compat) in enumerate(rows):
+        if not number % STRIDE:
+            pause()
         if type(sector) is not str or type(namespace) is not str or type(name) is not str:
             _malformed("the names of an action are not all strings")
         if type(flags) is not str:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from scamp import limits
+from scamp.discovery.pace import no_pause
 from scamp.errors import DiscoveryError
 
 SEPARATOR: Final = b"\n%%%\n"
@@ -23,10 +24,6 @@ _CUT_SEPARATOR: Final = (b"\n%%%", b"\n%%", b"\n%")
 _READ_ATTEMPTS: Final = 3
 _PIECE: Final = 8192
 _NO_PLACES: Mapping[bytes, int] = MappingProxyType({})
-
-
-def no_pause() -> None:
-    """For callers that need not let other threads run in between."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,14 +241,5 @@ class CacheFollower:
 
 def _draft(look: _Look, registry: Registry) -> None:
     """Prepare the next state of the registry."""
-    if look.step is None:
-        return
-    pause = Pace()
-    draft = registry.draft()
-    for key in look.step.removed:
-        draft.remove(key)
-        pause()
-    for service in look.step.added:
-        draft.add(service)
-        pause()
-    look.draft, look.change = draft, draft.change()
+    if look.step is not None:
+        look.draft, look.change = registry.prepare(look.step.added, look.step.removed, Pace())

@@ -2,9 +2,9 @@
 
 To look at a packet costs a twentieth of a millisecond, or a tenth of a second when it announces
 100,000 actions in a kilobyte. So packets wait in two bounded lanes: those that claim to be of a
-service that we know, from a host that it speaks from, and all others. In each lane the hosts take
-turns, none may fill it alone, and one whose packets have cost much waits until others had as much.
-The lane of others has a budget of packets and of CPU.
+service that we know, from a host that it speaks from, and all others. No host may fill a lane
+alone. Known services take turns, and all other packets by their hosts; whose packets have cost
+much waits meanwhile. Each lane has a budget of packets and of CPU.
 
 So a flood of forged packets, or of rightly signed ones by keys that anybody can make, costs known
 services nothing, and others from other hosts little. One that forges the sender's address as well
@@ -31,7 +31,7 @@ _HEAD: Final = 600
 _HOSTS: Final = 4
 """So many hosts it takes to fill a lane."""
 
-Pair = tuple[str, str]  # identity and host
+Pair = tuple[str, str]  # identity (or "") and host
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,11 @@ class Packet:
     identity: str
     known: bool = False
     """Whether it may be of a service that we know."""
+
+    @property
+    def turn(self) -> Pair:
+        """Who has a turn by it: a known service, or a host."""
+        return (self.identity if self.known else "", self.source)
 
 
 class _Budget:
@@ -67,94 +72,95 @@ class _Budget:
 
 
 class _Debts:
-    """Which hosts have cost so much that they must wait, and until when."""
+    """Who has cost so much that it must wait, and until when: nobody gets more than `share` of a
+    core for longer than a second."""
 
-    def __init__(self) -> None:
-        self._until: dict[str, float] = {}
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._until: dict[Pair, float] = {}
 
-    def add(self, source: str, cost: float, now: float) -> None:
-        """A packet of this host has cost so many seconds of CPU."""
-        since = max(now, self._until.pop(source, now))
-        self._until[source] = since + cost / limits.HOST_CPU_SHARE
+    def add(self, debtor: Pair, cost: float, now: float) -> None:
+        """A packet has cost so many seconds of CPU."""
+        since = max(now, self._until.pop(debtor, now))
+        self._until[debtor] = since + cost / self._share
         if len(self._until) > limits.MAX_PENDING_PACKETS:
             self._until = {name: until for name, until in self._until.items() if until > now}
 
-    def has(self, source: str, now: float) -> bool:
-        """Whether it must wait. A second's worth is granted to everybody."""
-        return self._until.get(source, now) > now + 1.0
+    def has(self, debtor: Pair, now: float) -> bool:
+        """Whether it must wait."""
+        return self._until.get(debtor, now) > now + 1.0
 
 
 class _Lane:
-    """Packets that wait, by host, up to a number and a size in all and for each host."""
+    """Packets that wait, up to a number and a size, in all and for each host."""
 
-    def __init__(self, packets: float, cpu: float) -> None:
-        self._queues: dict[str, deque[Packet]] = {}
+    def __init__(self, packets: float, cpu: float, share: float) -> None:
+        self._queues: dict[Pair, deque[Packet]] = {}
+        self._counts: Counter[str] = Counter()  # by host, as
         self._sizes: Counter[str] = Counter()
         self._count = self._size = 0
         self._packets = _Budget(packets)
         self._cpu = _Budget(cpu)
+        self._debts = _Debts(share)
 
     def __len__(self) -> int:
         return self._count
 
     def put(self, packet: Packet) -> bool:
         """False when there is no room."""
-        size, queue = len(packet.data), self._queues.get(packet.source)
+        count, size = self._counts[packet.source], self._sizes[packet.source] + len(packet.data)
         if (
             self._count >= limits.MAX_PENDING_PACKETS
-            or self._size + size > limits.MAX_PENDING_BYTES
+            or self._size + len(packet.data) > limits.MAX_PENDING_BYTES
+            or count >= limits.MAX_PENDING_PACKETS // _HOSTS
+            or size > limits.MAX_PENDING_BYTES // _HOSTS
         ):
             return False
-        if queue is None:
-            queue = self._queues[packet.source] = deque()
-        elif (
-            len(queue) >= limits.MAX_PENDING_PACKETS // _HOSTS
-            or self._sizes[packet.source] + size > limits.MAX_PENDING_BYTES // _HOSTS
-        ):
-            return False
-        queue.append(packet)
-        self._sizes[packet.source] += size
-        self._count += 1
-        self._size += size
+        self._queues.setdefault(packet.turn, deque()).append(packet)
+        self._add(packet, 1)
         return True
 
-    def take(self, room: int, now: float, debts: _Debts) -> list[Packet]:
-        """At most `room` packets, one of each host after another."""
+    def take(self, room: int, now: float) -> list[Packet]:
+        """At most `room` packets, one at each turn."""
         room = min(room, self._count, int(self._packets.left(now)))
         if room <= 0 or self._cpu.left(now) <= 0:
             return []
         taken: list[Packet] = []
-        ready = [source for source in self._queues if not debts.has(source, now)]
+        ready = [turn for turn in self._queues if not self._debts.has(turn, now)]
         while ready and len(taken) < room:
-            taken += [self._next_of(source) for source in ready[: room - len(taken)]]
-            ready = [source for source in ready if source in self._queues]
+            taken += [self._next_of(turn) for turn in ready[: room - len(taken)]]
+            ready = [turn for turn in ready if turn in self._queues]
         self._packets.spend(len(taken))
         return taken
 
     def give_back(self, packets: Sequence[Packet]) -> None:
-        """These were not looked at: they are the first of their hosts again."""
+        """These were not looked at: they are the first at their turns again."""
         for packet in reversed(packets):
-            self._queues.setdefault(packet.source, deque()).appendleft(packet)
-            self._sizes[packet.source] += len(packet.data)
-            self._count += 1
-            self._size += len(packet.data)
+            self._queues.setdefault(packet.turn, deque()).appendleft(packet)
+            self._add(packet, 1)
         self._packets.spend(-len(packets))
 
-    def charge(self, cost: float) -> None:
-        """Looking at packets has cost so many seconds."""
+    def charge(self, packet: Packet, cost: float, now: float) -> None:
+        """To look at `packet` has cost so many seconds."""
         self._cpu.spend(cost)
+        self._debts.add(packet.turn, cost, now)
 
-    def _next_of(self, source: str) -> Packet:
-        queue = self._queues.pop(source)  # and behind all others, if there is more
+    def _next_of(self, turn: Pair) -> Packet:
+        queue = self._queues.pop(turn)  # and behind all others, if there is more
         packet = queue.popleft()
         if queue:
-            self._queues[source] = queue
-            self._sizes[source] -= len(packet.data)
-        else:
-            del self._sizes[source]
-        self._count -= 1
-        self._size -= len(packet.data)
+            self._queues[turn] = queue
+        self._add(packet, -1)
         return packet
+
+    def _add(self, packet: Packet, one: int) -> None:
+        size = one * len(packet.data)
+        self._count += one
+        self._size += size
+        self._counts[packet.source] += one
+        self._sizes[packet.source] += size
+        if not self._counts[packet.source]:
+            del self._counts[packet.source], self._sizes[packet.source]
 
 
 class Intake:
@@ -164,9 +170,12 @@ class Intake:
     """
 
     def __init__(self) -> None:
-        self._known = _Lane(limits.KNOWN_PACKETS_PER_SECOND, limits.KNOWN_CPU_SHARE)
-        self._others = _Lane(limits.OTHER_PACKETS_PER_SECOND, limits.OTHER_CPU_SHARE)
-        self._debts = _Debts()
+        self._known = _Lane(
+            limits.KNOWN_PACKETS_PER_SECOND, limits.KNOWN_CPU_SHARE, limits.SERVICE_CPU_SHARE
+        )
+        self._others = _Lane(
+            limits.OTHER_PACKETS_PER_SECOND, limits.OTHER_CPU_SHARE, limits.OTHER_CPU_SHARE / 2
+        )
         self._pending: set[bytes] = set()
         self._waiting: Counter[Pair] = Counter()
         self._speaks_from: dict[Key, Pair] = {}
@@ -210,8 +219,8 @@ class Intake:
 
     def take(self, now: float) -> list[Packet]:
         """What to look at now, known services first: as much as the budgets allow."""
-        taken = self._known.take(limits.MAX_ROUND, now, self._debts)
-        taken += self._others.take(limits.MAX_ROUND - len(taken), now, self._debts)
+        taken = self._known.take(limits.MAX_ROUND, now)
+        taken += self._others.take(limits.MAX_ROUND - len(taken), now)
         for packet in taken:
             self._pending.discard(packet.data)
             if packet.known:
@@ -222,8 +231,7 @@ class Intake:
         """Of `packets`, which were taken, the first were looked at, and cost so many seconds of
         CPU each; the rest waits on."""
         for packet, cost in zip(packets, costs, strict=False):
-            self._debts.add(packet.source, cost, now)
-            (self._known if packet.known else self._others).charge(cost)
+            (self._known if packet.known else self._others).charge(packet, cost, now)
         left = packets[len(costs) :]
         for packet in left:
             self._pending.add(packet.data)

@@ -28,9 +28,10 @@ from typing import Final
 
 from scamp import limits
 from scamp.discovery.announcement import identity_hint, parse_announcement, parse_renewed
-from scamp.discovery.cachefile import SEPARATOR, no_pause
+from scamp.discovery.cachefile import SEPARATOR
 from scamp.discovery.loader import REPLAY_TOLERANCE
 from scamp.discovery.model import Announcement, count_actions, held_actions
+from scamp.discovery.pace import no_pause
 from scamp.discovery.registry import Key
 from scamp.errors import AnnouncementError
 
@@ -91,10 +92,11 @@ class LiveIndex:
 
     To be used by one thread at a time. At most `limits.MAX_SERVICES` services with
     `limits.MAX_ACTIONS` actions and `limits.MAX_CACHE_FILE` bytes are held: those that are there
-    stay, new ones are refused.
+    stay, new ones are refused. `pause` is called while there is much to read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pause: Callable[[], None] = no_pause) -> None:
+        self._pause = pause
         self._held: dict[Key, _Held] = {}
         self._by_raw: dict[bytes, Key] = {}
         self._by_identity: dict[str, Key] = {}
@@ -169,7 +171,7 @@ class LiveIndex:
             renewed = parse_renewed(raw, known.raw, known.service)
             if renewed is not None:
                 return renewed
-        service = parse_announcement(raw)
+        service = parse_announcement(raw, pause=self._pause)
         if SEPARATOR in b"\n%b\n" % raw:
             # Cannot be in a record that parses; but a cache file would be torn apart by it.
             raise AnnouncementError("malformed", "contains the cache file's separator")

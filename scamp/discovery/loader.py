@@ -33,8 +33,9 @@ from scamp.discovery.announcement import (
     parse_renewed,
 )
 from scamp.discovery.authorized import AuthorizedServices
-from scamp.discovery.cachefile import first_record, no_pause, scan
+from scamp.discovery.cachefile import first_record, scan
 from scamp.discovery.model import Announcement, count_actions, held_actions, permitted
+from scamp.discovery.pace import no_pause
 from scamp.discovery.registry import Key
 from scamp.errors import AnnouncementError, DiscoveryError
 
@@ -159,18 +160,18 @@ def _parse(
                 record = known
             else:
                 verified += 1
-                record = _read(raw, known)
+                record = _read(raw, known, pause)
         records.append(record)
     return tuple(records), verified
 
 
-def _read(raw: bytes, known: Record | None) -> Record:
+def _read(raw: bytes, known: Record | None, pause: Callable[[], None]) -> Record:
     try:
         service = None
         if known is not None and known.service is not None:
             service = parse_renewed(raw, known.raw, known.service)
         if service is None:
-            service = parse_announcement(raw)
+            service = parse_announcement(raw, pause=pause)
     except AnnouncementError as exc:
         identity = identity_hint(raw)
         return Record(raw, None, ("", identity or ""), (identity or "?", exc.reason, exc.detail))

@@ -71,7 +71,7 @@ class CacheManager:
         self._renew_interval = renew_interval
         self._touch_interval = min(TOUCH_INTERVAL, max_age / 2)
         self._on_round = on_round
-        self._index = LiveIndex()
+        self._index = LiveIndex(Pace())
         self._listening = Listening(group, self._index)
         self._lock: _FileLock | None = None
         self._task: asyncio.Task[None] | None = None

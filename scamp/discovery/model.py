@@ -15,6 +15,8 @@ from functools import lru_cache
 from types import MemberDescriptorType
 from typing import Any, Final, cast
 
+from scamp.discovery.pace import STRIDE, no_pause
+
 CRUD: Final = ("create", "read", "update", "destroy")
 """The flags that give an action a second name, ``Namespace._read`` and so on."""
 
@@ -231,8 +233,9 @@ def action_key(sector: str, spelling: str, version: int) -> str:
     return f"{sector}:{spelling}.v{version}".lower()
 
 
-def index_entries(service: Announcement) -> dict[str, int]:
+def index_entries(service: Announcement, pause: Callable[[], None] = no_pause) -> dict[str, int]:
     """Every key under which the service is found, with the number of the action it means.
+    `pause` is called now and then.
 
     Of several actions under one key the last counts, as in JavaScript; an action's own name goes
     before another's alias.
@@ -243,6 +246,8 @@ def index_entries(service: Announcement) -> dict[str, int]:
     for position, (sector, namespace, name, version, flags, _) in enumerate(
         zip(items, items, items, items, items, items, strict=True)
     ):
+        if not position % STRIDE:
+            pause()
         own[f"{sector}:{namespace}.{name}.v{version}".lower()] = position
         if flags:
             for tag in _aliases(flags):

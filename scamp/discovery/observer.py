@@ -84,7 +84,7 @@ class Observer:
         self._poll_interval = poll_interval
         self._on_load = on_load
         self._on_round = on_round
-        self._listening = Listening(group, LiveIndex())
+        self._listening = Listening(group, LiveIndex(Pace()))
         self._refusals = Refusals()
         self._rules = Rules()
         self._applied: object = None
@@ -202,7 +202,9 @@ class Observer:
             return Change()
         for _ in range(_COMMIT_ATTEMPTS):
             prepared: tuple[Draft, Change]
-            prepared = await self._listening.in_worker(_draft, step, self._registry)
+            prepared = await self._listening.in_worker(
+                self._registry.prepare, step.added, step.removed, Pace()
+            )
             if self._registry.commit(*prepared):
                 return prepared[1]
             # Another source has changed the registry since: once more, from the new state.
@@ -294,16 +296,3 @@ def _same(old: Announcement, new: Announcement) -> bool:
 
 def _read_rules(path: Path, known: Rules, force: bool) -> Rules:
     return read_rules(path, known, force=force)
-
-
-def _draft(step: _Step, registry: Registry) -> tuple[Draft, Change]:
-    """Prepare the next state of the registry."""
-    pause = Pace()
-    draft = registry.draft()
-    for key in step.removed:
-        draft.remove(key)
-        pause()
-    for service in step.added:
-        draft.add(service)
-        pause()
-    return draft, draft.change()

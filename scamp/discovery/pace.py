@@ -12,6 +12,14 @@ _ASIDE: Final = 0.00005
 """Seconds for which it does; enough for a waiting thread to wake up."""
 
 
+STRIDE: Final = 256
+"""Actions between two pauses: a tenth of a millisecond."""
+
+
+def no_pause() -> None:
+    """For callers that need not let other threads run in between."""
+
+
 class Pace:
     """Called between small steps; sleeps for a moment when enough work was done.
 

@@ -24,6 +24,7 @@ from scamp.discovery.model import (
     held_actions,
     index_entries,
 )
+from scamp.discovery.pace import STRIDE, no_pause
 
 logger: logging.Logger = logging.getLogger("scamp.discovery")
 
@@ -77,9 +78,11 @@ class Draft:
     """Changes on their way into a registry. To be used by one thread at a time.
 
     `base` is the state it starts from; `Registry.commit` refuses it when that is no longer current.
+    `pause` is called between small steps.
     """
 
-    def __init__(self, base: _Index) -> None:
+    def __init__(self, base: _Index, pause: Callable[[], None] = no_pause) -> None:
+        self._pause = pause
         self.base = base
         self.index: _Index = base.copy()
         self._owned: set[int] = set()
@@ -136,6 +139,9 @@ class Draft:
                 removed.append(old)
         return Change(tuple(added), tuple(removed))
 
+    def _entries(self, service: Announcement) -> dict[str, int]:
+        return index_entries(service, self._pause)
+
     def _shard(self, key: str) -> Shard:
         number = hash(key) % _SHARDS
         if number not in self._owned:
@@ -145,7 +151,9 @@ class Draft:
 
     def _link(self, service: Announcement, slot: int) -> None:
         code = slot * _SPAN
-        for key, position in index_entries(service).items():
+        for number, (key, position) in enumerate(self._entries(service).items()):
+            if not number % STRIDE:
+                self._pause()
             shard = self._shard(key)
             held = shard.get(key)
             if held is None:
@@ -154,7 +162,9 @@ class Draft:
                 shard[key] = array("Q", [*_codes(held), code + position]).tobytes()
 
     def _unlink(self, service: Announcement, slot: int) -> None:
-        for key in index_entries(service):
+        for number, key in enumerate(self._entries(service)):
+            if not number % STRIDE:
+                self._pause()
             shard = self._shard(key)
             left = [code for code in _codes(shard[key]) if code // _SPAN != slot]
             if not left:
@@ -217,14 +227,26 @@ class Registry:
         Unknown keys in `removed` are ignored. The cost is that of what changes, not of what is
         there. Returns what was different in the end.
         """
-        draft = self.draft()
-        for key in removed:
-            draft.remove(key)
-        for service in added:
-            draft.add(service)
-        change = draft.change()
+        draft, change = self.prepare(added, removed)
         self.commit(draft, change)
         return change
+
+    def prepare(
+        self,
+        added: Iterable[Announcement],
+        removed: Iterable[Key],
+        pause: Callable[[], None] = no_pause,
+    ) -> tuple[Draft, Change]:
+        """What `apply` would commit; may be called from any thread. `pause` is called between
+        small steps, for a worker thread to let others run."""
+        draft = Draft(self._index, pause)
+        for key in removed:
+            draft.remove(key)
+            pause()
+        for service in added:
+            draft.add(service)
+            pause()
+        return draft, draft.change()
 
     def draft(self) -> Draft:
         """The current state, to be changed and committed; may be called from any thread."""

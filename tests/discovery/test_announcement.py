@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from scamp import limits
-from scamp.discovery import Action, Announcement, parse_announcement
+from scamp.discovery import Action, Announcement, Registry, parse_announcement
+from scamp.discovery.announcement import identity_hint
+from scamp.discovery.model import count_actions
 from scamp.errors import AnnouncementError
 
 Packet = Callable[..., bytes]
@@ -436,3 +438,34 @@ def test_signature_lines_have_76_columns_and_hold_base64(announce: Packet) -> No
     lines = raw.split(b"\n\n")[2].split()
     assert {len(line) for line in lines[:-1]} == {76}
     assert len(base64.b64decode(b"".join(lines))) == 256
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_reading_many_actions_lets_others_run(sign: Callable[..., bytes], native: bool) -> None:
+    # One kilobyte may stand for 100,000 actions, and everybody can send it.
+    count = 10_000
+    columns = {"acname": [[count, "x"]], "acns": [[count, "N"]]}
+    columns |= {"acsec": [[count, "main"]], "acenv": [[count, "json"]]}
+    classes = None if native else [["N", *[["x", ""]] * count]]
+    envelopes = ["json", columns] if native else ["json"]
+    uri = "beepish+tls://10.0.0.1:30100"
+    text = json.dumps([3, "a", "main", 1, 5000, uri, envelopes, classes, 1.0])
+    pauses = []
+    service = parse_announcement(sign(text), pause=lambda: pauses.append(1))
+    assert len(pauses) > 30
+    pauses.clear()
+    Registry().prepare([service], [], lambda: pauses.append(1))
+    assert len(pauses) > 30
+    assert count_actions(service) == count
+
+
+@pytest.mark.parametrize("identity", ["a\x9b31m", "a\u2028b", "x" * 256, "\ud83d"])
+def test_what_cannot_be_an_identity_is_not_shown_as_one(identity: str) -> None:
+    raw = b'[3,"%b","main",1' % identity.encode("utf-8", "surrogatepass")
+    assert identity_hint(raw) is None
+
+
+def test_an_identity_is_looked_for_where_it_stands() -> None:
+    assert identity_hint(b' [ 3 , "a"') == "a"
+    assert identity_hint(b'{"vmaj": 4, "ident": "b"') == "b"
+    assert identity_hint(b" " * 1000 + b'[3,"a"') is None
