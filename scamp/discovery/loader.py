@@ -13,9 +13,9 @@ next version of the file ends in the very same broken record, it was not a cut b
 absence counts again. (A file that is cut exactly between two records cannot be told from one that
 some services have left.)
 
-**Replay**: of several records of one service in one file the newest counts. A record that is more
-than a second older than the newest seen of its service is refused; the second is for Go, which
-prints microseconds unpadded. A record has no expiry: it is live as long as it stands in the file.
+**Replay**: of several records of one service in one file the newest counts. A record that is older
+than the newest seen of its service is refused, by the rules of `replay`. A record has no expiry: it
+is live as long as it stands in the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
 
 from scamp import limits
 from scamp.discovery.announcement import (
@@ -37,10 +36,8 @@ from scamp.discovery.cachefile import first_record, scan
 from scamp.discovery.model import Announcement, count_actions, held_actions, permitted
 from scamp.discovery.pace import no_pause
 from scamp.discovery.registry import Key
+from scamp.discovery.replay import TOLERANCE, is_set_right
 from scamp.errors import AnnouncementError, DiscoveryError
-
-REPLAY_TOLERANCE: Final = 1.0
-"""Seconds by which a service may step back."""
 
 Rejection = tuple[str, str, str]  # identity or "?", reason, detail
 
@@ -100,11 +97,13 @@ def load(
     data: bytes,
     authorized: AuthorizedServices | None,
     pause: Callable[[], None] = no_pause,
+    wall: float | None = None,
 ) -> Step:
     """Read one version of the file. Heavy for what is new in it, light for the rest.
 
     `authorized` None permits everything. `pause` is called between records, for a worker thread to
-    let others run. Raises `FileDamagedError`.
+    let others run. `wall` is the time now, in seconds since 1970, by which services are known whose
+    clock was wrong. Raises `FileDamagedError`.
     """
     if first_record(data) < 0:
         raise FileDamagedError("the file is empty" if not data else "no separator in the file")
@@ -126,7 +125,7 @@ def load(
     last = records[-1]
     cut_tail = last.raw if last.service is None and is_cut(last.raw) else None
     cut = cut_tail is not None and cut_tail != before.cut_tail
-    return _settle(before, records, verified, cut_tail, cut, authorized, pause)
+    return _settle(before, records, verified, cut_tail, cut, authorized, pause, wall)
 
 
 def authorize(
@@ -137,7 +136,9 @@ def authorize(
     """The same version of the file under (perhaps) other permissions."""
     if authorized is before.authorized:
         return Step(before, (), (), 0)
-    return _settle(before, before.records, 0, before.cut_tail, before.cut, authorized, pause)
+    return _settle(
+        before, before.records, 0, before.cut_tail, before.cut, authorized, pause, None
+    )
 
 
 def _parse(
@@ -186,10 +187,11 @@ def _settle(
     cut: bool,
     authorized: AuthorizedServices | None,
     pause: Callable[[], None],
+    wall: float | None,
 ) -> Step:
     """Decide what is in force, and what that changes."""
     rejections = [record.rejection for record in records if record.rejection is not None]
-    chosen = _choose(before, records, rejections, pause)
+    chosen = _choose(before, records, rejections, pause, wall)
     kept = _keep(before, records, chosen, cut)
 
     in_force: dict[Key, InForce] = {}
@@ -252,7 +254,7 @@ def _choose(
         if newest is None or record.service is None:
             continue
         behind = newest - record.service.timestamp
-        if behind > REPLAY_TOLERANCE:
+        if behind > TOLERANCE and not is_set_right(newest, record.service.timestamp, wall):
             del chosen[key]
             detail = f"{behind:.1f} s older than the newest seen"
             rejections.append((record.service.identity, "replay", detail))
@@ -313,8 +315,11 @@ def _remember(
     """The newest timestamp of every service; when there are too many, past ones are forgotten."""
     found = dict(newest)
     for key, record in chosen.items():
-        if record.service is not None and record.service.timestamp > found.get(key, 0.0):
-            found[key] = record.service.timestamp
+        if record.service is not None:
+            newest, timestamp = found.get(key, 0.0), record.service.timestamp
+            # What was chosen and is much older was allowed to be: a clock that was set right.
+            if timestamp > newest or newest - timestamp > TOLERANCE:
+                found[key] = timestamp
     if len(found) > limits.MAX_TIMESTAMPS:
         for key in [key for key in found if key not in in_force]:
             del found[key]

@@ -459,9 +459,9 @@ def test_reading_many_actions_lets_others_run(sign: Callable[..., bytes], native
     assert count_actions(service) == count
 
 
-@pytest.mark.parametrize("identity", ["a\x9b31m", "a\u2028b", "x" * 256, "\ud83d"])
+@pytest.mark.parametrize("identity", ["a\x9b31m", "a\u2028b", "x" * 256])
 def test_what_cannot_be_an_identity_is_not_shown_as_one(identity: str) -> None:
-    raw = b'[3,"%b","main",1' % identity.encode("utf-8", "surrogatepass")
+    raw = b'[3,"%b","main",1' % identity.encode()
     assert identity_hint(raw) is None
 
 
