@@ -6,8 +6,11 @@ without its first newline. What stands before it is ignored. Protocol: section 7
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +26,7 @@ _HEAD: Final = b"%%%\n"
 _CUT_SEPARATOR: Final = (b"\n%%%", b"\n%%", b"\n%")
 _READ_ATTEMPTS: Final = 3
 _PIECE: Final = 8192
+_PATIENCE: Final = 1.0  # seconds for which another may be writing
 _NO_PLACES: Mapping[bytes, int] = MappingProxyType({})
 
 
@@ -38,6 +42,10 @@ class FileState:
     @classmethod
     def of(cls, info: os.stat_result) -> FileState:
         return cls(info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+
+    def is_file(self, info: os.stat_result) -> bool:
+        """Whether it is that file, touched perhaps."""
+        return (info.st_dev, info.st_ino, info.st_size) == (self.device, self.inode, self.size)
 
     @property
     def mtime(self) -> float:
@@ -178,22 +186,70 @@ def _checked(record: bytes) -> bytes:
 
 
 def replace_file(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
-    """Write `pieces` to PATH.new first, then rename it over PATH; a link at PATH.new is refused.
+    """Write `pieces` to PATH.new first, then rename it over PATH.
 
-    Readers see the old file or the new one, never a part. Blocks. Raises `OSError`, and whatever
-    `pieces` raises; then PATH is as it was.
+    Readers see the old file or the new one, never a part. PATH.new is always a new file, readable
+    by all whom the umask allows: what a writer that died left there is taken away, a link is
+    refused, and while another writes it (with this function) we wait, a second at most. A link at
+    PATH is replaced, not followed. Blocks. Raises `OSError`, and whatever `pieces` raises; then
+    PATH is as it was.
     """
-    target = Path(path)
+    _replace(Path(path), pieces)
+
+
+def _replace(target: Path, pieces: Iterable[bytes]) -> FileState:
     fresh = target.with_name(target.name + ".new")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(fresh, flags, 0o644)
-    try:
-        with open(fd, "wb") as file:
+    fd = _create_alone(fresh)
+    with open(fd, "wb") as file:  # locked until it has its name, so that nobody takes it away
+        try:
             file.writelines(pieces)
-        os.replace(fresh, target)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
+            file.flush()
+            state = FileState.of(os.fstat(fd))
+            os.replace(fresh, target)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+    return state
+
+
+def _create_alone(path: Path) -> int:
+    """A new file that is locked. One that is there and not locked was left by a writer that died,
+    or put there by somebody who would own what we write."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fd = os.open(path, flags, 0o644)
+        except FileExistsError:
+            _clear_away(path)
+        else:
+            if _is_locked(fd, path):
+                return fd
+            os.close(fd)
+        if time.monotonic() > until:
+            raise OSError(errno.EBUSY, "somebody else is writing it", str(path))
+        time.sleep(0.01)
+
+
+def _clear_away(path: Path) -> None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return
+    try:
+        if _is_locked(fd, path):
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int, path: Path) -> bool:
+    """Lock the file; False when another has it, or it is no longer the one at `path`."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(fd), path.lstat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
 
 
 def _laid_out(records: Iterable[bytes]) -> Iterator[bytes]:
@@ -208,10 +264,10 @@ def _laid_out(records: Iterable[bytes]) -> Iterator[bytes]:
         at += len(piece)
 
 
-def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> None:
-    """Write `records` as a cache file, as `replace_file` does.
+def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> FileState:
+    """Write `records` as a cache file, as `replace_file` does. Gives its state.
 
     Raises `OSError`, and `ValueError` for a record that contains the separator; then PATH is as it
     was.
     """
-    replace_file(path, _laid_out(records))
+    return _replace(Path(path), _laid_out(records))

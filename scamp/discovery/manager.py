@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Final, Self
 
 from scamp import limits
-from scamp.discovery.cachefile import FileUnusableError, read_file, split_records, write_cache
+from scamp.discovery.cachefile import (
+    FileState,
+    FileUnusableError,
+    read_file,
+    split_records,
+    write_cache,
+)
 from scamp.discovery.listening import MAX_WAIT, PAUSE, Listening, Round
 from scamp.discovery.live import Kind, LiveIndex, restore
 from scamp.discovery.multicast import MulticastGroup
@@ -36,6 +42,7 @@ TOUCH_INTERVAL: Final = 60.0
 """Longest time between writings, or touches when nothing is new. Protocol: section 7."""
 
 _RETRY: Final = 1.0
+_CLOCK_STEP: Final = 5.0  # seconds
 _NEWS: Final = (Kind.NEW, Kind.CHANGED, Kind.LEFT, Kind.EXPIRED)
 
 
@@ -43,15 +50,17 @@ class CacheManager:
     """Keeps the file at `path` as the group's services announce themselves.
 
     `max_age` is what readers of the file take for its greatest age, in seconds: it is touched at
-    least twice as often. News is written at once, mere renewals every `renew_interval` seconds.
-    `on_round` is told, on the event loop, of all that was heard and refused.
+    least twice as often, and when the clock was set. News is written at once, mere renewals every
+    `renew_interval` seconds. `on_round` is told, on the event loop, of all that was heard and
+    refused.
 
     The records of a file that is there and not too old are verified and kept as if they had just
     been heard, so that a restart costs no service. One that is too old, or without a good record,
-    stays as it is until something was heard and we listened for `limits.LISTEN_FIRST` seconds: so
-    long it tells by its age that nobody knows. When all services have gone the file is empty. What
-    cannot be written is logged once and tried again every second; the file is never half written,
-    and stays when we stop.
+    stays as it is until something was heard and we listened for `limits.LISTEN_FIRST` seconds. When
+    nobody is heard, of those whom the file names, it stays as it is too. So long it tells by its
+    age that nobody knows. When all services have left the file is empty. What cannot be written is
+    logged once and tried again every second; the file is never half written, and stays when we
+    stop. One that somebody else has replaced or changed is written again, at the next touch.
 
     Only one manager can write a file: `PATH.lock` is locked. Methods belong to the loop that
     `start` runs on.
@@ -79,6 +88,8 @@ class CacheManager:
         self._touch_at = math.inf
         self._not_before = 0.0
         self._written_at = -math.inf
+        self._ours: FileState | None = None
+        self._clock = 0.0
         self.services: int = 0
         """Services that are alive."""
         self.writes: int = 0
@@ -125,8 +136,9 @@ class CacheManager:
 
     async def _take_over(self) -> None:
         now = self._now()
+        self._clock = time.time() - now
         old: list[bytes] | None
-        old = await self._listening.in_worker(_read_old, self._path, self._max_age)
+        old, self._ours = await self._listening.in_worker(_read_old, self._path, self._max_age)
         if old is None:
             return
         refused = await self._listening.in_worker(restore, self._index, old, now, Pace())
@@ -170,14 +182,22 @@ class CacheManager:
 
     async def _write_if_due(self) -> None:
         now = self._now()
+        clock, self._clock = self._clock, time.time() - now
+        if abs(self._clock - clock) > _CLOCK_STEP:
+            self._touch_at = min(self._touch_at, now)  # the file looks older or younger than it is
         if self._write_at <= now and self._not_before <= now:
             await self._write()
-        elif self._touch_at <= now:
+        elif self._touch_at <= now and self._hears(now):
             await self._touch()
+
+    def _hears(self, now: float) -> bool:
+        """Whether we know that what the file says is so."""
+        heard = self._listening.heard_at is not None and not self._index.is_deaf(now)
+        return heard or not self.services
 
     async def _write(self) -> None:
         try:
-            await self._listening.in_worker(_write, self._path, self._index)
+            self._ours = await self._listening.in_worker(_write, self._path, self._index)
         except OSError as exc:
             self._tell(f"{self._path} cannot be written: {exc.strerror or exc}")
             self._write_at = self._now() + _RETRY
@@ -189,11 +209,9 @@ class CacheManager:
         self._touch_at = self._written_at + self._touch_interval
 
     async def _touch(self) -> None:
-        """Show that we live. A file that somebody took away is written again."""
+        """Show that we live. A file that is not ours any more is written again."""
         self._touch_at = self._now() + self._touch_interval
-        try:
-            await self._listening.in_worker(os.utime, self._path)
-        except OSError:
+        if not await self._listening.in_worker(_touch, self._path, self._ours):
             self._write_at = self._now()
 
     def _tell(self, error: str | None) -> None:
@@ -209,20 +227,37 @@ class CacheManager:
         return asyncio.get_running_loop().time()
 
 
-def _read_old(path: Path, max_age: float) -> list[bytes] | None:
-    """The records of the file, None when there is no file. None of one that is too old."""
+def _read_old(path: Path, max_age: float) -> tuple[list[bytes] | None, FileState | None]:
+    """The records of the file, None when there is no file, and its state. None of one that is too
+    old, or from a time that is still to come."""
     if not path.exists():
-        return None
+        return None, None
     try:
         data, state = read_file(path, limits.MAX_CACHE_FILE)
     except FileUnusableError as exc:
         logger.warning("%s", exc)
-        return []
-    return split_records(data or b"") if time.time() - state.mtime <= max_age else []
+        return [], None
+    good = abs(time.time() - state.mtime) <= max_age
+    return (split_records(data or b"") if good else []), state
 
 
-def _write(path: Path, index: LiveIndex) -> None:
-    write_cache(path, index.records())
+def _write(path: Path, index: LiveIndex) -> FileState:
+    return write_cache(path, index.records())
+
+
+def _touch(path: Path, ours: FileState | None) -> bool:
+    """Touch the file if it is the one that is known as ours; False when it is not."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        try:
+            same = ours is not None and ours.is_file(os.fstat(fd))
+            if same:
+                os.utime(fd)
+            return same
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
 
 
 class _FileLock:
@@ -238,7 +273,7 @@ class _FileLock:
         name = path.with_name(path.name + ".lock")
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            fd = os.open(name, flags, 0o644)
+            fd = os.open(name, flags, 0o600)  # who can open it can lock it
         except OSError as exc:
             raise ConfigError(f"{name}: {exc.strerror or exc}") from exc
         try:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import resource
+import signal
+import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scamp import limits
-from scamp.discovery import split_records, write_cache
+from scamp.discovery import cachefile, split_records, write_cache
 from scamp.discovery.cachefile import FileUnusableError, read_file, scan
 
 SEPARATOR = b"\n%%%\n"
@@ -108,3 +114,101 @@ def test_a_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(FileUnusableError, match="not a regular file"):
         read_file(tmp_path / "pipe", 10)
+
+
+# -- what stands where we write ---------------------------------------------------------
+
+
+def plant(path: Path, what: str) -> None:
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "hard link":
+        victim = path.with_name("victim")
+        victim.write_bytes(b"precious")
+        path.hardlink_to(victim)
+    else:
+        path.write_bytes(b"x" * 1000)
+        path.chmod(0o600)
+
+
+@pytest.mark.parametrize("what", ["pipe", "hard link", "left by a writer that died"])
+def test_what_stands_where_we_write_is_taken_away(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "cache"
+    plant(tmp_path / "cache.new", what)
+    write_cache(path, [b"A"])
+    assert split_records(path.read_bytes()) == [b"A"]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert path.stat().st_nlink == 1
+    if what == "hard link":
+        assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_a_link_where_we_write_is_refused(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (tmp_path / "cache.new").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        write_cache(tmp_path / "cache", [b"A"])
+    assert not victim.exists()
+
+
+def test_a_link_at_the_path_is_replaced_and_not_followed(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"precious")
+    path.symlink_to(elsewhere)
+    write_cache(path, [b"A"])
+    assert split_records(path.read_bytes()) == [b"A"]
+    assert elsewhere.read_bytes() == b"precious"
+
+
+def test_many_writers_at_once_never_show_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    contents = [[bytes([65 + number]) * 3000] * 100 for number in range(4)]
+    write_cache(path, contents[0])
+    done = threading.Event()
+
+    def write(records: list[bytes]) -> None:
+        for _ in range(30):
+            write_cache(path, records)
+
+    def read() -> int:
+        looks = 0
+        while not done.is_set():
+            records = split_records(path.read_bytes())
+            assert len(records) == 100
+            assert len({record.strip() for record in records}) == 1
+            looks += 1
+        return looks
+
+    with ThreadPoolExecutor(5) as pool:
+        looks = pool.submit(read)
+        for writer in [pool.submit(write, records) for records in contents]:
+            writer.result()
+        done.set()
+        assert looks.result() > 0
+
+
+def test_a_writer_that_never_ends_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cachefile, "_PATIENCE", 0.05)
+    with (tmp_path / "cache.new").open("wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="somebody else"):
+            write_cache(tmp_path / "cache", [b"A"])
+    assert (tmp_path / "cache.new").exists()
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "cache"
+    write_cache(path, [b"old"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            write_cache(path, [b"x" * 3000] * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert split_records(path.read_bytes()) == [b"old"]
+    assert list(tmp_path.iterdir()) == [path]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import stat
@@ -119,13 +120,44 @@ async def test_changed_renewed_and_left_services_get_into_the_file(
     await until(lambda: host.known == ["b"])
 
 
-async def test_a_service_that_falls_silent_is_taken_out_and_the_file_of_none_is_empty(
+async def test_a_service_that_falls_silent_is_taken_out_while_others_are_heard(
     host: Host, announce: Announce
 ) -> None:
     await host.manager.start()
     host.say(announce("a", interval=1.0))
     await until(lambda: host.known == ["a"])
+    while "a" in host.known:
+        host.say(announce("b", interval=1.0))
+        await asyncio.sleep(0.1)
+    assert host.known == ["b"]
+
+
+async def test_the_file_of_none_is_empty(host: Host, announce: Announce) -> None:
+    await host.manager.start()
+    host.say(announce("a"))
+    await until(lambda: host.known == ["a"])
+    host.say(announce("a", timestamp=TIME + 1, weight=0, actions=()))
     await until(lambda: host.path.read_bytes() == b"")
+
+
+async def test_a_file_of_services_that_are_all_silent_is_left_to_tell_it_by_its_age(
+    tmp_path: Path, announce: Announce
+) -> None:
+    host = Host(tmp_path / "cache", max_age=0.2)
+    await host.manager.start()
+    try:
+        host.say(announce("a", interval=1.0))
+        await until(lambda: host.known == ["a"])
+        await until(lambda: host.manager._index.is_deaf(host.manager._now()))
+        host.age(3600)
+        await asyncio.sleep(1.5)  # several times the time between touches and rounds
+        assert host.known == ["a"]
+        assert time.time() - host.path.stat().st_mtime > 60
+        host.say(announce("a", interval=1.0))
+        await until(lambda: time.time() - host.path.stat().st_mtime < 60)
+    finally:
+        await host.manager.stop()
+        host.sender.close()
 
 
 async def test_renewals_alone_are_written_no_faster_than_is_said(
@@ -179,6 +211,44 @@ async def test_a_file_that_somebody_took_away_is_written_again(
         host.sender.close()
 
 
+@pytest.mark.parametrize("how", ["replaced", "appended to", "a link"])
+async def test_a_file_that_somebody_else_changed_is_written_again_and_not_touched(
+    tmp_path: Path, announce: Announce, how: str
+) -> None:
+    host = Host(tmp_path / "cache", max_age=0.2)
+    await host.manager.start()
+    try:
+        host.say(announce("a"))
+        await until(lambda: host.known == ["a"])
+        if how == "replaced":
+            write_cache(host.path, [announce("not-ours")])
+        elif how == "appended to":
+            with host.path.open("ab") as file:
+                file.write(b"\n%%%\n" + announce("not-ours"))
+        else:
+            write_cache(tmp_path / "elsewhere", [announce("not-ours")])
+            host.path.unlink()
+            host.path.symlink_to(tmp_path / "elsewhere")
+        await until(lambda: host.known == ["a"])
+        assert not host.path.is_symlink()
+    finally:
+        await host.manager.stop()
+        host.sender.close()
+
+
+async def test_the_file_is_touched_when_the_clock_was_set(
+    host: Host, announce: Announce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await host.manager.start()
+    host.say(announce("a"))
+    await until(lambda: host.manager.writes == 1)
+    host.age(3600)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    await until(lambda: real() - host.path.stat().st_mtime < 60)
+    assert host.manager.writes == 1
+
+
 # -- restarts ---------------------------------------------------------------------------
 
 
@@ -194,9 +264,25 @@ async def test_a_restart_costs_no_service(host: Host, announce: Announce) -> Non
 async def test_what_is_kept_over_a_restart_expires_unless_it_is_heard(
     host: Host, announce: Announce
 ) -> None:
-    write_cache(host.path, [announce("dead", interval=1.0), announce("alive", interval=60.0)])
+    write_cache(host.path, [announce("dead", interval=1.0), announce("alive", interval=1.0)])
     await host.manager.start()
-    await until(lambda: host.known == ["alive"])
+    while "dead" in host.known:
+        host.say(announce("alive", interval=1.0))
+        await asyncio.sleep(0.1)
+    assert host.known == ["alive"]
+
+
+async def test_what_is_kept_over_a_restart_is_not_called_fresh_before_anything_was_heard(
+    host: Host, announce: Announce
+) -> None:
+    write_cache(host.path, [announce("a")])
+    host.age(60)
+    await host.manager.start()
+    await asyncio.sleep(1.5)  # more than one round
+    assert time.time() - host.path.stat().st_mtime > 50
+    host.say(announce("a"))
+    await until(lambda: time.time() - host.path.stat().st_mtime < 50)
+    assert host.manager.writes == 0
 
 
 async def test_nothing_is_written_before_anything_was_heard(host: Host, announce: Announce) -> None:
