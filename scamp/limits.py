@@ -110,6 +110,10 @@ MAX_SERVICES: Final = 50_000
 MAX_ACTIONS: Final = 1_000_000
 """Actions in the whole index; ten times what is planned for."""
 
+STRANGERS_PART: Final = 0.1
+"""Of the room for services, actions and bytes: what those may take whom authorized_services does
+not name. Anybody can make a key and announce what he likes."""
+
 MAX_CACHE_FILE: Final = 512 * MIB
 """A discovery cache file larger than this is not read."""
 

@@ -67,6 +67,10 @@ class AuthorizedServices:
         """Whether both permit the same."""
         return self._grants == other._grants
 
+    def names(self, fingerprint: str) -> bool:
+        """Whether the certificate is permitted anything beyond ``_meta.*``."""
+        return fingerprint in self._grants
+
     def permits(self, fingerprint: str, sector: str, action: str) -> bool:
         """Whether the certificate's owner may offer `action` (``Namespace.name``) in `sector`.
 

@@ -186,7 +186,9 @@ class CacheFollower:
             if data is not None:
                 look.size = len(data)
                 seen = _Seen(file, is_settled(file))
-                look.step = loader.load(known.loaded, data, rules.services, Pace())
+                look.step = loader.load(
+                    known.loaded, data, rules.services, Pace(), wall=time.time()
+                )
                 look.known = replace(look.known, good=file)
         except FileUnusableError as exc:
             seen = _Seen(error=str(exc))

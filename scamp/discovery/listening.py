@@ -113,8 +113,7 @@ class Listening:
         """Wait for announcements, or until one expires, or for `timeout` seconds; then look.
 
         A round ends after `limits.ROUND_CPU` seconds of CPU; what is left waits for the next.
-        Rounds must follow one another within `live.MAX_GAP`, or lives become longer. When it is
-        cancelled, what the round gave is lost: stop afterwards.
+        When it is cancelled, what the round gave is lost: stop afterwards.
         """
         loop = asyncio.get_running_loop()
         if not len(self._intake):
@@ -129,7 +128,7 @@ class Listening:
         taken = self._intake.take(now)
         work = _Work(dropped)
         try:
-            await self.in_worker(self._look_at, taken, now, work)
+            await self.in_worker(self._look_at, taken, now, time.time(), work)
         finally:
             self._intake.looked_at(taken, work.costs, now)
         self._recognise(work)
@@ -142,7 +141,7 @@ class Listening:
             key = one.service.key
             if one.kind in (Kind.LEFT, Kind.AWAY):
                 self._intake.forget(key)
-            else:
+            elif self.index.is_trusted(key[0]):
                 self._intake.recognise(key, source)
         for silent in work.gone:
             self._intake.forget(silent.service.key)
@@ -153,7 +152,7 @@ class Listening:
 
     # -- in the worker ------------------------------------------------------------------
 
-    def _look_at(self, packets: list[Packet], now: float, work: _Work) -> None:
+    def _look_at(self, packets: list[Packet], now: float, wall: float, work: _Work) -> None:
         verified, spent = self.index.verified, time.thread_time()
         until = spent + limits.ROUND_CPU
         pause = Pace()
@@ -161,7 +160,8 @@ class Listening:
             pause()
             began = spent
             try:
-                work.heard.append((self.index.hear(decode_packet(packet.data), now), packet.source))
+                found = self.index.hear(decode_packet(packet.data), now, wall)
+                work.heard.append((found, packet.source))
             except AnnouncementError as exc:
                 work.refused.append((packet.identity or "?", exc.reason, exc.detail))
             except Exception as exc:  # ours, and no reason to lose what others say

@@ -5,16 +5,21 @@ its intervals from when it was *heard* (an interval below `MIN_INTERVAL` or abov
 counts as that), whatever clock the service has. A record that is heard again byte for byte, as
 JavaScript repeats its packets, is not verified again.
 
-**Replay**: a record older than the newest of its service is refused, remembered when the service is
-gone too. `loader.REPLAY_TOLERANCE` is granted for Go, which steps back within a second; but not
-to a service that has left, or its last words before leaving would call it back. (A service that
-died without a word can be kept alive by whoever repeats its last packet. Nobody can tell that from
-a JavaScript service, which does the same.)
+**Replay**: a record older than the newest of its service is refused, by the rules of `replay`,
+remembered when the service is gone too. A service that has left may not step back at all, or its
+last words before leaving would call it back. (A service that died without a word can be kept alive
+by whoever repeats its last packet. Nobody can tell that from a JavaScript service, which does the
+same.)
 
 **Leaving** is weight 0, whatever actions are announced: the service is gone at once.
 
-**Time in which nobody listened** counts for no service's death: when more than `MAX_GAP` passes
-between two calls, all lives are longer by that much.
+**Time in which nobody was heard** counts for no service's death: it may well be us who do not
+hear, because the machine was suspended, an interface is down, or a switch has forgotten us. Each
+service that is alive speaks once per interval; when all are silent for longer than the shortest of
+these, lives are longer by as much. So the last service of a mesh never expires, however silent.
+
+**Strangers** are those whom `LiveIndex.trusts` does not know. They have a tenth of the room, and of
+the memory of who is gone, all to themselves: nobody can make a key and keep others out.
 """
 
 from __future__ import annotations
@@ -29,10 +34,10 @@ from typing import Final
 from scamp import limits
 from scamp.discovery.announcement import identity_hint, parse_announcement, parse_renewed
 from scamp.discovery.cachefile import SEPARATOR
-from scamp.discovery.loader import REPLAY_TOLERANCE
 from scamp.discovery.model import Announcement, count_actions, held_actions
 from scamp.discovery.pace import no_pause
 from scamp.discovery.registry import Key
+from scamp.discovery.replay import TOLERANCE, is_set_right
 from scamp.errors import AnnouncementError
 
 LIFETIME: Final = 2.1
@@ -43,8 +48,8 @@ MAX_INTERVAL: Final = 3600.0
 """Seconds. Services announce every 2.5 or 5; a service that says less or more than these is taken
 to have said these."""
 
-MAX_GAP: Final = 3.0
-"""Seconds between two calls after which it is us who were away, not the services."""
+_SPOKEN: Final = 1.1
+"""Intervals in which a service that is alive has spoken again."""
 
 
 class Kind(enum.Enum):
@@ -74,6 +79,11 @@ class _Held:
     service: Announcement
     newest: float
     expires: float
+    room: _Room
+
+    @property
+    def interval(self) -> float:
+        return min(max(self.service.interval, MIN_INTERVAL), MAX_INTERVAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,43 @@ class _Past:
 _NEVER: Final = _Past(-math.inf, False)
 
 
+class _Room:
+    """What one kind of services takes, the `part` of all room that it may take, and what is
+    remembered of those that are gone."""
+
+    def __init__(self, part: float) -> None:
+        self._part = part
+        self._services = self._actions = self._size = 0
+        self.past: dict[Key, _Past] = {}
+
+    def add(self, service: Announcement, raw: bytes, one: int = 1) -> None:
+        """Count a service in, or with -1 out."""
+        self._services += one
+        self._actions += one * count_actions(service)
+        self._size += one * len(raw)
+
+    def refuse_excess(self, service: Announcement, raw: bytes, old: _Held | None) -> None:
+        """Raises `AnnouncementError` when there is no room for it, in place of `old`."""
+        services, actions, size = 1, count_actions(service), len(raw)
+        if old is not None:
+            services, actions = 0, actions - count_actions(old.service)
+            size -= len(old.raw)
+        for more, taken, limit, what in (
+            (services, self._services, limits.MAX_SERVICES, "services"),
+            (actions, self._actions, limits.MAX_ACTIONS, "actions in all"),
+            (size, self._size, limits.MAX_CACHE_FILE, "bytes in all"),
+        ):
+            if more > 0 and taken + more > limit * self._part:
+                raise AnnouncementError("limit", f"more than {limit * self._part:.0f} {what}")
+
+    def remember(self, key: Key, timestamp: float, *, left: bool) -> None:
+        """What a service that is gone must not be older than. The longest gone are forgotten."""
+        before = self.past.pop(key, _NEVER)
+        self.past[key] = _Past(max(timestamp, before.newest), left or before.left)
+        if len(self.past) > limits.MAX_TIMESTAMPS * self._part:
+            del self.past[next(iter(self.past))]
+
+
 class LiveIndex:
     """The services that are alive. Pure: `now` is in seconds of any clock that never steps back.
 
@@ -96,15 +143,16 @@ class LiveIndex:
     """
 
     def __init__(self, pause: Callable[[], None] = no_pause) -> None:
+        self.trusts: Callable[[str], bool] | None = None
+        """Whether the owner of a certificate, by its fingerprint, is known. None: all are alike."""
         self._pause = pause
         self._held: dict[Key, _Held] = {}
         self._by_raw: dict[bytes, Key] = {}
         self._by_identity: dict[str, Key] = {}
-        self._past: dict[Key, _Past] = {}
-        self._actions = 0
-        self._size = 0
+        self._rooms = {True: _Room(1.0), False: _Room(limits.STRANGERS_PART)}
         self._next = math.inf
-        self._last: float | None = None
+        self._sound: float | None = None
+        self._shortest = math.inf
         self.verified: int = 0
         """Records whose signature was checked."""
 
@@ -125,43 +173,63 @@ class LiveIndex:
         """When to call `expire` next; nothing expires before. Infinite when nothing can."""
         return self._next
 
-    def hear(self, raw: bytes, now: float) -> Heard:
-        """Take a record. Checks its signature, unless it is known byte for byte.
+    def is_deaf(self, now: float) -> bool:
+        """Whether those who should have spoken, by now at least twice, are all silent."""
+        return self._sound is not None and now - self._sound > LIFETIME * self._shortest
+
+    def is_trusted(self, fingerprint: str) -> bool:
+        """Whether it is no stranger's."""
+        return self.trusts is None or self.trusts(fingerprint)
+
+    def hear(self, raw: bytes, now: float, wall: float | None = None) -> Heard:
+        """Take a record. Checks its signature, unless it is known byte for byte. `wall`: the time
+        in seconds since 1970, by which services are known whose clock was wrong.
 
         Raises `AnnouncementError`, with reason ``replay`` for one that is too old, ``limit`` for
         one that has no room, and as `parse_announcement` does.
         """
-        self._wake(now)
         key = self._by_raw.get(raw)
         if key is not None:
             held = self._held[key]
+            self._hear_anything(now)
             self._keep_until(held, now)
             return Heard(Kind.REPEATED, held.service, held.service)
         service = self._verify(raw)
-        self._refuse_replay(service)
+        self._refuse_replay(service, wall)
+        self._hear_anything(now)
         if service.weight == 0:
             return self._leave(service)
         return self._take(raw, service, now)
 
     def expire(self, now: float) -> tuple[Heard, ...]:
-        """Take out those that were silent for too long."""
-        self._wake(now)
+        """Take out those that were silent for too long, while others were heard."""
         if now < self._next:
+            return ()
+        if self._sound is not None and now - self._sound > _SPOKEN * self._shortest:
+            self._next = now + MIN_INTERVAL
             return ()
         silent = [key for key, held in self._held.items() if held.expires <= now]
         gone = tuple(Heard(Kind.EXPIRED, service, service) for service in map(self._remove, silent))
-        self._next = min((held.expires for held in self._held.values()), default=math.inf)
+        self._look_ahead()
         return gone
 
     # -- steps --------------------------------------------------------------------------
 
-    def _wake(self, now: float) -> None:
-        gap = 0.0 if self._last is None else now - self._last
-        self._last = now
-        if gap > MAX_GAP:
+    def _hear_anything(self, now: float) -> None:
+        """Somebody was heard, and so are we hearing: what comes now is no longer our fault."""
+        before, self._sound = self._sound, now
+        if before is None or now - before <= _SPOKEN * self._shortest:
+            return
+        self._look_ahead()
+        extra = now - before - _SPOKEN * self._shortest
+        if extra > 0 and self._held:
             for held in self._held.values():
-                held.expires += gap
-            self._next += gap
+                held.expires += extra
+            self._next += extra
+
+    def _look_ahead(self) -> None:
+        self._next = min((held.expires for held in self._held.values()), default=math.inf)
+        self._shortest = min((held.interval for held in self._held.values()), default=math.inf)
 
     def _verify(self, raw: bytes) -> Announcement:
         self.verified += 1
@@ -177,63 +245,58 @@ class LiveIndex:
             raise AnnouncementError("malformed", "contains the cache file's separator")
         return service
 
-    def _refuse_replay(self, service: Announcement) -> None:
+    def _refuse_replay(self, service: Announcement, wall: float | None) -> None:
         held = self._held.get(service.key)
         if held is not None:
-            behind, tolerance = held.newest - service.timestamp, REPLAY_TOLERANCE
+            newest, tolerance, left = held.newest, TOLERANCE, False
         else:
-            past = self._past.get(service.key, _NEVER)
-            behind, tolerance = past.newest - service.timestamp, 0.0
+            pasts = (room.past.get(service.key, _NEVER) for room in self._rooms.values())
+            past = max(pasts, key=lambda past: past.newest)
+            newest, tolerance, left = past.newest, 0.0, past.left
             if service.weight == 0:
-                tolerance = REPLAY_TOLERANCE
-            elif past.left and behind == 0:
+                tolerance = TOLERANCE
+            elif left and newest == service.timestamp:
                 raise AnnouncementError("replay", "from the moment at which the service left")
-        if behind > tolerance:
+        behind = newest - service.timestamp
+        if behind > tolerance and (left or not is_set_right(newest, service.timestamp, wall)):
             raise AnnouncementError("replay", f"{behind:.1f} s older than the newest heard")
 
     def _leave(self, service: Announcement) -> Heard:
         key = service.key
         before = self._remove(key) if key in self._held else None
-        self._remember(key, service.timestamp, left=True)
+        room = self._rooms[self.is_trusted(service.fingerprint)]
+        room.remember(key, service.timestamp, left=True)
         return Heard(Kind.AWAY if before is None else Kind.LEFT, service, before)
 
     def _take(self, raw: bytes, service: Announcement, now: float) -> Heard:
         key = service.key
         held = self._held.get(key)
-        actions, size = count_actions(service), len(raw)
-        if held is not None:
-            actions, size = actions - count_actions(held.service), size - len(held.raw)
-        self._refuse_excess(actions, size, new=held is None)
-        self._actions += actions
-        self._size += size
+        room = self._rooms[self.is_trusted(service.fingerprint)]
+        room.refuse_excess(service, raw, held if held is not None and held.room is room else None)
+        room.add(service, raw)
         self._by_raw[raw] = key
         if held is None:
-            self._past.pop(key, None)
-            held = _Held(raw, service, service.timestamp, 0.0)
+            for each in self._rooms.values():
+                each.past.pop(key, None)
+            held = _Held(raw, service, service.timestamp, 0.0, room)
             self._held[key] = held
             self._by_identity[service.identity] = key
             self._keep_until(held, now)
             return Heard(Kind.NEW, service)
         before = held.service
+        held.room.add(before, held.raw, -1)
         del self._by_raw[held.raw]
-        held.raw, held.service = raw, service
-        held.newest = max(held.newest, service.timestamp)
+        held.raw, held.service, held.room = raw, service, room
+        if service.timestamp > held.newest or held.newest - service.timestamp > TOLERANCE:
+            held.newest = service.timestamp  # much older: by a clock that was set right
         self._keep_until(held, now)
         same = _says_the_same(before, service)
         return Heard(Kind.RENEWED if same else Kind.CHANGED, service, before)
 
-    def _refuse_excess(self, actions: int, size: int, *, new: bool) -> None:
-        if new and len(self._held) >= limits.MAX_SERVICES:
-            raise AnnouncementError("limit", f"more than {limits.MAX_SERVICES} services")
-        if actions > 0 and self._actions + actions > limits.MAX_ACTIONS:
-            raise AnnouncementError("limit", f"more than {limits.MAX_ACTIONS} actions in all")
-        if size > 0 and self._size + size > limits.MAX_CACHE_FILE:
-            raise AnnouncementError("limit", f"more than {limits.MAX_CACHE_FILE} bytes in all")
-
     def _keep_until(self, held: _Held, now: float) -> None:
-        interval = min(max(held.service.interval, MIN_INTERVAL), MAX_INTERVAL)
-        held.expires = now + LIFETIME * interval
+        held.expires = now + LIFETIME * held.interval
         self._next = min(self._next, held.expires)
+        self._shortest = min(self._shortest, held.interval)
 
     def _remove(self, key: Key) -> Announcement:
         held = self._held.pop(key)
@@ -241,18 +304,10 @@ class LiveIndex:
         identity = held.service.identity
         if self._by_identity.get(identity) == key:
             del self._by_identity[identity]
-        self._actions -= count_actions(held.service)
-        self._size -= len(held.raw)
+        held.room.add(held.service, held.raw, -1)
         # Not the newest: the same record is good again when the service is only late.
-        self._remember(key, held.service.timestamp, left=False)
+        held.room.remember(key, held.service.timestamp, left=False)
         return held.service
-
-    def _remember(self, key: Key, timestamp: float, *, left: bool) -> None:
-        """What a service that is gone must not be older than. The longest gone are forgotten."""
-        before = self._past.pop(key, _NEVER)
-        self._past[key] = _Past(max(timestamp, before.newest), left or before.left)
-        if len(self._past) > limits.MAX_TIMESTAMPS:
-            del self._past[next(iter(self._past))]
 
 
 def _says_the_same(old: Announcement, new: Announcement) -> bool:

@@ -136,9 +136,7 @@ def authorize(
     """The same version of the file under (perhaps) other permissions."""
     if authorized is before.authorized:
         return Step(before, (), (), 0)
-    return _settle(
-        before, before.records, 0, before.cut_tail, before.cut, authorized, pause, None
-    )
+    return _settle(before, before.records, 0, before.cut_tail, before.cut, authorized, pause, None)
 
 
 def _parse(
@@ -231,6 +229,7 @@ def _choose(
     records: Iterable[Record],
     rejections: list[Rejection],
     pause: Callable[[], None],
+    wall: float | None,
 ) -> dict[Key, Record]:
     """The newest record of each service, without replays and what is too much."""
     chosen: dict[Key, Record] = {}
@@ -316,9 +315,9 @@ def _remember(
     found = dict(newest)
     for key, record in chosen.items():
         if record.service is not None:
-            newest, timestamp = found.get(key, 0.0), record.service.timestamp
+            known, timestamp = found.get(key, 0.0), record.service.timestamp
             # What was chosen and is much older was allowed to be: a clock that was set right.
-            if timestamp > newest or newest - timestamp > TOLERANCE:
+            if timestamp > known or known - timestamp > TOLERANCE:
                 found[key] = timestamp
     if len(found) > limits.MAX_TIMESTAMPS:
         for key in [key for key in found if key not in in_force]:

@@ -56,10 +56,13 @@ class Observer:
 
     In `status`, `loaded` is set when something was heard and we listened for `listen_first`
     seconds, so that an index of the first few services is not taken for a complete one. It is
-    `stale` when nothing was heard for `max_age` seconds, or when the last service fell silent (in
-    place of leaving): then it may well be us who do not hear. `mtime` is when the last good
-    announcement came; `rejected` counts what was refused in the last minute or two, and as
-    ``overload`` what there was no time to look at.
+    `stale` when nothing was heard for `max_age` seconds; what was known stays in force, since it
+    may well be us who do not hear (see `live`). `mtime` is when the last good announcement came;
+    `rejected` counts what was refused in the last minute or two, and as ``overload`` what there
+    was no time to look at.
+
+    Without authorized_services everybody who can send to the group can announce every action, and
+    as many services as there is room for.
 
     The registry may have other sources: only services that came from here are ever removed. Methods
     belong to the loop that `start` runs on.
@@ -95,7 +98,6 @@ class Observer:
         self._started = 0.0
         self._looked = 0.0
         self._told = 0.0
-        self._silent = False
         self.status: DiscoveryStatus = DiscoveryStatus()
 
     @property
@@ -179,8 +181,6 @@ class Observer:
         for rejection in heard.refused:
             self._refusals.add(rejection, now)
         self._refusals.lost(heard.dropped, now)
-        if heard.heard:
-            self._silent = not step.alive and heard.heard[-1].kind is Kind.EXPIRED
         self._update_status(now, step.alive, bool(change), force=force)
         if change and self._on_load is not None:
             report = LoadReport(
@@ -217,6 +217,8 @@ class Observer:
         index = self._listening.index
         if self._authorized_path is not None and services is None:
             return _Step(alive=len(index))
+        if services is not None:
+            index.trusts = services.names
         marker = self._rules.services if self._authorized_path is not None else self
         removed: dict[Key, None] = {}
         touched: dict[Key, Announcement] = {}
@@ -272,11 +274,11 @@ class Observer:
             self._told = now
             rejected, shown = self._refusals.counts(now), self._refusals.shown(now)
         error = self._rules.error or self._listening.problem
-        if error is None and listened and (heard_at is None or self._silent):
+        if error is None and listened and (heard_at is None or self._listening.index.is_deaf(now)):
             error = f"nothing is heard on {self._listening.group}"
         self.status = DiscoveryStatus(
             loaded=loaded,
-            stale=loaded and (quiet or self._silent),
+            stale=loaded and quiet,
             mtime=heard_at,
             accepted=len(self._offered),
             rejected=rejected,

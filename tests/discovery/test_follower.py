@@ -459,6 +459,21 @@ async def test_of_several_records_of_a_service_the_newest_counts(
         assert mesh.follower.status.rejected == {"replay": 1}
 
 
+async def test_a_service_whose_clock_was_set_right_is_not_refused_for_ever(
+    mesh: Mesh, announce: Announce
+) -> None:
+    now = time.time()
+    other = announce("b")
+    await mesh.put(other, announce("a", "Ns.old", timestamp=now + 31e6))
+    await mesh.put(other, announce("a", "Ns.new", timestamp=now))
+    assert mesh.registry.find("main", "Ns.new")
+    assert mesh.follower.status.rejected == {}
+    await mesh.put(other, announce("a", "Ns.newer", timestamp=now + 5))
+    await mesh.put(other, announce("a", "Ns.new", timestamp=now))
+    assert mesh.registry.find("main", "Ns.newer")
+    assert mesh.follower.status.rejected == {"replay": 1}
+
+
 async def test_an_older_record_than_was_seen_is_a_replay_and_the_known_one_stays(
     mesh: Mesh, announce: Announce
 ) -> None:
@@ -522,7 +537,7 @@ async def test_the_times_of_services_that_left_are_not_remembered_for_ever(
 async def test_an_unforeseen_failure_is_named_and_the_next_look_may_go_well(
     mesh: Mesh, abc: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*args: object) -> None:
+    def fails(*args: object, **named: object) -> None:
         raise MemoryError("no room")
 
     write_cache(mesh.path, abc)

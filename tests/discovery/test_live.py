@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from scamp import limits
-from scamp.discovery.live import MAX_GAP, MAX_INTERVAL, MIN_INTERVAL, Kind, LiveIndex, restore
+from scamp.discovery import parse_announcement
+from scamp.discovery.live import LIFETIME, MAX_INTERVAL, MIN_INTERVAL, Kind, LiveIndex, restore
 from scamp.errors import AnnouncementError
 
 Announce = Callable[..., bytes]
@@ -15,10 +16,11 @@ TIME = 1_700_000_000.0
 
 
 class Ear:
-    """An index whose clock goes on in steps too small to be taken for absence."""
+    """An index and its clock. While the test waits, some other service is heard every second."""
 
-    def __init__(self) -> None:
+    def __init__(self, other: bytes) -> None:
         self.index = LiveIndex()
+        self.other = other
         self.now = 100.0
         self.expired: list[str] = []
 
@@ -34,18 +36,19 @@ class Ear:
         end = self.now + seconds
         while self.now < end:
             self.now = min(self.now + 1.0, end)
+            self.index.hear(self.other, self.now)
             gone = self.index.expire(self.now)
             assert all(one.kind is Kind.EXPIRED for one in gone)
             self.expired += [one.service.identity for one in gone]
 
     @property
     def alive(self) -> set[str]:
-        return {service.identity for service in self.index.services()}
+        return {service.identity for service in self.index.services()} - {"other"}
 
 
 @pytest.fixture
-def ear() -> Ear:
-    return Ear()
+def ear(announce_other: Announce) -> Ear:
+    return Ear(announce_other("other", interval=1.0))
 
 
 # -- the ordinary course ----------------------------------------------------------------
@@ -149,16 +152,54 @@ def test_nothing_expires_before_the_time_that_is_told(ear: Ear, announce: Announ
     assert ear.index.next_expiry == pytest.approx(ear.now + 4.2)
     ear.wait(5)
     assert ear.expired == ["quick"]
-    assert ear.index.next_expiry == pytest.approx(100 + 42)
+    assert ear.index.next_expiry == pytest.approx(ear.now + 2.1)  # of the other one
 
 
-def test_time_in_which_nobody_listened_kills_nobody(ear: Ear, announce: Announce) -> None:
+@pytest.mark.parametrize("looks", [0, 3600])
+def test_time_in_which_nobody_was_heard_kills_nobody(
+    ear: Ear, announce: Announce, looks: int
+) -> None:
+    # The machine was suspended (no looks), or a switch had forgotten us.
     ear.hear(announce("a"))
-    ear.wait(10)
-    ear.now += 3600
+    ear.wait(5)
+    for _ in range(looks):
+        ear.now += 1
+        assert ear.index.expire(ear.now) == ()
+    ear.now += 3600 - looks
     assert ear.index.expire(ear.now) == ()
-    ear.wait(MAX_GAP)
+    assert ear.index.is_deaf(ear.now)
+    assert ear.hear(ear.other) is Kind.REPEATED
+    assert not ear.index.is_deaf(ear.now)
+    ear.wait(4)
+    assert ear.alive == {"a"}
+    ear.wait(4)
     assert ear.expired == ["a"]
+
+
+def test_a_service_of_two_that_dies_expires_by_what_the_other_says(announce: Announce) -> None:
+    # The longest that two can be apart is taken for silence again and again.
+    index, now = LiveIndex(), 100.0
+    index.hear(announce("dead", interval=2.5), now)
+    expired: list[str] = []
+    while not expired and now < 200:
+        now += 5.0
+        index.hear(announce("alive", interval=5.0), now)
+        for step in range(5):
+            expired += [one.service.identity for one in index.expire(now + step)]
+    assert expired == ["dead"]
+    assert now <= 120
+
+
+def test_the_only_service_never_expires(announce: Announce) -> None:
+    index, now = LiveIndex(), 100.0
+    index.hear(announce("a"), now)
+    for _ in range(1000):
+        now += 1
+        assert index.expire(now) == ()
+    assert index.is_deaf(now)
+    assert index.next_expiry > now
+    assert not LiveIndex().is_deaf(now)
+    assert not index.is_deaf(100 + LIFETIME * 5 - 0.1)
 
 
 # -- leaving and replay -----------------------------------------------------------------
@@ -287,6 +328,7 @@ def test_services_that_come_and_go_do_not_fill_the_memory(
         ear.hear(announce(f"service-{number}"))
         ear.hear(leaving(announce, f"service-{number}", TIME + 1))
     sizes = [len(value) for value in vars(ear.index).values() if isinstance(value, dict)]
+    sizes += [len(room.past) for room in ear.index._rooms.values()]
     assert max(sizes) == 3
     assert ear.hear(first) is Kind.NEW  # what it said is forgotten, by the cap
 
@@ -300,3 +342,96 @@ def test_a_restart_keeps_good_records_for_as_long_as_if_they_had_been_heard(
     assert ear.alive == {"a", "b"}
     ear.wait(10)
     assert ear.expired == ["a"]
+
+
+# -- clocks -----------------------------------------------------------------------------
+
+YEAR = 31e6
+
+
+def test_a_service_whose_clock_is_set_right_is_not_blocked_for_ever(
+    ear: Ear, announce: Announce
+) -> None:
+    index = ear.index
+    index.hear(announce("a", "Ns.old", timestamp=TIME + YEAR), ear.now, TIME)
+    heard = index.hear(announce("a", "Ns.new", timestamp=TIME), ear.now, TIME)
+    assert heard.kind is Kind.CHANGED
+    # From there on it is as protected as any other.
+    with pytest.raises(AnnouncementError, match="older"):
+        index.hear(announce("a", "Ns.old", timestamp=TIME - 5), ear.now, TIME)
+
+
+def test_the_same_after_it_fell_silent(ear: Ear, announce: Announce) -> None:
+    ear.index.hear(announce("a", timestamp=TIME + YEAR), ear.now, TIME)
+    ear.wait(11)
+    assert ear.expired == ["a"]
+    assert ear.index.hear(announce("a"), ear.now, TIME).kind is Kind.NEW
+
+
+@pytest.mark.parametrize(
+    ("newest", "timestamp"), [(TIME + YEAR, TIME - 301), (TIME + 299, TIME), (TIME, TIME - 5)]
+)
+def test_what_is_no_clock_set_right_is_a_replay(
+    ear: Ear, announce: Announce, newest: float, timestamp: float
+) -> None:
+    ear.index.hear(announce("a", timestamp=newest), ear.now, TIME)
+    with pytest.raises(AnnouncementError, match="older"):
+        ear.index.hear(announce("a", timestamp=timestamp), ear.now, TIME)
+
+
+def test_a_service_that_left_is_not_called_back_by_its_wrong_clock(
+    ear: Ear, announce: Announce
+) -> None:
+    ear.index.hear(leaving(announce, "a", TIME + YEAR), ear.now, TIME)
+    with pytest.raises(AnnouncementError, match="older"):
+        ear.index.hear(announce("a"), ear.now, TIME)
+
+
+# -- strangers --------------------------------------------------------------------------
+
+
+def test_strangers_have_a_room_of_their_own_and_keep_nobody_out(
+    announce: Announce, announce_other: Announce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_ACTIONS", 40)
+    index = LiveIndex()
+    ours = parse_announcement(announce("a")).fingerprint
+    index.trusts = lambda fingerprint: fingerprint == ours
+    four = ("Ns.a", "Ns.b", "Ns.c", "Ns.d")
+    index.hear(announce_other("stranger", *four), 1.0)
+    with pytest.raises(AnnouncementError, match="more than 4 actions"):
+        index.hear(announce_other("another"), 1.0)
+    index.hear(announce_other("stranger", "Ns.x", timestamp=TIME + 1), 1.0)
+    for number in range(10):
+        index.hear(announce(f"ours-{number}", *four), 1.0)
+    with pytest.raises(AnnouncementError, match="more than 40 actions"):
+        index.hear(announce("ours"), 1.0)
+
+
+def test_who_is_a_stranger_no_longer_makes_room_for_others(
+    announce: Announce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_SERVICES", 10)
+    index = LiveIndex()
+    index.trusts = lambda _: False
+    index.hear(announce("a"), 1.0)
+    index.trusts = lambda _: True
+    index.hear(announce("a", timestamp=TIME + 5), 1.0)
+    index.trusts = lambda _: False
+    assert index.hear(announce("b"), 1.0).kind is Kind.NEW
+
+
+def test_strangers_who_leave_do_not_make_us_forget_who_has_left(
+    announce: Announce,
+    announce_other: Announce,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "MAX_TIMESTAMPS", 20)
+    index = LiveIndex()
+    ours = parse_announcement(announce("a")).fingerprint
+    index.trusts = lambda fingerprint: fingerprint == ours
+    index.hear(leaving(announce, "a", TIME + 5), 1.0)
+    for number in range(100):
+        index.hear(leaving(announce_other, f"stranger-{number}", TIME), 1.0)
+    with pytest.raises(AnnouncementError, match="older"):
+        index.hear(announce("a"), 1.0)

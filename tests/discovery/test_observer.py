@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,8 @@ class Net:
 
 
 @pytest.fixture
-async def net() -> AsyncIterator[Net]:
-    net = Net()
+async def net(request: pytest.FixtureRequest) -> AsyncIterator[Net]:
+    net = Net(**getattr(request, "param", {}))
     await net.observer.start()
     yield net
     await net.close()
@@ -130,19 +131,33 @@ async def test_a_service_that_leaves_is_gone_at_once(net: Net, announce: Announc
     assert not net.observer.status.stale
 
 
-async def test_a_service_that_falls_silent_expires_and_with_the_last_the_index_is_stale(
+async def test_a_service_that_falls_silent_expires_while_others_are_heard(
     net: Net, announce: Announce
 ) -> None:
     net.say(announce("a", interval=1.0))
-    await until(lambda: net.known)
-    await until(lambda: not net.known)
-    await until(lambda: net.observer.status.stale)
+    await until(lambda: net.known == {"a"})
+    while "a" in net.known:
+        net.say(announce("b", interval=1.0, timestamp=time.time()))
+        await asyncio.sleep(0.1)
+    assert net.known == {"b"}
+    assert net.observer.status.last_error is None
+
+
+@pytest.mark.parametrize("net", [{"max_age": 4.0}], indirect=True)
+async def test_when_all_fall_silent_they_stay_in_force_and_that_is_told(
+    net: Net, announce: Announce
+) -> None:
+    net.say(announce("a", interval=1.0), announce("b", interval=1.0))
+    await until(lambda: net.known == {"a", "b"})
+    await until(lambda: net.observer.status.last_error)
     status = net.observer.status
-    assert (status.loaded, status.available) == (True, False)
+    assert (status.available, net.known) == (True, {"a", "b"})
     assert "nothing is heard on 239.255" in str(status.last_error)
+    await until(lambda: net.observer.status.stale)
+    assert net.known == {"a", "b"}
     net.say(announce("a", interval=1.0, timestamp=TIME + 5))
     await until(lambda: net.observer.status.available)
-    assert net.known == {"a"}
+    await until(lambda: net.observer.status.last_error is None)
 
 
 async def test_an_index_of_the_first_few_is_not_taken_for_complete(announce: Announce) -> None:
@@ -230,10 +245,10 @@ async def test_a_packet_that_makes_us_fail_costs_no_other(
     index = net.observer._listening.index
     hear = index.hear
 
-    def fail(raw: bytes, now: float) -> Any:
+    def fail(raw: bytes, now: float, wall: float) -> Any:
         if b"poison" in raw:
             raise ZeroDivisionError("a mistake of ours")
-        return hear(raw, now)
+        return hear(raw, now, wall)
 
     monkeypatch.setattr(index, "hear", fail)
     with caplog.at_level(logging.ERROR, "scamp.discovery"):

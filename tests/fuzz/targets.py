@@ -33,9 +33,10 @@ from scamp.discovery.announcement import identity_hint, is_cut
 from scamp.discovery.cachefile import SEPARATOR, scan
 from scamp.discovery.certificate import load_certificate
 from scamp.discovery.live import Kind, LiveIndex
-from scamp.discovery.loader import REPLAY_TOLERANCE, FileDamagedError, Loaded, load
+from scamp.discovery.loader import FileDamagedError, Loaded, load
 from scamp.discovery.model import Announcement, count_actions
 from scamp.discovery.multicast import decode_packet, encode_packet
+from scamp.discovery.replay import TOLERANCE
 from scamp.discovery.runlength import compress, expand, expanded_length
 from scamp.errors import (
     AnnouncementError,
@@ -403,7 +404,7 @@ def loader(data: bytes) -> None:
             if key in state.in_force:
                 service = state.in_force[key].record.service
                 assert service is not None
-                assert service.timestamp >= newest - REPLAY_TOLERANCE, "replayed"
+                assert service.timestamp >= newest - TOLERANCE, "replayed"
 
 
 def _cache(steps: bytes) -> bytes:
