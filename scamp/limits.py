@@ -170,8 +170,11 @@ LISTEN_FIRST: Final = 5.5
 """How long we listen before what was heard counts as all there is: the usual interval and some."""
 
 SILENCE: Final = 30.0
-"""How long nothing at all may be heard before we join the group anew: a switch may have forgotten
-us."""
+"""How long nothing at all may be heard before we leave the group and join it: a switch may have
+forgotten us."""
+
+REJOIN: Final = 5.0
+"""Time between joinings of the group for the sake of interfaces that went and came back."""
 
 MAX_AUTHORIZED_FILE: Final = 16 * MIB
 """An authorized_services file larger than this is not read."""

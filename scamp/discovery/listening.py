@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -18,7 +19,12 @@ from typing import Any, Final
 from scamp import limits
 from scamp.discovery.intake import Intake, Packet
 from scamp.discovery.live import Heard, Kind, LiveIndex
-from scamp.discovery.multicast import MulticastGroup, decode_packet, open_receiver
+from scamp.discovery.multicast import (
+    MulticastGroup,
+    decode_packet,
+    open_receiver,
+    open_receiver_anyway,
+)
 from scamp.discovery.pace import Pace
 from scamp.discovery.worker import Worker
 from scamp.errors import AnnouncementError, ConfigError
@@ -75,15 +81,18 @@ class _Work:
 class Listening:
     """The group's announcements, round by round.
 
-    `index` belongs to the worker thread: look at it there, by `in_worker`. `problem` says what is
-    wrong with the socket or that nothing is heard, None when all is well. Methods belong to the
+    `index` belongs to the worker thread: look at it there, by `in_worker`. Methods belong to the
     loop that `start` runs on.
+
+    An interface that loses its address takes our membership with it, and what comes back is
+    another as far as the system is concerned; nobody tells. So every `limits.REJOIN` seconds we
+    join anew, beside the old socket, which sends nothing and loses nothing. When nothing was
+    heard for `limits.SILENCE` we leave first, so that switches are told once more.
     """
 
     def __init__(self, group: MulticastGroup, index: LiveIndex) -> None:
         self.group = group
         self.index = index
-        self.problem: str | None = None
         self.heard_at: float | None = None
         """When the last good announcement came, in seconds since 1970."""
         self._intake = Intake()
@@ -95,14 +104,22 @@ class Listening:
         self._unexpected = ""
         self._last_round = 0.0
         self._last_sound = 0.0
+        self._joined = 0.0
+        self._missing: str | None = None
+        self._silence: str | None = None
 
     def start(self) -> None:
         """Begin to listen. Raises `ConfigError` when the group cannot be joined, `RuntimeError`
         when already started."""
         if self._socket is not None:
             raise RuntimeError("already started")
-        self._last_sound = asyncio.get_running_loop().time()
+        self._last_sound = self._joined = asyncio.get_running_loop().time()
         self._attach(open_receiver(self.group))
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with an interface, or that nothing is heard; None when all is well."""
+        return self._missing or self._silence
 
     async def stop(self) -> None:
         """Close the socket and end the thread, behind what it still does. May be called twice."""
@@ -134,6 +151,7 @@ class Listening:
         self._recognise(work)
         found = work.round()
         self._mind_silence(found, loop.time())
+        self._mind_membership(loop.time())
         return found
 
     def _recognise(self, work: _Work) -> None:
@@ -199,20 +217,26 @@ class Listening:
     def _read(self) -> None:
         if self._socket is None:  # pragma: no cover - the loop was about to call
             return
-        for _ in range(_BATCH):
-            try:
-                data, address = self._socket.recvfrom(limits.MAX_DATAGRAM + 1)
-            except BlockingIOError:
-                break
-            except OSError as exc:
-                self._say(f"{self.group}: {exc.strerror or exc}")
-                break
-            self._intake.put(data, address[0])
-        else:
+        if self._read_some(self._socket):
             loop = asyncio.get_running_loop()
             loop.remove_reader(self._socket.fileno())
             self._breath = loop.call_later(_BREATH, self._breathed)
+
+    def _read_some(self, sock: socket.socket) -> bool:
+        """Whether there may be more."""
         self._arrived.set()
+        for _ in range(_BATCH):
+            try:
+                data, address = sock.recvfrom(limits.MAX_DATAGRAM + 1)
+            except BlockingIOError:
+                break
+            except OSError as exc:
+                logger.warning("%s: %s", self.group, exc.strerror or exc)
+                break
+            self._intake.put(data, address[0])
+        else:
+            return True
+        return False
 
     def _breathed(self) -> None:
         self._breath = None
@@ -223,17 +247,24 @@ class Listening:
         if any(one.kind is not Kind.EXPIRED for one in found.heard):
             self._last_sound = now
             self.heard_at = time.time()
-            self._say(None)
-        elif now - self._last_sound > limits.SILENCE and self._socket is not None:
+            self._silence = None
+        elif now - self._last_sound > limits.SILENCE:
             self._last_sound = now
-            self._say(f"nothing is heard on {self.group}")
-            try:
-                fresh = open_receiver(self.group)
-            except ConfigError as exc:
-                self._say(str(exc))
-                return
+            self._silence = f"nothing is heard on {self.group}"
             self._detach()
-            self._attach(fresh)
+            self._joined = -math.inf
 
-    def _say(self, problem: str | None) -> None:
-        self.problem = problem
+    def _mind_membership(self, now: float) -> None:
+        if now - self._joined < limits.REJOIN:
+            return
+        self._joined = now
+        try:
+            fresh, problems = open_receiver_anyway(self.group)
+        except ConfigError as exc:
+            self._missing = str(exc)
+            return
+        self._missing = "; ".join(problems) or None
+        if self._socket is not None:
+            self._read_some(self._socket)
+        self._detach()
+        self._attach(fresh)

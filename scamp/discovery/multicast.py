@@ -216,6 +216,18 @@ def open_receiver(group: MulticastGroup) -> socket.socket:
     Others on this machine may receive it as well. Raises `ConfigError` when an interface is not
     there or the port cannot be had.
     """
+    sock, problems = open_receiver_anyway(group)
+    if problems:
+        sock.close()
+        raise ConfigError("; ".join(problems))
+    return sock
+
+
+def open_receiver_anyway(group: MulticastGroup) -> tuple[socket.socket, list[str]]:
+    """The same on those interfaces that are there, and what is wrong with the others.
+
+    Raises `ConfigError` when the port cannot be had.
+    """
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
@@ -235,18 +247,16 @@ def open_receiver(group: MulticastGroup) -> socket.socket:
         raise ConfigError(
             f"cannot listen for announcements on {where}: {exc.strerror or exc}"
         ) from exc
+    problems = []
     for interface in group.interfaces:
         try:
             membership = socket.inet_aton(group.address) + socket.inet_aton(interface)
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
         except OSError as exc:
-            if exc.errno == errno.EADDRINUSE:
-                continue  # two addresses of one interface
-            sock.close()
-            raise ConfigError(
-                f"cannot listen for announcements on {_describe(interface, exc)}"
-            ) from exc
-    return sock
+            if exc.errno != errno.EADDRINUSE:  # two addresses of one interface
+                what = f"cannot listen for announcements on {_describe(interface, exc)}"
+                problems.append(what)
+    return sock, problems
 
 
 def _describe(interface: str, exc: OSError) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -195,6 +196,52 @@ async def test_after_a_long_silence_the_group_is_joined_anew(
     await until(lambda: net.observer._listening._socket is not before)
     net.say(announce("a"))
     await until(lambda: net.known == {"a"})
+
+
+async def test_a_membership_that_is_lost_is_had_again_although_others_are_heard(
+    net: Net, announce: Announce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As when one of several interfaces goes and comes back.
+    monkeypatch.setattr(limits, "REJOIN", 0.05)
+    sock = net.observer._listening._socket
+    assert sock is not None
+    membership = socket.inet_aton(net.group.address) + socket.inet_aton(LOOPBACK)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_DROP_MEMBERSHIP, membership)
+    while not net.known:
+        net.say(announce("a"))
+        await asyncio.sleep(0.01)
+    assert net.known == {"a"}
+
+
+async def test_joining_anew_loses_nothing(
+    net: Net, announce: Announce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REJOIN", 0.0)
+    said = set()
+    for number in range(40):
+        identity = f"s{number}"
+        said.add(identity)
+        net.say(announce(identity))
+        await asyncio.sleep(0.005)
+    await until(lambda: net.known == said)
+
+
+async def test_an_interface_that_goes_is_told_and_the_others_are_heard(
+    net: Net, announce: Announce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "REJOIN", 0.05)
+    listening = net.observer._listening
+    listening.group = MulticastGroup(net.group.address, net.group.port, (LOOPBACK, NOT_HERE))
+    await until(lambda: NOT_HERE in str(net.observer.status.last_error))
+    net.say(announce("a"))
+    await until(lambda: net.known == {"a"})
+    assert NOT_HERE in str(net.observer.status.last_error)
+    listening.group = MulticastGroup(net.group.address, net.group.port, (NOT_HERE,))
+    await until(lambda: LOOPBACK not in str(listening.group) and listening._joined)
+    listening.group = net.group
+    await until(lambda: net.observer.status.last_error is None)
+    net.say(announce("b"))
+    await until(lambda: net.known == {"a", "b"})
 
 
 # -- bad packets ------------------------------------------------------------------------
