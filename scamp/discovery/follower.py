@@ -90,6 +90,7 @@ class CacheFollower:
         self._poll_interval = poll_interval
         self._on_load = on_load
         self._known = _Known()
+        self._renewed = 0.0
         self._lock = asyncio.Lock()
         self._worker = Worker("scamp-discovery")
         self._task: asyncio.Task[None] | None = None
@@ -208,6 +209,9 @@ class CacheFollower:
         known, old = self._known, self.status
         loaded = known.loaded
         mtime = None if known.good is None else known.good.mtime
+        now = time.monotonic()
+        if mtime != old.mtime:
+            self._renewed = now
         rejected = old.rejected
         shown = old.rejected_records
         if fresh:
@@ -215,7 +219,9 @@ class CacheFollower:
             shown = loaded.rejections[: limits.MAX_REJECTED_SHOWN]
         self.status = DiscoveryStatus(
             loaded=known.good is not None,
-            stale=mtime is not None and time.time() - mtime > self._max_age,
+            # The second when the clock was set back: then the file is from a time to come.
+            stale=mtime is not None
+            and (time.time() - mtime > self._max_age or now - self._renewed > self._max_age),
             mtime=mtime,
             accepted=len(loaded.in_force) - loaded.kept,
             kept=loaded.kept,
