@@ -13,10 +13,12 @@ same.)
 
 **Leaving** is weight 0, whatever actions are announced: the service is gone at once.
 
-**Time in which nobody was heard** counts for no service's death: it may well be us who do not
-hear, because the machine was suspended, an interface is down, or a switch has forgotten us. Each
-service that is alive speaks once per interval; when all are silent for longer than the shortest of
-these, lives are longer by as much. So the last service of a mesh never expires, however silent.
+**Time in which we did not listen** counts for no service's death: when more than `MAX_GAP` passes
+between two calls, the machine was suspended or the process stopped, and all lives are longer by
+that much. When services of *several* hosts are all silent it may well be us who do not hear: an
+interface is down, or a switch has forgotten us. Each service that is alive speaks once per
+interval; when all are silent for longer than the shortest of these, nobody expires until somebody
+is heard, and lives are longer by as much. Services of one host do expire together: it was that one.
 
 **Strangers** are those whom `LiveIndex.trusts` does not know. They have a tenth of the room, and of
 the memory of who is gone, all to themselves: nobody can make a key and keep others out.
@@ -47,6 +49,9 @@ MIN_INTERVAL: Final = 1.0
 MAX_INTERVAL: Final = 3600.0
 """Seconds. Services announce every 2.5 or 5; a service that says less or more than these is taken
 to have said these."""
+
+MAX_GAP: Final = 3.0
+"""Seconds between two calls after which it is us who were away, not the services."""
 
 _SPOKEN: Final = 1.1
 """Intervals in which a service that is alive has spoken again."""
@@ -151,6 +156,7 @@ class LiveIndex:
         self._by_identity: dict[str, Key] = {}
         self._rooms = {True: _Room(1.0), False: _Room(limits.STRANGERS_PART)}
         self._next = math.inf
+        self._last: float | None = None
         self._sound: float | None = None
         self._shortest = math.inf
         self.verified: int = 0
@@ -174,7 +180,8 @@ class LiveIndex:
         return self._next
 
     def is_deaf(self, now: float) -> bool:
-        """Whether those who should have spoken, by now at least twice, are all silent."""
+        """Whether those who should have spoken, by now at least twice, are all silent, also when
+        they have expired by it."""
         return self._sound is not None and now - self._sound > LIFETIME * self._shortest
 
     def is_trusted(self, fingerprint: str) -> bool:
@@ -188,6 +195,7 @@ class LiveIndex:
         Raises `AnnouncementError`, with reason ``replay`` for one that is too old, ``limit`` for
         one that has no room, and as `parse_announcement` does.
         """
+        self._wake(now)
         key = self._by_raw.get(raw)
         if key is not None:
             held = self._held[key]
@@ -202,10 +210,11 @@ class LiveIndex:
         return self._take(raw, service, now)
 
     def expire(self, now: float) -> tuple[Heard, ...]:
-        """Take out those that were silent for too long, while others were heard."""
+        """Take out those that were silent for too long, unless those of several hosts all are."""
+        self._wake(now)
         if now < self._next:
             return ()
-        if self._sound is not None and now - self._sound > _SPOKEN * self._shortest:
+        if self._is_silent(now) and self._has_hosts():
             self._next = now + MIN_INTERVAL
             return ()
         silent = [key for key, held in self._held.items() if held.expires <= now]
@@ -215,21 +224,43 @@ class LiveIndex:
 
     # -- steps --------------------------------------------------------------------------
 
+    def _wake(self, now: float) -> None:
+        gap = 0.0 if self._last is None else now - self._last
+        self._last = now
+        if gap > MAX_GAP:
+            self._lengthen(gap)
+            if self._sound is not None:
+                self._sound += gap
+
+    def _lengthen(self, seconds: float) -> None:
+        for held in self._held.values():
+            held.expires += seconds
+        self._next += seconds
+
+    def _is_silent(self, now: float) -> bool:
+        """Whether somebody should have spoken since the last that was heard."""
+        return self._sound is not None and now - self._sound > _SPOKEN * self._shortest
+
+    def _has_hosts(self) -> bool:
+        """Whether the services are on more than one host."""
+        hosts = (held.service.host for held in self._held.values())
+        first = next(hosts, None)
+        return any(host != first for host in hosts)
+
     def _hear_anything(self, now: float) -> None:
         """Somebody was heard, and so are we hearing: what comes now is no longer our fault."""
         before, self._sound = self._sound, now
-        if before is None or now - before <= _SPOKEN * self._shortest:
+        if before is None or now - before <= _SPOKEN * self._shortest or not self._has_hosts():
             return
         self._look_ahead()
         extra = now - before - _SPOKEN * self._shortest
-        if extra > 0 and self._held:
-            for held in self._held.values():
-                held.expires += extra
-            self._next += extra
+        if extra > 0:
+            self._lengthen(extra)
 
     def _look_ahead(self) -> None:
         self._next = min((held.expires for held in self._held.values()), default=math.inf)
-        self._shortest = min((held.interval for held in self._held.values()), default=math.inf)
+        if self._held:  # else they are missed who were the last
+            self._shortest = min(held.interval for held in self._held.values())
 
     def _verify(self, raw: bytes) -> Announcement:
         self.verified += 1
@@ -264,6 +295,8 @@ class LiveIndex:
     def _leave(self, service: Announcement) -> Heard:
         key = service.key
         before = self._remove(key) if key in self._held else None
+        if not self._held:
+            self._shortest = math.inf  # nobody is missed
         room = self._rooms[self.is_trusted(service.fingerprint)]
         room.remember(key, service.timestamp, left=True)
         return Heard(Kind.AWAY if before is None else Kind.LEFT, service, before)

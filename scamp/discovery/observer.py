@@ -56,10 +56,10 @@ class Observer:
 
     In `status`, `loaded` is set when something was heard and we listened for `listen_first`
     seconds, so that an index of the first few services is not taken for a complete one. It is
-    `stale` when nothing was heard for `max_age` seconds; what was known stays in force, since it
-    may well be us who do not hear (see `live`). `mtime` is when the last good announcement came;
-    `rejected` counts what was refused in the last minute or two, and as ``overload`` what there
-    was no time to look at.
+    `stale` when nothing was heard for `max_age` seconds, or the last service expired in place of
+    leaving: it may well be us who do not hear. What is known of several hosts stays in force then
+    (see `live`). `mtime` is when the last good announcement came; `rejected` counts what was
+    refused in the last minute or two, and as ``overload`` what there was no time to look at.
 
     Without authorized_services everybody who can send to the group can announce every action, and
     as many services as there is room for.
@@ -274,11 +274,12 @@ class Observer:
             self._told = now
             rejected, shown = self._refusals.counts(now), self._refusals.shown(now)
         error = self._rules.error or self._listening.problem
-        if error is None and listened and (heard_at is None or self._listening.index.is_deaf(now)):
+        deaf = self._listening.index.is_deaf(now)
+        if error is None and listened and (heard_at is None or deaf):
             error = f"nothing is heard on {self._listening.group}"
         self.status = DiscoveryStatus(
             loaded=loaded,
-            stale=loaded and quiet,
+            stale=loaded and (quiet or (deaf and not alive)),
             mtime=heard_at,
             accepted=len(self._offered),
             rejected=rejected,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 
@@ -13,6 +14,9 @@ from scamp.errors import AnnouncementError
 
 Announce = Callable[..., bytes]
 TIME = 1_700_000_000.0
+
+
+ELSEWHERE: Final = "beepish+tls://10.0.0.2:30100"
 
 
 class Ear:
@@ -155,25 +159,44 @@ def test_nothing_expires_before_the_time_that_is_told(ear: Ear, announce: Announ
     assert ear.index.next_expiry == pytest.approx(ear.now + 2.1)  # of the other one
 
 
+def silence(index: LiveIndex, now: float, seconds: int) -> list[str]:
+    """Who expires while nobody is heard."""
+    gone: list[str] = []
+    for step in range(1, seconds + 1):
+        gone += [one.service.identity for one in index.expire(now + step)]
+    return gone
+
+
 @pytest.mark.parametrize("looks", [0, 3600])
 def test_time_in_which_nobody_was_heard_kills_nobody(
     ear: Ear, announce: Announce, looks: int
 ) -> None:
     # The machine was suspended (no looks), or a switch had forgotten us.
-    ear.hear(announce("a"))
+    ear.hear(ear.other)
+    ear.hear(announce("a", uri=ELSEWHERE))
     ear.wait(5)
     for _ in range(looks):
         ear.now += 1
         assert ear.index.expire(ear.now) == ()
     ear.now += 3600 - looks
     assert ear.index.expire(ear.now) == ()
-    assert ear.index.is_deaf(ear.now)
+    assert ear.index.is_deaf(ear.now) == bool(looks)
     assert ear.hear(ear.other) is Kind.REPEATED
     assert not ear.index.is_deaf(ear.now)
     ear.wait(4)
     assert ear.alive == {"a"}
     ear.wait(4)
     assert ear.expired == ["a"]
+
+
+def test_time_in_which_the_machine_was_suspended_kills_not_even_the_only_one(
+    announce: Announce,
+) -> None:
+    index = LiveIndex()
+    index.hear(announce("a"), 100.0)
+    assert index.expire(3600.0) == ()
+    assert silence(index, 3600.0, 10) == []
+    assert silence(index, 3610.0, 1) == ["a"]
 
 
 def test_a_service_of_two_that_dies_expires_by_what_the_other_says(announce: Announce) -> None:
@@ -190,16 +213,44 @@ def test_a_service_of_two_that_dies_expires_by_what_the_other_says(announce: Ann
     assert now <= 120
 
 
-def test_the_only_service_never_expires(announce: Announce) -> None:
-    index, now = LiveIndex(), 100.0
-    index.hear(announce("a"), now)
-    for _ in range(1000):
-        now += 1
-        assert index.expire(now) == ()
-    assert index.is_deaf(now)
-    assert index.next_expiry > now
-    assert not LiveIndex().is_deaf(now)
+def test_services_of_several_hosts_that_are_all_silent_are_kept(announce: Announce) -> None:
+    index = LiveIndex()
+    for record in (announce("a"), announce("b", uri=ELSEWHERE)):
+        index.hear(record, 100.0)
     assert not index.is_deaf(100 + LIFETIME * 5 - 0.1)
+    assert silence(index, 100.0, 1000) == []
+    assert index.is_deaf(1100.0)
+    assert index.next_expiry > 1100.0
+
+
+def test_services_of_one_host_that_are_all_silent_have_died_with_it(announce: Announce) -> None:
+    index = LiveIndex()
+    for record in (announce("a"), announce("b", uri="beepish+tls://10.0.0.1:30200")):
+        index.hear(record, 100.0)
+    assert silence(index, 100.0, 10) == []
+    assert sorted(silence(index, 110.0, 1)) == ["a", "b"]
+    assert index.is_deaf(111.0)
+    assert index.next_expiry == float("inf")
+
+
+def test_the_last_host_dies_alone_when_the_others_have(announce: Announce) -> None:
+    index = LiveIndex()
+    index.hear(announce("a", uri=ELSEWHERE), 100.0)
+    gone: list[str] = []
+    for now in range(101, 121):
+        index.hear(announce("b", timestamp=TIME + now), now)
+        gone += [one.service.identity for one in index.expire(now)]
+    assert gone == ["a"]
+    assert silence(index, 120.0, 10) == []
+    assert silence(index, 130.0, 1) == ["b"]
+
+
+def test_nobody_is_missed_when_the_last_has_left(announce: Announce) -> None:
+    index = LiveIndex()
+    assert not index.is_deaf(100.0)
+    index.hear(announce("a"), 100.0)
+    index.hear(announce("a", timestamp=TIME + 1, weight=0, actions=()), 101.0)
+    assert not index.is_deaf(1000.0)
 
 
 # -- leaving and replay -----------------------------------------------------------------

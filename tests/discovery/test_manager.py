@@ -140,18 +140,28 @@ async def test_the_file_of_none_is_empty(host: Host, announce: Announce) -> None
     await until(lambda: host.path.read_bytes() == b"")
 
 
+async def test_when_the_only_service_falls_silent_the_file_is_empty(
+    host: Host, announce: Announce
+) -> None:
+    await host.manager.start()
+    host.say(announce("a", interval=1.0))
+    await until(lambda: host.known == ["a"])
+    await until(lambda: host.path.read_bytes() == b"")
+
+
 async def test_a_file_of_services_that_are_all_silent_is_left_to_tell_it_by_its_age(
     tmp_path: Path, announce: Announce
 ) -> None:
     host = Host(tmp_path / "cache", max_age=0.2)
     await host.manager.start()
     try:
-        host.say(announce("a", interval=1.0))
-        await until(lambda: host.known == ["a"])
+        elsewhere = announce("b", interval=1.0, uri="beepish+tls://10.0.0.2:30100")
+        host.say(announce("a", interval=1.0), elsewhere)
+        await until(lambda: host.known == ["a", "b"])
         await until(lambda: host.manager._index.is_deaf(host.manager._now()))
         host.age(3600)
         await asyncio.sleep(1.5)  # several times the time between touches and rounds
-        assert host.known == ["a"]
+        assert host.known == ["a", "b"]
         assert time.time() - host.path.stat().st_mtime > 60
         host.say(announce("a", interval=1.0))
         await until(lambda: time.time() - host.path.stat().st_mtime < 60)

@@ -144,11 +144,26 @@ async def test_a_service_that_falls_silent_expires_while_others_are_heard(
     assert net.observer.status.last_error is None
 
 
+async def test_the_only_service_expires_too_and_then_nobody_can_say_what_there_is(
+    net: Net, announce: Announce
+) -> None:
+    net.say(announce("a", interval=1.0))
+    await until(lambda: net.known == {"a"})
+    await until(lambda: net.observer.status.available)
+    await until(lambda: net.known == set())
+    await until(lambda: net.observer.status.stale)
+    assert "nothing is heard on 239.255" in str(net.observer.status.last_error)
+    net.say(announce("a", interval=1.0, timestamp=TIME + 5))
+    await until(lambda: net.observer.status.available)
+    assert net.known == {"a"}
+
+
 @pytest.mark.parametrize("net", [{"max_age": 4.0}], indirect=True)
 async def test_when_all_fall_silent_they_stay_in_force_and_that_is_told(
     net: Net, announce: Announce
 ) -> None:
-    net.say(announce("a", interval=1.0), announce("b", interval=1.0))
+    elsewhere = announce("b", interval=1.0, uri="beepish+tls://10.0.0.2:30100")
+    net.say(announce("a", interval=1.0), elsewhere)
     await until(lambda: net.known == {"a", "b"})
     await until(lambda: net.observer.status.last_error)
     status = net.observer.status
