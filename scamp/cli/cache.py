@@ -14,13 +14,12 @@ import click
 
 from scamp.cli.common import one_line
 from scamp.cli.network import config_option, find_conf, find_group, group_options
-from scamp.discovery import Announcement
+from scamp.discovery import AuthorizedServices
 from scamp.discovery.listening import Round
 from scamp.discovery.live import Heard, Kind
 from scamp.discovery.manager import RENEW_INTERVAL, CacheManager
 from scamp.discovery.model import count_actions, permitted
 from scamp.discovery.refusals import WINDOW, Refusals
-from scamp.discovery.rules import Rules, read_rules
 
 log: logging.Logger = logging.getLogger("scamp.cache")
 
@@ -41,8 +40,9 @@ _SHOWN: Final = 5
 @click.option(
     "--authorized-services",
     type=_FILE,
-    help="Tell in the log which actions this file does not permit. The cache file is not "
-    "filtered: its readers decide. [default: bus.authorized_services of the configuration]",
+    help="Tell in the log which actions this file does not permit, and leave those whom it does "
+    "not name a tenth of the room. The cache file is not filtered: its readers decide. "
+    "[default: bus.authorized_services of the configuration]",
 )
 @click.option(
     "--renew-interval",
@@ -84,13 +84,14 @@ def cache(
     conf = find_conf(config)
     path = cache or conf.discovery_cache_path
     where = find_group(conf, group, port, interfaces)
-    teller = _Teller(authorized_services or conf.authorized_services)
+    teller = _Teller()
     manager = CacheManager(
         where,
         path,
         max_age=conf.discovery_cache_max_age,
         renew_interval=renew_interval,
-        on_round=teller.tell,
+        authorized_path=authorized_services or conf.authorized_services,
+        on_round=lambda heard: teller.tell(heard, manager.authorized),
     )
     asyncio.run(_keep(manager, once, f"writing {path} from {where}"))
 
@@ -116,17 +117,15 @@ async def _keep(manager: CacheManager, once: float | None, said: str) -> None:
 class _Teller:
     """Logs what a manager hears: services as they come, change and go, refusals now and then."""
 
-    def __init__(self, authorized_path: Path | None) -> None:
-        self._path = authorized_path
-        self._rules = Rules()
+    def __init__(self) -> None:
         self._refusals = Refusals()
         self._told = 0.0
 
-    def tell(self, heard: Round) -> None:
+    def tell(self, heard: Round, authorized: AuthorizedServices | None) -> None:
         """One round."""
         for one in heard.heard:
             if one.kind in (Kind.NEW, Kind.CHANGED):
-                self._tell_service(one)
+                self._tell_service(one, authorized)
             elif one.kind is Kind.LEFT:
                 log.info("%s has left", one.service.identity)
             elif one.kind is Kind.EXPIRED:
@@ -141,7 +140,7 @@ class _Teller:
             counts = dict(self._refusals.counts(now))
             log.warning("refused: %s; among them %s", counts, self._refusals.shown(now)[:_SHOWN])
 
-    def _tell_service(self, one: Heard) -> None:
+    def _tell_service(self, one: Heard, authorized: AuthorizedServices | None) -> None:
         service = one.service
         log.info(
             "%s %s: %s at %s:%d with %d actions",
@@ -152,17 +151,9 @@ class _Teller:
             service.port,
             count_actions(service),
         )
-        if self._path is None:
+        if authorized is None:
             return
-        self._rules = read_rules(self._path, self._rules)
-        if self._rules.error is not None:
-            log.warning("%s", self._rules.error)
-        if self._rules.services is not None:
-            self._tell_unauthorized(service)
-
-    def _tell_unauthorized(self, service: Announcement) -> None:
-        assert self._rules.services is not None  # noqa: S101 - looked at by the caller
-        allowed, left_out = permitted(service, self._rules.services.permits)
+        allowed, left_out = permitted(service, authorized.permits)
         if not left_out:
             return
         names = {(action.sector, action.spelling) for action in service.actions}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from scamp import limits
+from scamp.discovery.authorized import AuthorizedServices
 from scamp.discovery.cachefile import (
     FileState,
     FileUnusableError,
@@ -27,6 +28,7 @@ from scamp.discovery.listening import MAX_WAIT, PAUSE, Listening, Round
 from scamp.discovery.live import Kind, LiveIndex, restore
 from scamp.discovery.multicast import MulticastGroup
 from scamp.discovery.pace import Pace
+from scamp.discovery.rules import Rules, read_rules
 from scamp.errors import ConfigError
 
 logger: logging.Logger = logging.getLogger("scamp.discovery")
@@ -42,6 +44,7 @@ TOUCH_INTERVAL: Final = 60.0
 """Longest time between writings, or touches when nothing is new. Protocol: section 7."""
 
 _RETRY: Final = 1.0
+_LOOKS: Final = 1.0  # seconds between looks at authorized_services
 _CLOCK_STEP: Final = 5.0  # seconds
 _NEWS: Final = (Kind.NEW, Kind.CHANGED, Kind.LEFT, Kind.EXPIRED)
 
@@ -53,6 +56,10 @@ class CacheManager:
     least twice as often, and when the clock was set. News is written at once, mere renewals every
     `renew_interval` seconds. `on_round` is told, on the event loop, of all that was heard and
     refused.
+
+    The file holds everybody whose signature is good: its readers decide whom they believe. With
+    `authorized_path`, those whom that authorized_services file does not name have a tenth of the
+    room, so that nobody can keep others out by making keys.
 
     The records of a file that is there and not too old are verified and kept as if they had just
     been heard, so that a restart costs no service. One that is too old, or without a good record,
@@ -73,12 +80,16 @@ class CacheManager:
         *,
         max_age: float = limits.CACHE_MAX_AGE,
         renew_interval: float = RENEW_INTERVAL,
+        authorized_path: Path | str | None = None,
         on_round: Callable[[Round], None] | None = None,
     ) -> None:
         self._path = Path(path)
         self._max_age = max_age
         self._renew_interval = renew_interval
         self._touch_interval = min(TOUCH_INTERVAL, max_age / 2)
+        self._authorized_path = None if authorized_path is None else Path(authorized_path)
+        self._rules = Rules()
+        self._looked = -math.inf
         self._on_round = on_round
         self._index = LiveIndex(Pace())
         self._listening = Listening(group, self._index)
@@ -99,8 +110,15 @@ class CacheManager:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong now: the file cannot be written, or nothing is heard."""
-        return self.last_error or self._listening.problem
+        """What is wrong now: the file cannot be written, authorized_services cannot be read, or
+        nothing is heard."""
+        return self.last_error or self._rules.error or self._listening.problem
+
+    @property
+    def authorized(self) -> AuthorizedServices | None:
+        """What authorized_services permits, as last read. None without such a file, or while it
+        could not be read yet."""
+        return self._rules.services
 
     async def start(self) -> None:
         """Lock the file, take what it holds, join the group, and go on in a task of our own.
@@ -113,6 +131,7 @@ class CacheManager:
         self._lock = _FileLock.take(self._path)
         try:
             self._listening.start()
+            await self._follow_rules()
             await self._take_over()
         except BaseException:
             await self._listening.stop()
@@ -159,11 +178,23 @@ class CacheManager:
             due = min(max(self._write_at, self._not_before), self._touch_at)
             wait = min(MAX_WAIT, max(0.0, due - self._now()))
             try:
+                await self._follow_rules()
                 self._take(await self._listening.next_round(wait))
                 await self._write_if_due()
             except Exception:
                 logger.exception("unexpected; going on")
                 await asyncio.sleep(PAUSE)
+
+    async def _follow_rules(self) -> None:
+        path, before = self._authorized_path, self._rules
+        if path is None or self._now() - self._looked < _LOOKS:
+            return
+        self._looked = self._now()
+        self._rules = await self._listening.in_worker(read_rules, path, before)
+        if self._rules.services is not None:
+            self._index.trusts = self._rules.services.names
+        if self._rules.error != before.error and self._rules.error is not None:
+            logger.warning("%s", self._rules.error)
 
     def _take(self, heard: Round) -> None:
         self.services = len(self._index)
