@@ -62,13 +62,12 @@ def _absent(msgno: int, following: int) -> MessageState:
 
 
 class _Incoming:
-    __slots__ = ("acked", "consumed", "header_size", "received")
+    __slots__ = ("consumed", "header_size", "received")
 
     def __init__(self, header_size: int) -> None:
         self.header_size = header_size
         self.received = 0
         self.consumed = 0
-        self.acked = 0
 
 
 class _Outgoing:
@@ -105,7 +104,7 @@ class WireConnection:
         self._out: dict[int, _Outgoing] = {}
         self._next_in = 0
         self._next_out = 0
-        self._ack_due: set[int] = set()
+        self._ack_due: set[int] = set()  # open messages consumed since the last send
         self._queue: list[bytes] = []
         self._broken = False
 
@@ -169,6 +168,7 @@ class WireConnection:
             events.append(MessageFailed(msgno, body.decode("utf-8", "replace")))
         if after is not OPEN and incoming is not None:
             del self._in[msgno]
+            self._ack_due.discard(msgno)
             self._header_bytes -= incoming.header_size
 
     def _on_header(self, msgno: int, body: bytes, events: list[Event]) -> None:
@@ -214,10 +214,16 @@ class WireConnection:
     def consumed(self, msgno: int, count: int) -> None:
         """`count` bytes of an incoming message have been used: acknowledge them at the next send.
 
-        For a message that has ended this does nothing: its sender has forgotten it.
+        For a message that has ended this does nothing: its sender has forgotten it. Raises
+        LocalProtocolError for more than has come: the peer would close at such an ACK.
         """
         incoming = self._in.get(msgno)
-        if incoming is not None:
+        if incoming is None:
+            return
+        left = incoming.received - incoming.consumed
+        if not 0 <= count <= left:
+            raise LocalProtocolError(f"{count} bytes of message {msgno} consumed, of {left} unread")
+        if count:
             incoming.consumed += count
             self._ack_due.add(msgno)
 
@@ -285,12 +291,7 @@ class WireConnection:
         return bool(self._queue or self._ack_due)
 
     def _acks(self) -> list[bytes]:
-        acks = []
-        for msgno in self._ack_due:
-            incoming = self._in.get(msgno)
-            if incoming is not None and incoming.consumed > incoming.acked:
-                incoming.acked = incoming.consumed
-                acks.append(AckPacket(msgno, incoming.consumed).encode())
+        acks = [AckPacket(msgno, self._in[msgno].consumed).encode() for msgno in self._ack_due]
         self._ack_due.clear()
         return acks
 

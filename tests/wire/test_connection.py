@@ -232,6 +232,19 @@ def test_acks_go_before_bodies() -> None:
     assert wire.data_to_send() == packet("ACK", 0, b"2") + packet("HEADER", 0, REPLY)
 
 
+@pytest.mark.parametrize("count", [4, -1])
+def test_more_than_has_come_cannot_be_acknowledged(count: int) -> None:
+    wire = server()
+    wire.receive(request() + packet("DATA", 0, b"xyz"))
+    with pytest.raises(LocalProtocolError, match="of 3 unread"):
+        wire.consumed(0, count)
+    assert not wire.has_data_to_send
+    wire.consumed(0, 2)
+    with pytest.raises(LocalProtocolError, match="of 1 unread"):
+        wire.consumed(0, 2)
+    assert wire.data_to_send() == packet("ACK", 0, b"2")
+
+
 def test_an_ended_message_is_not_acknowledged() -> None:
     wire = server()
     wire.receive(request() + packet("DATA", 0, b"ab") + packet("EOF", 0))
@@ -244,6 +257,7 @@ def test_a_message_that_ended_since_is_not_acknowledged() -> None:
     wire.receive(request() + packet("DATA", 0, b"ab"))
     wire.consumed(0, 2)
     wire.receive(packet("EOF", 0))
+    assert not wire.has_data_to_send
     assert wire.data_to_send() == b""
 
 
