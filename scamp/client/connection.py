@@ -298,6 +298,7 @@ class ClientConnection:
             # A request half sent, or a peer whose next reply could be taken for this one.
             self._stats.abandoned["close"] += 1
             self.close("request abandoned")
+            self._finish(exchange)  # where its reply has ended, nothing else would
             return
         self._stats.abandoned["discard"] += 1
         if exchange.reply is not None:

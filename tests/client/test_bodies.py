@@ -295,6 +295,8 @@ async def test_a_reply_that_ends_first_ends_the_upload() -> None:
         await mesh.settled()
         await peer.until(lambda: not peer.connections)
         assert peer.requests == 0
+        stats = mesh.requester.stats
+        assert (stats.bytes_sent, stats.bytes_received) == (len(b"some"), len(b"enough"))
 
 
 async def test_an_upload_and_its_reply_lost_together_leave_nothing() -> None:
