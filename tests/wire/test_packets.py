@@ -125,6 +125,24 @@ def test_a_data_packet_of_64_mib_is_never_held() -> None:
     assert reader.idle
 
 
+def test_a_body_that_comes_two_bytes_at_a_time_is_held_once() -> None:
+    raw = encode_packet(H, 0, bytes(range(256)) * (MAX_PACKET_BODY // 256))
+    reader = PacketReader()
+    packets: list[Packet] = []
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for at in range(0, len(raw) - 2, 2):
+            reader.feed(raw[at : at + 2], packets)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held - before < 1.5 * len(raw)
+    assert packets == []
+    reader.feed(raw[at + 2 :], packets)
+    assert encode_packet(*packets[0]) == raw
+
+
 def test_the_longest_header_line_is_80_bytes() -> None:
     line = b"EOF %s 0\r\n"
     assert len(line % (b"1" * 19)) < MAX_HEADER_LINE
