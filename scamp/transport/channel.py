@@ -165,8 +165,10 @@ class Channel(asyncio.Protocol):
         self._wake_writers()
 
     def _wake_writers(self) -> None:
+        # Not those whose peer takes nothing: each wake begins their patience anew.
         for message in list(self._outgoing.values()):
-            message.wake()
+            if self._wire.window(message.msgno) > 0:
+                message.wake()
 
     def eof_received(self) -> None:
         """The peer closes; TLS has no half-closed state, so what is written now goes nowhere."""

@@ -287,6 +287,31 @@ async def test_a_body_that_stops_moving_is_given_up(pair: ChannelPair) -> None:
         await out.drain(idle=0.01)
 
 
+async def test_a_body_that_stops_moving_is_given_up_though_others_move(pair: ChannelPair) -> None:
+    stuck, unread = await begin(pair)
+    waiting = asyncio.create_task(stuck.write(BIG, idle=0.3))
+    await until(lambda: unread.received == MAX_INFLIGHT)
+    moved = 0
+    while not waiting.done() and moved < 500 * MIB:
+        outs = [await begin(pair) for _ in range(8)]  # enough to fill the transport again and again
+        writing = asyncio.gather(*(out.write(BIG) for out, _ in outs))
+        sizes = await asyncio.gather(*(read_exactly(got, MIB) for _, got in outs))
+        await writing
+        for out, _ in outs:
+            out.end()
+        moved += sum(sizes)
+    assert waiting.done(), "patience never ends"
+    with pytest.raises(IdleTimeout):
+        await waiting
+
+
+async def read_exactly(got: IncomingMessage, size: int) -> int:
+    left = size
+    while left:
+        left -= len(await got.read())
+    return size
+
+
 async def test_read_all_stops_at_its_limit(pair: ChannelPair) -> None:
     out, got = await begin(pair)
     await out.write(b"12345")
