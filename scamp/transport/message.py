@@ -75,6 +75,7 @@ class IncomingMessage(_Waiting):
         "_channel",
         "_chunks",
         "_discard_left",
+        "_given_up",
         "_on_discarded",
         "_on_ended",
         "_on_ready",
@@ -92,6 +93,7 @@ class IncomingMessage(_Waiting):
         self._chunks: deque[bytes] = deque()
         self._buffered = 0
         self._discard_left = -1
+        self._given_up = False
         self._on_ready: Callable[[], None] | None = None
         self._on_ended: Callable[[], None] | None = None
         self._on_discarded: Callable[[], None] | None = None
@@ -174,12 +176,15 @@ class IncomingMessage(_Waiting):
     async def read(self, idle: float = BODY_IDLE) -> bytes:
         """The next bytes of the body, as many as have arrived; empty at the end.
 
-        Raises what ended the message (ReplyFailed, RequestAborted, ConnectionLost), or IdleTimeout
-        when nothing arrives for `idle` seconds. Safe to cancel: nothing is lost.
+        Raises what ended the message (ReplyFailed, RequestAborted, ConnectionLost), IdleTimeout
+        when nothing arrives for `idle` seconds, or LocalProtocolError when bytes were discarded:
+        what is left would pass for the whole. Safe to cancel: nothing is lost.
         """
         while True:
             if self.error is not None:
                 raise self.error.with_traceback(None)  # others may have been told, with frames
+            if self._given_up:
+                raise LocalProtocolError("the rest of the body was discarded")
             data = self.read_nowait()
             if data or self.ended:
                 return data
@@ -203,7 +208,7 @@ class IncomingMessage(_Waiting):
     @property
     def complete(self) -> bool:
         """True when all of the body is here and nothing is wrong: `read_nowait` gives the rest."""
-        return self.ended and self.error is None
+        return self.ended and self.error is None and not self._given_up
 
     def discard(self, limit: int, on_exceeded: Callable[[], None]) -> None:
         """Throw away what is unread and up to `limit` bytes of what still comes.
@@ -211,9 +216,11 @@ class IncomingMessage(_Waiting):
         Beyond that nothing more is acknowledged, and `on_exceeded` is called once.
         """
         if self.ended:
+            self._given_up = self._given_up or self._buffered > 0
             self._chunks.clear()
             self._buffered = 0
             return
+        self._given_up = True
         self._discard_left = limit
         self._on_discarded = on_exceeded
         dropped, self._buffered = self._buffered, 0
@@ -221,6 +228,7 @@ class IncomingMessage(_Waiting):
         self._channel.resume_for(self)
         if dropped:
             self._drop(dropped)
+        self.wake()
 
     def _drop(self, size: int) -> None:
         if self._discard_left >= size:

@@ -335,6 +335,40 @@ async def test_a_discarded_body_is_read_away(pair: ChannelPair) -> None:
     assert not exceeded
 
 
+async def test_a_body_that_was_discarded_does_not_pass_for_a_whole_one(pair: ChannelPair) -> None:
+    out, got = await begin(pair)
+    await out.write(b"half ")
+    assert await got.read() == b"half "
+    reading = asyncio.create_task(got.read_all(MIB))
+    await until(lambda: got.waiting)
+    got.discard(MIB, lambda: None)
+    with pytest.raises(LocalProtocolError, match="discarded"):
+        await reading
+    await out.write(b"and half")
+    out.end()
+    await until(lambda: got.ended)
+    assert not got.complete
+    with pytest.raises(LocalProtocolError, match="discarded"):
+        await got.read()
+
+
+@pytest.mark.parametrize("read", [True, False])
+async def test_a_body_that_had_come_is_whole_unless_some_of_it_was_discarded(
+    read: bool, pair: ChannelPair
+) -> None:
+    out, got = await begin(pair)
+    await out.write(b"all of it")
+    out.end()
+    await until(lambda: got.ended)
+    if read:
+        assert await got.read() == b"all of it"
+    got.discard(MIB, lambda: None)
+    assert got.complete is read
+    if not read:
+        with pytest.raises(LocalProtocolError, match="discarded"):
+            await got.read()
+
+
 async def test_discarding_stops_at_its_limit_and_says_so_once(pair: ChannelPair) -> None:
     out, got = await begin(pair)
     exceeded: list[bool] = []
