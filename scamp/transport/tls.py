@@ -105,7 +105,8 @@ def client_context(*, legacy_rsa: bool = False) -> ResumingContext:
 def server_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
     """A context for a service, from PEM certificate and private key.
 
-    Raises ConfigError when they do not belong together or cannot be read.
+    Raises ConfigError when they do not belong together or cannot be read; the key must not be
+    encrypted.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -117,7 +118,8 @@ def server_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
         key_path.touch(mode=0o600)
         key_path.write_bytes(key)
         try:
-            context.load_cert_chain(os.fspath(cert_path), os.fspath(key_path))
+            # Without a password OpenSSL asks the terminal for the one of an encrypted key.
+            context.load_cert_chain(os.fspath(cert_path), os.fspath(key_path), password="")
         except (ssl.SSLError, OSError) as exc:
             raise ConfigError(f"certificate and key cannot be used: {exc}") from exc
     return context

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+import subprocess
+import sys
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from scamp import keys
 from scamp.errors import ConfigError
@@ -41,6 +45,36 @@ def test_key_and_certificate_must_belong_together() -> None:
 def test_rubbish_is_no_certificate() -> None:
     with pytest.raises(ConfigError):
         server_context(b"rubbish", b"rubbish")
+
+
+def test_an_encrypted_key_is_refused_and_no_terminal_is_asked_for_its_password() -> None:
+    identity = make_identity()
+    plain = serialization.load_pem_private_key(identity.key, None)
+    encrypted = plain.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"secret"),
+    )
+    code = (
+        "from scamp.errors import ConfigError\n"
+        "from scamp.transport import server_context\n"
+        f"try: server_context({identity.certificate!r}, {encrypted!r})\n"
+        "except ConfigError: print('refused')\n"
+    )
+    terminal, theirs = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            stdin=theirs,
+            capture_output=True,
+            timeout=30,
+            start_new_session=True,
+            check=True,
+        )
+    finally:
+        os.close(terminal)
+        os.close(theirs)
+    assert done.stdout == b"refused\n"
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
