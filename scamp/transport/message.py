@@ -151,8 +151,11 @@ class IncomingMessage(_Waiting):
     # -- for the owner ------------------------------------------------------------------
 
     def when_ready(self, callback: Callable[[], None]) -> None:
-        """Call `callback` once, at the first byte of the body, the end, or the failure."""
-        self._on_ready = callback
+        """Call `callback` once, when there are bytes to read, at the end, or at the failure."""
+        if self._buffered or self.ended:
+            callback()
+        else:
+            self._on_ready = callback
 
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the last byte or the failure has arrived."""

@@ -392,5 +392,6 @@ async def test_callbacks_come_once(pair: ChannelPair) -> None:
     await out.write(b"b")
     out.end()
     await until(lambda: got.ended)
-    got.when_ended(lambda: calls.append("at once"))
-    assert calls == ["ready", "ended", "at once"]
+    got.when_ended(lambda: calls.append("ended already"))
+    got.when_ready(lambda: calls.append("ready already"))
+    assert calls == ["ready", "ended", "ended already", "ready already"]
