@@ -201,6 +201,8 @@ class Channel(asyncio.Protocol):
             if message is not None:
                 message.feed(event.data)
         elif isinstance(event, MessageStarted):
+            if self._state is ChannelState.CLOSING:
+                return  # it crossed our close: what answers it could not be sent
             message = IncomingMessage(self, event.msgno, event.header)
             self._incoming[event.msgno] = message
             self._handler.message_received(message)

@@ -162,6 +162,21 @@ async def test_closing_sends_what_is_queued(pair: ChannelPair) -> None:
     assert await (await pair.server.message()).read_all(100) == b"last words"
 
 
+async def test_what_crosses_our_close_does_not_begin(raw: RawPair) -> None:
+    """An event loop may read on for a while. A request that ran now could not be answered."""
+    made = raw.server.channel
+    begun = b'HEADER 0 31\r\n{"action":"a.b","request_id":1}END\r\n'
+    made.data_received(begun)
+    made.close("enough")
+    made.data_received(begun.replace(b"R 0", b"R 1") + b"DATA 1 1\r\nxEND\r\nEOF 1 0\r\nEND\r\n")
+    made.data_received(b"DATA 0 1\r\nyEND\r\nEOF 0 0\r\nEND\r\n")
+    got = await raw.server.message()
+    assert await got.read_all(1) == b"y", "what had begun goes on"
+    assert raw.server.messages.empty()
+    assert made.open_messages == 0
+    await raw.server.lost
+
+
 async def test_nothing_begins_on_a_closing_channel(pair: ChannelPair) -> None:
     pair.client.channel.close("enough")
     with pytest.raises(ConnectionLost) as caught:
