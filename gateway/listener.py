@@ -122,7 +122,7 @@ def certificate_expiry(settings: Settings) -> float | None:
         return None
     try:
         certificate = x509.load_pem_x509_certificate(settings.tls_certificate.read_bytes())
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, x509.InvalidVersion) as exc:
         raise ConfigError(f"{settings.tls_certificate} cannot be used: {exc}") from exc
     return certificate.not_valid_after_utc.timestamp()
 

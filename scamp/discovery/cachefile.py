@@ -147,7 +147,8 @@ def scan(
         pause()
         if expected < len(known) and data.startswith(known[expected], at):
             end = at + len(known[expected])
-            if end == len(data) or data.startswith(SEPARATOR, end):
+            last = end == len(data) and not known[expected].endswith(_CUT_SEPARATOR)
+            if last or data.startswith(SEPARATOR, end):
                 yield known[expected]
                 expected += 1
                 at = end + len(SEPARATOR)

@@ -4,7 +4,6 @@ itself, known by its fingerprint, and may be expired or signed with SHA-1."""
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,7 +61,7 @@ def load_certificate(pem: bytes) -> SigningCertificate:
     try:
         der = base64.b64decode(b"".join(match[1].split()), validate=True)
         key = x509.load_der_x509_certificate(der).public_key()
-    except (binascii.Error, ValueError, TypeError, UnsupportedAlgorithm) as exc:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as exc:
         raise AnnouncementError("certificate", f"the certificate does not parse: {exc}") from exc
     if not isinstance(key, rsa.RSAPublicKey):
         raise AnnouncementError("certificate", "the certificate's key is not RSA")
