@@ -120,11 +120,12 @@ class ServerConnection:
             # An answer to an answer could go on for ever.
             log.error("%s sent a reply (request_id %r) to a service", peer, header.request_id)
             return
-        kind = header_type(header)[:64]
-        log.error("%s sent a message of type %r, which is not served", peer, kind)
+        problem = f"messages of type {header_type(header)[:64]!r} are not served"
+        if isinstance(header, OtherHeader) and header.problem:
+            problem = header.problem
+        log.error("%s sent what is not served: %s", peer, problem)
         if isinstance(header, OtherHeader) and header.request_id is not None:
-            error = ServiceError("bad_request", f"messages of type {kind!r} not served")
-            self._refuse(header.request_id, error)
+            self._refuse(header.request_id, ServiceError("bad_request", problem))
 
     def channel_lost(self, error: ScampError) -> None:
         for exchange in list(self._exchanges):

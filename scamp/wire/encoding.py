@@ -68,7 +68,7 @@ def _fields(header: Header) -> dict[str, Any]:
     kind = header_type(header)
     if isinstance(header, OtherHeader):
         _text("type", kind)
-        if not kind or kind in _KNOWN_TYPES:
+        if not kind or kind in _KNOWN_TYPES or header.problem:
             raise LocalProtocolError(f"type {kind!r} has a class of its own")
     fields = {**_checked(header.extra, OTHER_FIELDS), "type": kind}
     if not isinstance(header, EventHeader | NotifyHeader) and header.request_id is not None:

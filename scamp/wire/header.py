@@ -96,11 +96,20 @@ class NotifyHeader:
 
 @dataclass(frozen=True, slots=True)
 class OtherHeader:
-    """A type that we do not know."""
+    """A type that we do not know, or a request or subscription of which a field makes no sense:
+    then `problem` says which. That costs this message, and not those beside it."""
 
     type: str
     request_id: RequestId | None = None
     extra: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may hold a ticket
+    problem: str = ""
+
+
+class _FieldError(Exception):
+    """A field makes no sense."""
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"HEADER field {name!r} is {what}")
 
 
 Header: TypeAlias = (
@@ -148,7 +157,8 @@ def header_type(header: Header) -> str:
 def parse_header(body: bytes, default_type: str) -> Header:
     """The header in a HEADER packet's body. `default_type` is meant when none is given.
 
-    Raises RemoteProtocolError when it is not a JSON object or a field has a wrong type.
+    A field of a wrong type makes an `OtherHeader` of it. Raises RemoteProtocolError when it is not
+    a JSON object, or a reply whose `request_id` cannot be one.
     """
     try:
         fields = orjson.loads(body)
@@ -161,43 +171,39 @@ def parse_header(body: bytes, default_type: str) -> Header:
     kind = fields.get("type") or default_type
     if kind == "reply":
         return _parse_reply(fields)
-    if kind == "request":
-        return _parse_request(fields)
-    if not isinstance(kind, str):
-        raise RemoteProtocolError("HEADER field 'type' is not a string")
-    return _parse_other(kind, fields)
-
-
-def _parse_other(kind: str, fields: dict[str, Any]) -> Header:
-    if kind == "subscribe":
-        return SubscribeHeader(_id_to_answer(fields), _extra(fields, OTHER_FIELDS))
-    if kind == "subscribe_done":
-        return SubscribeDoneHeader(_id_to_answer(fields), _extra(fields, OTHER_FIELDS))
-    if kind == "event":
-        return EventHeader(_extra(fields, OTHER_FIELDS))
-    if kind == "notify":
-        return NotifyHeader(_extra(fields, OTHER_FIELDS))
-    return OtherHeader(kind, _id_to_answer(fields), _extra(fields, OTHER_FIELDS))
+    request_id: RequestId | None = None
+    try:
+        request_id = _id_to_answer(fields)
+        if kind == "request":
+            return _parse_request(fields, request_id)
+        return _parse_other(kind, fields, request_id)
+    except _FieldError as exc:
+        name = kind if isinstance(kind, str) else "?"
+        return OtherHeader(name, request_id, _extra(fields, _FIELDS), str(exc))
 
 
 def _parse_reply(fields: dict[str, Any]) -> ReplyHeader:
+    """Whatever its fields say, but for the id: nobody knows whose reply it is."""
     data = fields.get("error_data")
-    request_id = _request_id(fields)
+    try:
+        request_id = _request_id(fields)
+    except _FieldError as exc:
+        raise RemoteProtocolError(str(exc)) from exc
     if isinstance(request_id, str):
         request_id = request_id[:MAX_REQUEST_ID_TEXT]  # none of ours is as long
     return ReplyHeader(
         request_id=request_id,
-        error=_text(fields, "error"),
-        error_code=_text(fields, "error_code"),
+        error=_error_text(fields.get("error")),
+        error_code=_error_text(fields.get("error_code")),
         error_data=data if isinstance(data, dict) else None,
         extra=_extra(fields, REPLY_FIELDS),
     )
 
 
-def _parse_request(fields: dict[str, Any]) -> RequestHeader:
+def _parse_request(fields: dict[str, Any], request_id: RequestId | None) -> RequestHeader:
     return RequestHeader(
         action=_text(fields, "action"),
-        request_id=_id_to_answer(fields),
+        request_id=request_id,
         version=_integer(fields, "version", 1) or 1,
         envelope=_text(fields, "envelope") or "json",
         ticket=_text(fields, "ticket") or None,
@@ -205,6 +211,21 @@ def _parse_request(fields: dict[str, Any]) -> RequestHeader:
         client_id=_integer(fields, "client_id", None),
         extra=_extra(fields, REQUEST_FIELDS),
     )
+
+
+def _parse_other(kind: Any, fields: dict[str, Any], request_id: RequestId | None) -> Header:
+    if not isinstance(kind, str):
+        raise _FieldError("type", "not a string")
+    extra = _extra(fields, OTHER_FIELDS)
+    if kind == "subscribe":
+        return SubscribeHeader(request_id, extra)
+    if kind == "subscribe_done":
+        return SubscribeDoneHeader(request_id, extra)
+    if kind == "event":
+        return EventHeader(extra)
+    if kind == "notify":
+        return NotifyHeader(extra)
+    return OtherHeader(kind, request_id, extra)
 
 
 def _extra(fields: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
@@ -215,27 +236,35 @@ def _extra(fields: dict[str, Any], known: frozenset[str]) -> Mapping[str, Any]:
 
 def _request_id(fields: dict[str, Any]) -> RequestId | None:
     value = fields.get("request_id")
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if value is None or (isinstance(value, int | str) and not isinstance(value, bool)):
         return value
-    raise RemoteProtocolError("HEADER field 'request_id' is neither a number nor a string")
+    raise _FieldError("request_id", "neither a number nor a string")
 
 
 def _id_to_answer(fields: dict[str, Any]) -> RequestId | None:
     value = _request_id(fields)
     if isinstance(value, str) and len(value) > MAX_REQUEST_ID_TEXT:
-        raise RemoteProtocolError(f"HEADER field 'request_id' of {len(value)} characters")
+        raise _FieldError("request_id", f"of {len(value)} characters")
     return value
 
 
 def _text(fields: dict[str, Any], name: str) -> str:
     value = fields.get(name)
+    if isinstance(value, list | dict):
+        raise _FieldError(name, "not a string")
+    return _error_text(value)
+
+
+def _error_text(value: Any) -> str:
     if not value and not isinstance(value, list | dict):
         return ""  # null, false and 0 say that there is none
     if isinstance(value, str):
         return value
     if isinstance(value, int | float):
         return str(value)  # error_code 404 is a code, whatever its JSON type
-    raise RemoteProtocolError(f"HEADER field {name!r} is not a string")
+    return orjson.dumps(value).decode()
 
 
 def _integer(fields: dict[str, Any], name: str, default: int | None) -> int | None:
@@ -244,6 +273,8 @@ def _integer(fields: dict[str, Any], name: str, default: int | None) -> int | No
         return default
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, str) and len(value) < 20 and value.isascii() and value.isdigit():
         return int(value)
-    raise RemoteProtocolError(f"HEADER field {name!r} is not an integer")
+    raise _FieldError(name, "not an integer")

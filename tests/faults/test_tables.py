@@ -32,6 +32,7 @@ from scamp.errors import (
 )
 from scamp.server import Request, Service
 from scamp.server.connection import ServerConnection
+from scamp.server.traffic import Traffic
 from scamp.testing import Mesh, make_identity, until
 from scamp.transport import Channel, ChannelState, OutgoingMessage
 
@@ -299,7 +300,7 @@ def remembered(stand: Stand) -> dict[str, int]:
             sizes[f"places of client {number}"] = client.in_flight
             sizes[f"abandoned at client {number}"] = client._unwanted
             sizes[f"without a reply at client {number}"] = len(client._exchanges)
-    for number, server in enumerate(stand.service._connections):
+    for number, server in enumerate(stand.service._traffic.connections):
         sizes[f"requests of server {number}"] = server.in_flight
         sizes[f"tasks of server {number}"] = len(server.tasks())
     for number, channel in enumerate(stand.channels):
@@ -360,7 +361,7 @@ BREAKS: Final = [
     (Channel, "fail_message", keep_what_was_given_up),
     (ClientConnection, "_finish", keep_the_unwanted),
     (Instance, "release", nothing),
-    (Service, "request_ended", nothing),
+    (Traffic, "request_ended", nothing),
     (ServerConnection, "exchange_over", nothing),
 ]
 

@@ -112,6 +112,9 @@ async def test_interleaved_requests_keep_their_bodies_apart(
         (RequestHeader("a.b", 7, envelope="extdirect"), "bad_request"),
         (raw_request(None), "bad_request"),
         (OtherHeader("x" * 1000, 7), "bad_request"),
+        (forge_header(b'{"action":"a.b","request_id":7,"version":1.5}'), "bad_request"),
+        (forge_header(b'{"action":["a.b"],"request_id":7}'), "bad_request"),
+        (forge_header(b'{"type":[1],"request_id":7}'), "bad_request"),
     ],
 )
 async def test_what_cannot_be_served_is_answered_and_the_connection_stays(
@@ -136,12 +139,12 @@ async def test_what_cannot_be_served_is_answered_and_the_connection_stays(
     assert await again.read_all(10) == b"ok"
 
 
-@pytest.mark.parametrize("header", [NotifyHeader(), ReplyHeader(7)])
-async def test_messages_that_want_no_answer_are_logged(
+@pytest.mark.parametrize("header", [NotifyHeader(), ReplyHeader(7), raw_request([7])])
+async def test_messages_that_can_have_no_answer_are_logged(
     echo: Service,
     connect: Connect,
     caplog: pytest.LogCaptureFixture,
-    header: NotifyHeader | ReplyHeader,
+    header: NotifyHeader | ReplyHeader | EncodedHeader,
 ) -> None:
     client = await connect(echo)
     out = client.channel.open_message(header)
