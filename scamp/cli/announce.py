@@ -65,7 +65,7 @@ def _actions(
     "--weight",
     metavar="NUMBER",
     type=click.FloatRange(min=0),
-    help="Its share of requests; 0 says that it leaves. [default: 1]",
+    help="Its share of requests, a whole number; 0 says that it leaves. [default: 1]",
 )
 @click.option(
     "--interval",
@@ -171,8 +171,6 @@ def _merge(base: ServiceSpec, said: dict[str, Any]) -> ServiceSpec:
         changes["address"] = show_address(*changes["address"])
     if "name" in changes and "identity" not in changes:
         changes["identity"] = None  # the file's belongs to the file's name
-    if (weight := changes.get("weight")) is not None and weight == int(weight):
-        changes["weight"] = int(weight)  # peers that parse a whole number are not given 1.0
     return dataclasses.replace(base, **changes)
 
 

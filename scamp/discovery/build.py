@@ -23,6 +23,9 @@ _COLUMNS = ("acsec", "acns", "acname", "acver", "acflag", "acenv")
 class AnnouncementSpec:
     """What to announce. `interval` is in seconds; `weight` 0 with no actions says "leaving".
 
+    `weight` is a whole number: one record with a fraction in it, and Go reads nothing of the whole
+    cache file; Rust refuses the record.
+
     Actions in the service's own sector with its own envelopes (or with none given) are written as
     version 3, the others as version 4.
     """
@@ -55,6 +58,11 @@ def build_announcement(
     (``signature``) when `key` does not belong to the certificate. Signs with the CPU for about a
     millisecond. Protocol: section 6.
     """
+    weight = spec.weight
+    if isinstance(weight, float):
+        if not weight.is_integer():
+            raise AnnouncementError("malformed", f"the weight {weight} is not a whole number")
+        weight = int(weight)
     own, other = _sort(spec)
     envelopes: list[Any] = list(spec.envelopes)
     if other:
@@ -69,7 +77,7 @@ def build_announcement(
                 3,
                 spec.identity,
                 spec.sector,
-                spec.weight,
+                weight,
                 round(spec.interval * 1000),
                 spec.uri,
                 envelopes,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-import math
 import ssl
 import sys
 import time
@@ -51,13 +50,13 @@ class Service:
     """Answers requests for its actions. Each instance has an identity of its own.
 
     `key` and `certificate` are PEM, the contents of the files; the certificate's fingerprint is
-    what clients check. `interval` is the announced interval in seconds. `envelopes` are what
-    actions take that do not say otherwise, as text comma-separated. Unless an action is flagged
-    ``noauth`` it needs a ticket that `ticket_verifier` accepts; `require_tickets` False gives that
-    up for all of them, for services that nobody but trusted peers can reach. With `authz`, such as
-    an `AuthzSource`, the ticket also needs every privilege that the table lists for the action; an
-    action that is not listed is refused, and so is every one while there is no table. Who made the
-    source closes it.
+    what clients check. `interval` is the announced interval in seconds, `weight` a whole number.
+    `envelopes` are what actions take that do not say otherwise, as text comma-separated. Unless an
+    action is flagged ``noauth`` it needs a ticket that `ticket_verifier` accepts; `require_tickets`
+    False gives that up for all of them, for services that nobody but trusted peers can reach. With
+    `authz`, such as an `AuthzSource`, the ticket also needs every privilege that the table lists
+    for the action; an action that is not listed is refused, and so is every one while there is no
+    table. Who made the source closes it.
 
     `config` gives ports, addresses and timeouts; without it the defaults of the protocol hold.
     `max_connections` and `max_requests` are caps over the whole service. Beside its own actions it
@@ -362,6 +361,7 @@ class Service:
     def set_weight(self, weight: float) -> None:
         """Take more or less of the load from now on; 0 for none, without leaving.
 
+        A whole number: other editions cannot read any other (see `AnnouncementSpec`).
         Told to the mesh at once when the service announces itself. Raises ConfigError for what is
         no weight.
         """
@@ -450,8 +450,8 @@ def _fingerprint(key: bytes, certificate: bytes) -> str:
 
 
 def _checked_weight(weight: float) -> float:
-    if isinstance(weight, bool) or not (math.isfinite(weight) and weight >= 0):
-        raise ConfigError(f"{weight!r} is not a weight: a number from 0 upwards")
+    if isinstance(weight, bool) or weight < 0 or not float(weight).is_integer():
+        raise ConfigError(f"{weight!r} is not a weight: a whole number from 0 upwards")
     return weight
 
 

@@ -83,6 +83,12 @@ def test_leaving_is_weight_0_without_actions(signer: Any) -> None:
     assert (found.weight, found.actions) == (0, ())
 
 
+def test_the_weight_is_written_as_a_whole_number(signer: Any) -> None:
+    """The Go edition reads nothing of a cache file with one record that says ``2.0``."""
+    raw = build_announcement(replace(SPEC, weight=2.0), signer.key, signer.pem, timestamp=5.0)
+    assert json.dumps(json.loads(raw.split(b"\n\n")[0])[3]) == "2"
+
+
 def test_the_text_is_ascii_because_javascript_reads_packets_as_latin_1(signer: Any) -> None:
     spec = replace(SPEC, actions=(Action("main", "Öl", "x", 1),))
     raw = build_announcement(spec, signer.key, signer.pem, timestamp=5.0)
@@ -96,6 +102,7 @@ def test_the_text_is_ascii_because_javascript_reads_packets_as_latin_1(signer: A
         {"uri": "http://x"},
         {"identity": ""},
         {"weight": float("nan")},
+        {"weight": 2.5},
         {"interval": float("inf")},
         {"actions": (Action("main", "A", "b.c", 1),)},
         {"actions": (Action("main", "A", "\ud800", 1),)},
