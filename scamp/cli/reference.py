@@ -58,7 +58,8 @@ fingerprint` print the fingerprint. Clients in JavaScript, Go and Rust read thes
 them are particular: the one in Rust ignores a record that is older than 2.1 of its intervals, so
 without `--keep` a long `--interval` is wanted; the one in JavaScript ignores a file that was
 not written for `discovery.cache_max_age` seconds; the one in Go sees only actions that have the
-sector and the envelopes of their service.
+sector and the envelopes of their service, and nothing behind a record of more than 64 KiB (some
+900 actions), which therefore stands last.
 
 ## Tickets
 

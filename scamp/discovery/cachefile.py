@@ -27,6 +27,7 @@ _CUT_SEPARATOR: Final = (b"\n%%%", b"\n%%", b"\n%")
 _READ_ATTEMPTS: Final = 3
 _PIECE: Final = 8192
 _PATIENCE: Final = 1.0  # seconds for which another may be writing
+_LINE: Final = 65_536  # with its end
 _NO_PLACES: Mapping[bytes, int] = MappingProxyType({})
 
 
@@ -254,15 +255,26 @@ def _is_locked(fd: int, path: Path) -> bool:
 
 
 def _laid_out(records: Iterable[bytes]) -> Iterator[bytes]:
-    """What the file is made of. No separator lies across a border of `_PIECE` bytes: Rust reads
-    pieces of that size and overlooks it there. The blank lines that this takes belong to no part
-    of a record."""
+    """What the file is made of, so that all can read it. No separator lies across a border of
+    `_PIECE` bytes: Rust reads pieces of that size and overlooks it there. A blank line stands
+    before each: Go takes the separator for a part of the signature without it, and skips the next
+    record. What this takes in blank lines belongs to no part of a record.
+
+    Records with a line that is longer than Go can read come last, for it reads nothing behind."""
     at = 0
-    for record in records:
-        into = at % _PIECE
-        blank = b"\n" * (_PIECE - into if into + len(SEPARATOR) > _PIECE else 0)
-        yield (piece := blank + SEPARATOR + _checked(record))
+    ended = True  # what stands before has the end of its last line
+    for record in sorted(records, key=_is_long):
+        blank = 0 if ended else 1
+        into = (at + blank) % _PIECE
+        if into + len(SEPARATOR) > _PIECE:
+            blank += _PIECE - into
+        yield (piece := b"\n" * blank + SEPARATOR + _checked(record))
         at += len(piece)
+        ended = record.endswith(b"\n")
+
+
+def _is_long(record: bytes) -> bool:
+    return len(record) > _LINE and b"\n" not in record[:_LINE]
 
 
 def write_cache(path: str | os.PathLike[str], records: Iterable[bytes]) -> FileState:

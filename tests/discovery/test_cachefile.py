@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import resource
 import signal
@@ -77,18 +78,52 @@ def test_what_is_written_reads_back_and_replaces_the_old_file_at_once(tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n"])
 @pytest.mark.parametrize("length", range(8170, 8200))
 def test_no_separator_lies_across_a_piece_as_other_implementations_read_it(
-    tmp_path: Path, length: int
+    tmp_path: Path, length: int, end: bytes
 ) -> None:
     """Rust looks for separators in pieces of 8 KiB, one by one."""
     path = tmp_path / "cache"
-    records = [b"a" * length, b"b" * 8192, b"c"]
+    records = [b"a" * length + end, b"b" * 8192, b"c"]
     write_cache(path, records)
     content = path.read_bytes()
     pieces = [content[at : at + 8192] for at in range(0, len(content), 8192)]
     assert sum(piece.count(SEPARATOR) for piece in pieces) == 3
-    assert [record.rstrip(b"\n") for record in split_records(content)] == records
+    read = [record.rstrip(b"\n") for record in split_records(content)]
+    assert read == [record.rstrip(b"\n") for record in records]
+
+
+def as_go_reads(content: bytes) -> list[bytes]:
+    """The JSON of each record that the reader of the Go edition finds."""
+    lines = itertools.takewhile(lambda line: len(line) < 65_536, content.split(b"\n"))
+    found = []
+    for line in lines:
+        if line == b"%%%":
+            found += [text for text in itertools.islice(lines, 2) if text]
+            for part in (lines, lines):  # certificate and signature, up to a blank line
+                for line in part:
+                    if line in (b"", b"%%%"):
+                        break
+    return found
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
+def test_no_record_hides_the_next_one_from_go(tmp_path: Path, end: bytes) -> None:
+    """Its reader takes a separator without a blank line before it for the end of a signature."""
+    path = tmp_path / "cache"
+    write_cache(path, [b"[%d]\n\ncertificate\n\nsignature" % number + end for number in range(3)])
+    assert as_go_reads(path.read_bytes()) == [b"[0]", b"[1]", b"[2]"]
+
+
+def test_a_record_with_a_line_that_go_cannot_read_comes_last(tmp_path: Path) -> None:
+    """Its reader stops there, without an error."""
+    path = tmp_path / "cache"
+    records = [b"[%b]\n\nC\n\nS\n" % (b" " * size) for size in (65_534, 0, 65_533, 5)]
+    write_cache(path, records)
+    read = [record.rstrip(b"\n") + b"\n" for record in split_records(path.read_bytes())]
+    assert read == [*records[1:], records[0]]
+    assert len(as_go_reads(path.read_bytes())) == 3
 
 
 def test_a_record_with_a_separator_in_it_is_not_written(tmp_path: Path) -> None:
