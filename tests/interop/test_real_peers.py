@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
+from editions import Edition
 
 from scamp.client import Requester
 from scamp.errors import ConnectionLost, ReplyFailed, ReplyTimeout, ServiceError
@@ -77,6 +78,14 @@ async def test_an_error_of_the_service(requester: Requester, offered: frozenset[
     with pytest.raises(ServiceError) as caught:
         await requester.request(needs(offered, "Interop.fail"))
     assert caught.value.code == "not_found"
+
+
+async def test_data_of_an_error(
+    requester: Requester, offered: frozenset[str], edition: Edition
+) -> None:
+    edition.needs("error_data")
+    with pytest.raises(ServiceError) as caught:
+        await requester.request(needs(offered, "Interop.fail"))
     assert caught.value.data == {"id": 42, "what": "thing"}
 
 
