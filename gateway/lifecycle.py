@@ -188,7 +188,8 @@ class Gateway:
             if left <= 0 or self.triggers.now.is_set():
                 return False
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.triggers.now.wait(), min(left, _STEP))
+                async with asyncio.timeout(min(left, _STEP)):
+                    await self.triggers.now.wait()
         return True
 
     async def close(self) -> None:

@@ -105,7 +105,8 @@ async def _keep(manager: CacheManager, once: float | None, said: str) -> None:
         await manager.start()
         click.echo(said, err=True)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(told.wait(), once)
+            async with asyncio.timeout(once):
+                await told.wait()
         await manager.stop()
         log.info("stopped; the file holds %d services", manager.services)
     finally:

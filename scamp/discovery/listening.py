@@ -137,7 +137,8 @@ class Listening:
             self._arrived.clear()
             wait = min(timeout, MAX_WAIT, max(0.0, self.index.next_expiry - loop.time()))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._arrived.wait()
         await asyncio.sleep(max(0.0, self._last_round + _SPACING - loop.time()))
         now = self._last_round = loop.time()
         dropped = self._intake.dropped - self._dropped

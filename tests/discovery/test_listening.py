@@ -1,0 +1,45 @@
+"""Rounds of listening can be ended at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from multicast import free_group, needs_multicast
+
+from scamp.discovery.listening import Listening
+from scamp.discovery.live import LiveIndex
+from scamp.discovery.multicast import MulticastSender
+
+pytestmark = needs_multicast
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_packet_that_arrives_in_that_moment_does_not_undo_a_cancellation(
+    turns: int,
+) -> None:
+    """``asyncio.wait_for`` of Python 3.11 forgets it, and who waits for the end waits forever."""
+    listening = Listening(group := free_group(), LiveIndex())
+    listening.start()
+    sender = MulticastSender(group)
+    try:
+        task = asyncio.create_task(_rounds(listening))
+        await asyncio.sleep(0.05)  # it waits
+        sender.send(b"a packet")
+        await listening._arrived.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=2.0)
+        assert done
+        assert task.cancelled()
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        sender.close()
+        await listening.stop()
+
+
+async def _rounds(listening: Listening) -> None:
+    while True:
+        await listening.next_round(10.0)
