@@ -129,7 +129,7 @@ async def test_who_gives_up_is_no_trouble_for_the_others(
         for count in range(REQUESTS):
             body = b'{"client":%d,"request":%d}' % (number, count)
             if (number + count) % 10 == 0:
-                with pytest.raises(ReplyTimeout):
+                with pytest.raises(TimeoutError):  # for a reply, or for a connection to be free
                     await requester.request(action, body, timeout=0.1)
                 continue
             reply = await requester.request("Interop.echo", body)
