@@ -255,22 +255,33 @@ def _is_locked(fd: int, path: Path) -> bool:
 
 
 def _laid_out(records: Iterable[bytes]) -> Iterator[bytes]:
-    """What the file is made of, so that all can read it. No separator lies across a border of
-    `_PIECE` bytes: Rust reads pieces of that size and overlooks it there. A blank line stands
-    before each: Go takes the separator for a part of the signature without it, and skips the next
-    record. What this takes in blank lines belongs to no part of a record.
+    """What the file is made of, so that all can read it: before each separator as many newlines as
+    `_gap` says. They belong to no part of a record.
 
     Records with a line that is longer than Go can read come last, for it reads nothing behind."""
     at = 0
-    ended = True  # what stands before has the end of its last line
+    newlines = 1
     for record in sorted(records, key=_is_long):
-        blank = 0 if ended else 1
-        into = (at + blank) % _PIECE
-        if into + len(SEPARATOR) > _PIECE:
-            blank += _PIECE - into
-        yield (piece := b"\n" * blank + SEPARATOR + _checked(record))
+        gap = _gap(at, newlines)
+        yield (piece := b"\n" * gap + SEPARATOR + _checked(record))
         at += len(piece)
-        ended = record.endswith(b"\n")
+        newlines = len(record) - len(record.rstrip(b"\n"))
+
+
+def _gap(at: int, newlines: int) -> int:
+    """Newlines to write at offset `at`, behind a record that ends with `newlines` of them.
+
+    - No separator lies across a border of `_PIECE` bytes: Rust reads pieces of that size and
+      overlooks it there.
+    - Three newlines do not stand before one: Rust splits on blank lines, finds a part of one
+      newline behind the signature, and refuses the record.
+    - A blank line stands before each: Go takes the separator for a part of the signature without
+      it, and skips the next record.
+    """
+    gap = 0 if newlines else 1
+    while (at + gap) % _PIECE + len(SEPARATOR) > _PIECE or newlines + gap == 3:
+        gap += 1
+    return gap
 
 
 def _is_long(record: bytes) -> bool:

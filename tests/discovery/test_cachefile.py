@@ -78,20 +78,32 @@ def test_what_is_written_reads_back_and_replaces_the_old_file_at_once(tmp_path: 
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("end", [b"", b"\n"])
-@pytest.mark.parametrize("length", range(8170, 8200))
-def test_no_separator_lies_across_a_piece_as_other_implementations_read_it(
-    tmp_path: Path, length: int, end: bytes
-) -> None:
-    """Rust looks for separators in pieces of 8 KiB, one by one."""
+def as_rust_reads(content: bytes) -> list[list[bytes]]:
+    """The parts of each record that the reader of the Rust edition finds. It looks for separators
+    in pieces of 8 KiB, one by one, and wants nothing behind a blank line after the signature."""
+    records, record = [], b""
+    for at in range(0, len(content), 8192):
+        first, *others = content[at : at + 8192].split(SEPARATOR)
+        record += first
+        for other in others:
+            records.append(record)
+            record = other
+    found = [record.split(b"\n\n") for record in (*records, record) if record]
+    return [parts[:3] for parts in found if len(parts) == 3 or (parts[3:] and not parts[3])]
+
+
+@pytest.mark.parametrize("newlines", range(6))
+@pytest.mark.parametrize("length", range(8165, 8195))
+def test_every_record_is_found_as_rust_reads(tmp_path: Path, length: int, newlines: int) -> None:
     path = tmp_path / "cache"
-    records = [b"a" * length + end, b"b" * 8192, b"c"]
-    write_cache(path, records)
+    end = b"\n" * newlines
+    signatures = [b"a" * (length - 8) + end, b"b" * 8170 + end, b"c\n", b"d\n"]
+    write_cache(path, [b"[%d]\n\nCERT\n\n%b" % record for record in enumerate(signatures)])
     content = path.read_bytes()
-    pieces = [content[at : at + 8192] for at in range(0, len(content), 8192)]
-    assert sum(piece.count(SEPARATOR) for piece in pieces) == 3
-    read = [record.rstrip(b"\n") for record in split_records(content)]
-    assert read == [record.rstrip(b"\n") for record in records]
+    found = [[part.rstrip(b"\n") for part in parts] for parts in as_rust_reads(content)]
+    assert found == [[b"[%d]" % n, b"CERT", s.rstrip(b"\n")] for n, s in enumerate(signatures)]
+    assert as_go_reads(content) == [b"[0]", b"[1]", b"[2]", b"[3]"]
+    assert len(split_records(content)) == 4
 
 
 def as_go_reads(content: bytes) -> list[bytes]:
