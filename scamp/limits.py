@@ -16,6 +16,11 @@ MAX_PACKET_BODY: Final = 131_072
 """Largest body we send in one packet, and largest that we accept in any packet but DATA.
 JavaScript, Rust and C# close the connection above it."""
 
+MAX_DATA_SENT: Final = 65_536
+"""Largest body of a DATA packet that we send, whatever the window is. Rust keeps a packet and up
+to 4 KiB of what follows it in one buffer, and closes the connection when that has more than
+131,172 bytes."""
+
 MAX_HEADER_LINE: Final = 80
 """Longest packet header line accepted, CR LF included (Perl and Rust: 80, JavaScript: 40)."""
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from scamp.errors import IdleTimeout, LocalProtocolError, ScampError
-from scamp.limits import BODY_IDLE, MAX_PACKET_BODY, MAX_PIECES, READ_PAUSE
+from scamp.limits import BODY_IDLE, MAX_DATA_SENT, MAX_PIECES, READ_PAUSE
 
 if TYPE_CHECKING:
     from scamp.transport.channel import Channel
@@ -290,10 +290,10 @@ class OutgoingMessage(_Waiting):
             raise LocalProtocolError("the message has ended")
         start = 0
         while start < len(data):
-            if start == 0 and len(data) <= MAX_PACKET_BODY:
+            if start == 0 and len(data) <= MAX_DATA_SENT:
                 taken = self.write_nowait(data)
             else:
-                taken = self.write_nowait(data[start : start + MAX_PACKET_BODY])
+                taken = self.write_nowait(data[start : start + MAX_DATA_SENT])
             start += taken
             if not taken:
                 await self._wait(idle)

@@ -13,6 +13,7 @@ from typing import Final
 
 from scamp.errors import LocalProtocolError, RemoteProtocolError
 from scamp.limits import (
+    MAX_DATA_SENT,
     MAX_INFLIGHT,
     MAX_OPEN_HEADERS,
     MAX_OPEN_MESSAGES,
@@ -253,8 +254,8 @@ class WireConnection:
         if size > self._max_inflight - (outgoing.sent - outgoing.acked):
             raise LocalProtocolError(f"{size} bytes for message {msgno} exceed its window")
         outgoing.sent += size
-        for start in range(0, size, MAX_PACKET_BODY):
-            piece = data if size <= MAX_PACKET_BODY else data[start : start + MAX_PACKET_BODY]
+        for start in range(0, size, MAX_DATA_SENT):
+            piece = data if size <= MAX_DATA_SENT else data[start : start + MAX_DATA_SENT]
             self._queue += (b"DATA %d %d\r\n" % (msgno, len(piece)), piece, TRAILER)
 
     def end_message(self, msgno: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final, TypeAlias
 
 from scamp.errors import LocalProtocolError
-from scamp.limits import MAX_DATA_SIZE, MAX_PACKET_BODY
+from scamp.limits import MAX_DATA_SENT, MAX_DATA_SIZE, MAX_PACKET_BODY
 from scamp.wire.encoding import EncodedHeader
 from scamp.wire.header import Header
 from scamp.wire.packets import PacketType, encode_packet
@@ -66,7 +66,7 @@ class HeaderPacket(_Packet):
 
 @dataclass(frozen=True, slots=True)
 class DataPacket(_Packet):
-    """A piece of a message's body: 1 to MAX_PACKET_BODY bytes."""
+    """A piece of a message's body: 1 to MAX_DATA_SENT bytes."""
 
     kind = PacketType.DATA
 
@@ -74,8 +74,8 @@ class DataPacket(_Packet):
 
     def __post_init__(self) -> None:
         _Packet.__post_init__(self)
-        if not isinstance(self.data, bytes) or not 0 < len(self.data) <= MAX_PACKET_BODY:
-            raise LocalProtocolError(f"DATA must carry 1 to {MAX_PACKET_BODY} bytes")
+        if not isinstance(self.data, bytes) or not 0 < len(self.data) <= MAX_DATA_SENT:
+            raise LocalProtocolError(f"DATA must carry 1 to {MAX_DATA_SENT} bytes")
 
     @property
     def body(self) -> bytes:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from scamp.errors import LocalProtocolError
-from scamp.limits import MAX_DATA_SIZE, MAX_INFLIGHT, MAX_PACKET_BODY
+from scamp.limits import MAX_DATA_SENT, MAX_DATA_SIZE, MAX_INFLIGHT, MAX_PACKET_BODY
 from scamp.wire import (
     MAX_NUMBER,
     AckPacket,
@@ -60,7 +60,7 @@ WRONG: list[Callable[[], object]] = [
     lambda: HeaderPacket(0, RequestHeader("", 1)),
     lambda: HeaderPacket(0, b"{}"),  # type: ignore[arg-type]
     lambda: DataPacket(0, b""),
-    lambda: DataPacket(0, bytes(MAX_PACKET_BODY + 1)),
+    lambda: DataPacket(0, bytes(MAX_DATA_SENT + 1)),
     lambda: DataPacket(0, "text"),  # type: ignore[arg-type]
     lambda: DataPacket(0, bytearray(b"x")),  # type: ignore[arg-type]
     lambda: TxErrPacket(0, ""),
@@ -107,9 +107,9 @@ def test_a_packet_cannot_be_changed() -> None:
 
 
 def test_bytes_written_directly_are_those_of_the_types() -> None:
-    wire = WireConnection(Role.CLIENT, max_inflight=MAX_PACKET_BODY + 10)
+    wire = WireConnection(Role.CLIENT, max_inflight=MAX_DATA_SENT + 10)
     header = RequestHeader("a.b", 1, ticket="T", extra={"traceparent": "00"})
-    body = bytes(range(256)) * (MAX_PACKET_BODY // 256) + b"rest"
+    body = bytes(range(256)) * (MAX_DATA_SENT // 256) + b"rest"
     for msgno in range(12):
         assert wire.open_message(header) == msgno
         wire.send_data(msgno, body)
@@ -118,7 +118,7 @@ def test_bytes_written_directly_are_those_of_the_types() -> None:
             packet.encode()
             for packet in (
                 HeaderPacket(msgno, header),
-                DataPacket(msgno, body[:MAX_PACKET_BODY]),
+                DataPacket(msgno, body[:MAX_DATA_SENT]),
                 DataPacket(msgno, b"rest"),
                 EofPacket(msgno),
             )
@@ -151,4 +151,4 @@ def test_the_largest_number_of_a_ping_goes_back() -> None:
 
 
 def test_a_window_never_lets_a_packet_grow_too_large() -> None:
-    assert MAX_INFLIGHT <= MAX_PACKET_BODY
+    assert MAX_INFLIGHT <= MAX_DATA_SENT
