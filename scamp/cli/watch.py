@@ -191,7 +191,8 @@ async def _run(source: DiscoverySource, show: _Show, once: float | None, said: s
         click.echo(said, err=True)
         status = asyncio.create_task(_tell_status(source))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(over.wait(), once)
+            async with asyncio.timeout(once):
+                await over.wait()
         await source.stop()
         await lines.drain()  # which a signal cuts short
     finally:

@@ -13,7 +13,7 @@ import pytest
 
 from scamp.limits import MIB
 from scamp.server import Request, Service
-from scamp.testing import make_verifier, until
+from scamp.testing import make_identity, make_verifier, until
 from scamp.transport import client_context
 
 HOST = "127.0.0.1"
@@ -102,8 +102,9 @@ async def dialled() -> AsyncIterator[Open]:
         yield dial
 
 
-@pytest.fixture
-def service(service: Service) -> Service:
+def offering(service: Service) -> Service:
+    """The service with actions."""
+
     @service.action("A.echo", flags="noauth")
     async def echo(request: Request) -> bytes:
         return await request.read_all()
@@ -118,6 +119,11 @@ def service(service: Service) -> Service:
         return "in"
 
     return service
+
+
+@pytest.fixture
+def service(service: Service) -> Service:
+    return offering(service)
 
 
 @pytest.mark.parametrize("send", [Client.go, Client.javascript])
@@ -147,8 +153,16 @@ async def test_requests_that_are_all_sent_before_a_reply_is_read_are_all_answere
     assert {n: body for n, (_, body) in found.items()} == {n: b'{"n":%d}' % n for n in range(300)}
 
 
-async def test_an_empty_ticket_is_none(service: Service, dialled: Open) -> None:
-    service.require_tickets, service.ticket_verifier = True, make_verifier()
+async def test_an_empty_ticket_is_none(dialled: Open) -> None:
+    identity = make_identity()
+    service = offering(
+        Service(
+            "shop",
+            key=identity.key,
+            certificate=identity.certificate,
+            ticket_verifier=make_verifier(),
+        )
+    )
     client = await dialled(service)
     client.go(0, b"{}", "A.guarded")
     client.go(1, b"{}")
