@@ -208,6 +208,7 @@ def _client_options(settings: Settings) -> ClientOptions:
         request_timeout=settings.request_timeout,
         body_idle=settings.body_idle_timeout,
         max_connections=settings.max_connections_per_instance,
+        max_streams=settings.max_requests_per_connection,
         max_waiters=settings.max_waiters_per_instance,
         retries=settings.retries,
         retry_budget=settings.retry_budget,

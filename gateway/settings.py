@@ -216,6 +216,13 @@ class Settings(BaseSettings):
     max_connections_per_instance: int = _setting(
         limits.MAX_CONNECTIONS, "Connections to one instance of a service.", unit="count", ge=1
     )
+    max_requests_per_connection: int = _setting(
+        128,
+        "Requests in flight on one connection to a service; 1 where services answer them one after "
+        "the other, as those in Rust do.",
+        unit="count",
+        ge=1,
+    )
     max_waiters_per_instance: int = _setting(
         limits.MAX_WAITERS, "Requests that may wait for a connection to one instance.",
         unit="count", ge=0,

@@ -158,9 +158,10 @@ async def test_the_fingerprint_is_compared_on_resumed_connections_too(
         dialer.keep(end.channel)
         await end.close()
 
-        session = store.get((peer.address, right[2]), 0.0)
+        now = asyncio.get_running_loop().time()
+        session = store.get((peer.address, right[2]), now)
         assert session is not None
-        store.keep((peer.address, wrong), session, 0.0, resumed=False)
+        store.keep((peer.address, wrong), session, now, resumed=False)
         before = peer.bytes_received
         with pytest.raises(FingerprintMismatch) as caught:
             await dialer.dial(peer.host, peer.port, wrong, TestPeer(), idle_limit=0.0)
@@ -168,7 +169,7 @@ async def test_the_fingerprint_is_compared_on_resumed_connections_too(
         assert (caught.value.expected, caught.value.actual) == (wrong, right[2])
         await peer.until(lambda: not peer.connections)
         assert peer.bytes_received == before
-        assert store.get((peer.address, wrong), 0.0) is None
+        assert store.get((peer.address, wrong), now) is None
 
         again = TestPeer()
         await dialer.dial(*right, again, idle_limit=0.0)

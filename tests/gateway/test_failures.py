@@ -94,6 +94,21 @@ async def test_a_read_is_sent_again_and_nothing_else_is(flags: str, status: int)
         assert expected in gateway.scrape()
 
 
+async def test_where_services_take_turns_each_request_can_have_a_connection() -> None:
+    go = asyncio.Event()
+    peer = ScriptedPeer(when(go))
+    async with Fronted(peer, client=ClientOptions(max_streams=1)) as gateway:
+        waiting = [
+            asyncio.create_task(gateway.request("POST", "/api/Test.echo", body=b"[%d]" % number))
+            for number in range(3)
+        ]
+        await peer.until(lambda: peer.requests == 3)
+        assert len(peer.connections) == 3
+        go.set()
+        answers = await asyncio.gather(*waiting)
+        assert [answer.body for answer in answers] == [b"[0]", b"[1]", b"[2]"]
+
+
 async def test_a_request_that_was_not_dispatched() -> None:
     async with Fronted(ScriptedPeer(dispatch_failure), client=NO_RETRY) as gateway:
         answer = await gateway.request("POST", "/api/Test.echo")

@@ -133,6 +133,7 @@ IN_THE_ENVIRONMENT = {
     "legacy_rsa": "true",
     "connect_timeout": "7",
     "max_connections_per_instance": "7",
+    "max_requests_per_connection": "7",
     "max_waiters_per_instance": "7",
     "retries": "1",
     "retry_budget": "0.5",

@@ -44,10 +44,12 @@ from scamp.wire import (
 )
 
 LARGEST: Final = 131_072
-"""Body bytes of the largest packet that every peer takes."""
+"""Body bytes of the largest packet that a peer has to take."""
+PIECE: Final = 65_536
+"""Body bytes of the largest DATA that we send."""
 LARGEST_NUMBER: Final = 10**19 - 1
 """What a packet's header line has room for."""
-WINDOWS: Final = (1, 7, 40, LARGEST + 5)
+WINDOWS: Final = (1, 7, 40, PIECE + 5, LARGEST + 5)
 BODIES: Final = (bytes(range(256)) + b"END\r\nEOF 0 0\r\nEND\r\nDATA 0 9\r\n") * 600
 """Bodies are pieces of this: all bytes, and what looks like the end of a packet."""
 
@@ -369,8 +371,8 @@ class Connection(RuleBasedStateMachine):
         body = side.body(msgno, size)
         side.wire.send_data(msgno, body)
         side.out[msgno].sent += size
-        for at in range(0, size, LARGEST):
-            side.queue.append(("DATA", msgno, body[at : at + LARGEST]))
+        for at in range(0, size, PIECE):
+            side.queue.append(("DATA", msgno, body[at : at + PIECE]))
         self.move(role, data, how)
 
     @rule(role=SIDES, data=st.data(), text=st.none() | TEXTS | st.just(LONG), how=HOW)
