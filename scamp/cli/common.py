@@ -83,6 +83,11 @@ class ScampGroup(LazyGroup):
     """A group whose commands may raise `ScampError`: the user sees a line and an exit code."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        if (
+            sys.stdout is None
+        ):  # closed by whoever started us; any file opened now would take its place
+            click.echo("Error: standard output is closed", err=True)
+            ctx.exit(Exit.FAILED)
         try:
             return super().invoke(ctx)
         except ScampError as exc:

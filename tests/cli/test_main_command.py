@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -163,3 +164,17 @@ def test_log_is_on_stderr_as_much_as_is_asked_for(
     assert error.startswith("Error: cannot connect to 127.0.0.1:1")
     assert bool(logged) is bool(told)
     assert told in "".join(logged)
+
+
+def test_without_a_standard_output_nothing_is_begun(tmp_path: Path) -> None:
+    """As with ``scamp … >&-``: the next file to be opened would be taken for it."""
+    done = subprocess.run(
+        ["sh", "-c", f"exec {shlex.quote(sys.executable)} -m scamp.cli keygen shop >&-"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (Exit.FAILED, "Error: standard output is closed\n")
+    assert list(tmp_path.iterdir()) == []
