@@ -96,8 +96,8 @@ class _Lane:
 
     def __init__(self, packets: float, cpu: float, share: float) -> None:
         self._queues: dict[Pair, deque[Packet]] = {}
-        self._counts: Counter[str] = Counter()  # by host, as
-        self._sizes: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()  # by host
+        self._sizes: Counter[str] = Counter()  # by host
         self._count = self._size = 0
         self._packets = _Budget(packets)
         self._cpu = _Budget(cpu)
