@@ -29,7 +29,8 @@ Each setting can come from four places; the first that has it counts:
 2. an environment variable, `{ENV_PREFIX}` and the name in capitals: `{ENV_PREFIX}ADMIN_BIND`.
    Lists are separated by commas; an empty variable counts as not set,
 3. the TOML file that `--config` or `{ENV_PREFIX}CONFIG` names: `admin_bind = "127.0.0.1:9090"`.
-   Lists are TOML arrays,
+   Lists are TOML arrays. `discovery.source = "cache"`, or `source` in a table `[discovery]`, is
+   `discovery_source` too,
 4. the default.
 
 Between file and default stands the mesh's own `scamp.conf`, where there is one: its

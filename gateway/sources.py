@@ -159,15 +159,31 @@ def _toml(path: Path) -> dict[str, tuple[Any, int]]:
         place = _TOML_PLACE.search(str(exc))
         line = place[1] if place and place[1] else len(text.splitlines())
         raise ConfigError(f"{path}:{line}: {_TOML_PLACE.sub('', str(exc))}") from exc
-    problems = [
-        f"{path}:{_line_of(text, key)}: there is no setting {key!r}"
-        + suggest(key, Settings.model_fields)
-        for key in parsed
-        if key not in Settings.model_fields
-    ]
+    values: dict[str, tuple[Any, int]] = {}
+    problems = []
+    for key, name, value in _named(parsed):
+        line = _line_of(text, key.partition(".")[0])
+        if name not in Settings.model_fields:
+            hint = suggest(name, Settings.model_fields)
+            problems.append(f"{path}:{line}: there is no setting {key!r}{hint}")
+        elif name in values:
+            problems.append(f"{path}:{line}: {name!r} is set twice")
+        else:
+            values[name] = (value, line)
     if problems:
         raise ConfigError("\n".join(problems))
-    return {key: (value, _line_of(text, key)) for key, value in parsed.items()}
+    return values
+
+
+def _named(parsed: Mapping[str, Any]) -> Iterable[tuple[str, str, Any]]:
+    """Each key as it is written, the setting that it means, and its value: ``discovery.source``, or
+    ``source`` in a table ``[discovery]``, means ``discovery_source``."""
+    for key, value in parsed.items():
+        if isinstance(value, dict) and value and key not in Settings.model_fields:
+            for inner, one in value.items():
+                yield f"{key}.{inner}", f"{key}_{inner}", one
+        else:
+            yield key, key, value
 
 
 def _line_of(text: str, key: str) -> int:

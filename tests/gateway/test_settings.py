@@ -33,6 +33,15 @@ def toml(folder: Path, text: str) -> Path:
 # -- order ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "text", ["discovery.source = 'multicast'", "[discovery]\nsource = 'multicast'"]
+)
+def test_a_table_in_the_file_is_the_beginning_of_names(tmp_path: Path, text: str) -> None:
+    loaded = sources.load(config=toml(tmp_path, f"bind = ':1'\n{text}\n"))
+    assert loaded.settings.discovery_source == "multicast"
+    assert loaded.origins["discovery_source"].endswith("toml:2")
+
+
 def test_defaults_are_the_documented_figures() -> None:
     settings = sources.load().settings
     assert str(settings.bind) == ":8080"
@@ -181,6 +190,16 @@ def test_every_setting_can_be_given_in_the_environment(
         ("\nadmin_bnd = 'x'", ":2: there is no setting 'admin_bnd' (did you mean 'admin_bind'?)"),
         ("admin-bind = 'x'", ":1: there is no setting 'admin-bind' (did you mean 'admin_bind'?)"),
         ("zzz = 1", ":1: there is no setting 'zzz'"),
+        (
+            "\n[discovery]\nsourse = 'cache'",
+            ":2: there is no setting 'discovery.sourse' (did you mean 'discovery_source'?)",
+        ),
+        (
+            "discovery_source = 'cache'\ndiscovery.source = 'multicast'",
+            ":2: 'discovery_source' is set twice",
+        ),
+        ("[zzz]", ":1: there is no setting 'zzz'"),
+        ("[zzz]\na = 1", ":1: there is no setting 'zzz.a'"),
         ("retries = 1\nretries = 2", ":2"),
         ("retries = ", ":1: Invalid value"),
         ("workers = 1\nretries = 'many'", ":2: retries 'many': Input should be a valid integer"),
