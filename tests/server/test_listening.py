@@ -240,8 +240,8 @@ async def test_a_handshake_that_does_not_go_on_is_ended(monkeypatch: pytest.Monk
     writer.close()
     inner = service._traffic.listener
     assert inner is not None
-    await until(lambda: inner.failed == 1)
-    assert (inner.handshaking, len(inner._live)) == (0, 0)
+    await until(lambda: not inner.handshaking)
+    assert (inner.failed, len(inner._live)) == (1, 0)
     await service.stop()
 
 
