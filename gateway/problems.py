@@ -127,6 +127,8 @@ def from_error(error: errors.ScampError, action: str | None = None) -> Problem:
     kind = next(
         (_BY_CLASS[one] for one in type(error).__mro__ if one in _BY_CLASS), catalogue.INTERNAL
     )
+    if isinstance(error, errors.ConnectionLost) and not error.written:
+        kind = catalogue.CONNECT_FAILED
     retry_after = getattr(error, "retry_after", None)
     if retry_after is None and kind.status == 503:
         retry_after = 1.0

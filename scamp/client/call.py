@@ -36,6 +36,8 @@ class Call:
     """Further HEADER fields, for example ``traceparent``."""
     retry_safe: bool = False
     """May be sent again even after it may have been executed: the action only reads."""
+    pinned: bool = False
+    """Only for `offers`: when these are withdrawn while it waits, it fails, though others came."""
     caller_lowered: bool = False
     """The deadline is shorter than the action's own: running out says nothing of the service."""
     touched: bool = field(default=False, init=False)

@@ -128,6 +128,11 @@ class Instance:
             return True
         return now - self._last_refusal >= PANIC_INTERVAL
 
+    @property
+    def withdrawn(self) -> bool:
+        """True when it takes nothing new: not announced any more, or the client is closed."""
+        return self._closed
+
     def serves(self, service: Announcement) -> bool:
         """True when `service` is the same process at the same place, maybe announced anew."""
         return service.key == self.service.key and service.uri == self.service.uri

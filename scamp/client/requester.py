@@ -113,6 +113,7 @@ class Requester:
                 ticket=ticket,
                 client_id=client_id,
                 retry_safe=all(offer.action.has("read") for offer in offers),
+                pinned=service is not None,
                 caller_lowered=timeout is not None and timeout < own,
             )
         )
@@ -136,11 +137,12 @@ class Requester:
         self.stats.requests += 1
         self._budget.request(began)
         tried: list[Instance] = []
+        offers = call.offers
         failure: ScampError | None = None
         while True:
             try:
                 instance, offer = self._router.choose(
-                    call.offers, call.envelope, tried, time.monotonic()
+                    offers, call.envelope, tried, time.monotonic()
                 )
             except NoUsableInstance:
                 if failure is not None:
@@ -150,6 +152,10 @@ class Requester:
                 return await self._attempt(call, instance, offer, len(tried) + 1, began)
             except ScampError as exc:
                 exc.attempts, exc.instance = len(tried) + 1, instance.address
+                if _only_waited(exc, instance) and not call.touched:
+                    # The instance leaves. Nothing was tried, so to go on elsewhere is no retry.
+                    failure, offers = exc, self._offers_now(call, offer)
+                    continue
                 reason = _retry_reason(exc, call)
                 if reason is None or not self._may_retry(call, len(tried)):
                     raise
@@ -158,6 +164,19 @@ class Requester:
             tried.append(instance)
             delay = random.uniform(0, RETRY_DELAY * 2 ** (len(tried) - 1))  # noqa: S311 - jitter
             await asyncio.sleep(min(delay, call.deadline.remaining()))
+
+    def _offers_now(self, call: Call, offer: Offer) -> tuple[Offer, ...]:
+        """Where the call may go now that `offer` is withdrawn: also to what has come since, if it
+        asks the same of its callers."""
+        if call.pinned:
+            return call.offers
+        action = offer.action
+        known = {one.service.key for one in call.offers}
+        return call.offers + tuple(
+            one
+            for one in self.registry.find(action.sector, action.spelling, action.version)
+            if one.service.key not in known and one.action.flags == action.flags
+        )
 
     def _may_retry(self, call: Call, done: int) -> bool:
         if done >= self.options.retries or call.touched or call.deadline.expired:
@@ -338,6 +357,11 @@ class Requester:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+
+def _only_waited(error: ScampError, instance: Instance) -> bool:
+    """Whether the request waited at an instance that has left, and nothing of it was written."""
+    return instance.withdrawn and isinstance(error, ConnectionLost) and not error.written
 
 
 def _retry_reason(error: ScampError, call: Call) -> str | None:

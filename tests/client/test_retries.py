@@ -30,6 +30,7 @@ from scamp.testing import (
     Script,
     ScriptedPeer,
     make_identity,
+    until,
 )
 from scamp.testing.scripts import (
     begun,
@@ -41,6 +42,7 @@ from scamp.testing.scripts import (
     hang_up,
     silent,
     txerr,
+    when,
 )
 
 FREE = ClientOptions(retries=2, retry_minimum=100)
@@ -323,3 +325,76 @@ async def test_an_answer_before_the_request_was_whole_is_an_answer() -> None:
             await mesh.requester.request("Test.echo", pieces())
         await mesh.settled()
         assert mesh.requester.stats.retries == {}
+
+
+# -- what waited in vain ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("came", [False, True])
+async def test_what_waits_for_an_instance_that_leaves_goes_on_elsewhere_and_is_no_retry(
+    came: bool,
+) -> None:
+    """However many they are: nothing of them was sent, so no budget is for them."""
+    go = asyncio.Event()
+    old, new = ScriptedPeer(when(go)), ScriptedPeer(echo, identity=make_identity(1))
+    options = ClientOptions(max_connections=1, max_streams=1, retries=0, retry_minimum=0)
+    async with new, Mesh(old, options=options) as mesh:
+        held = asyncio.create_task(ask(mesh, b"held"))
+        await old.until(lambda: old.requests == 1)
+        waiting = [asyncio.create_task(ask(mesh, b"%d" % number)) for number in range(100)]
+        await until(lambda: sum(view.waiting for view in mesh.views()) == 100)
+        if came:
+            mesh.announce(new)
+        mesh.remove(old)
+        if not came:
+            for task in waiting:
+                with pytest.raises(ConnectionLost, match="before anything was sent"):
+                    await task
+        else:
+            assert await asyncio.gather(*waiting) == [b"%d" % number for number in range(100)]
+            assert new.requests == 100
+        go.set()
+        assert await held == b"held"
+        assert old.requests == 1
+        assert mesh.requester.stats.retries == {}
+        assert mesh.requester.stats.retries_denied == 0
+
+
+async def test_what_is_pinned_to_an_instance_goes_nowhere_else() -> None:
+    go = asyncio.Event()
+    old, new = ScriptedPeer(when(go)), ScriptedPeer(echo, identity=make_identity(1))
+    options = ClientOptions(max_connections=1, max_streams=1)
+    async with Mesh(old, new, options=options) as mesh:
+        requests = [
+            asyncio.create_task(
+                mesh.requester.request("Test.echo", b"%d" % number, service=old.service().identity)
+            )
+            for number in range(2)
+        ]
+        await until(lambda: sum(view.waiting for view in mesh.views()) == 1)
+        mesh.remove(old)
+        with pytest.raises(ConnectionLost, match="no longer announced"):
+            await requests[1]
+        go.set()
+        assert await (await requests[0]).read_all() == b"0"
+        assert new.requests == 0
+
+
+async def test_what_came_since_and_asks_more_of_callers_gets_nothing_that_waited() -> None:
+    """Who decided that the caller may call decided it for what was announced then."""
+    go = asyncio.Event()
+    old = ScriptedPeer(when(go))
+    new = ScriptedPeer(echo, identity=make_identity(1), flags="update")
+    options = ClientOptions(max_connections=1, max_streams=1)
+    async with new, Mesh(old, options=options) as mesh:
+        held = asyncio.create_task(ask(mesh, b"held"))
+        await old.until(lambda: old.requests == 1)
+        waiting = asyncio.create_task(ask(mesh, b"waits"))
+        await until(lambda: sum(view.waiting for view in mesh.views()) == 1)
+        mesh.announce(new)
+        mesh.remove(old)
+        with pytest.raises(ConnectionLost):
+            await waiting
+        assert new.requests == 0
+        go.set()
+        assert await held == b"held"

@@ -69,6 +69,7 @@ def test_a_problem_is_a_whole_document() -> None:
         (errors.FingerprintMismatch("10.1.2.3:1", "AA", "BB"), 502, "fingerprint_mismatch"),
         (errors.ConnectTimeout("10.1.2.3:1", 10), 504, "connect_timeout"),
         (errors.ConnectionLost("10.1.2.3:1", "eof", written=True), 502, "connection_lost"),
+        (errors.ConnectionLost("10.1.2.3:1", "eof", written=False), 502, "connect_failed"),
         (errors.QueueTimeout(75), 504, "queue_timeout"),
         (errors.ReplyTimeout(75), 504, "reply_timeout"),
         (errors.IdleTimeout(60), 504, "upstream_stalled"),
