@@ -25,6 +25,8 @@ RequestId: TypeAlias = int | str
 """What a requester chose. Ours are integers; a service echoes whatever it was given."""
 
 _NO_EXTRA: Final[Mapping[str, Any]] = {}
+_LEAST_ID: Final = -(1 << 63)  # what JSON of ours can hold: it is to be sent back
+_LARGEST_ID: Final = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,8 @@ def _id_to_answer(fields: dict[str, Any]) -> RequestId | None:
     value = _request_id(fields)
     if isinstance(value, str) and len(value) > MAX_REQUEST_ID_TEXT:
         raise _FieldError("request_id", f"of {len(value)} characters")
+    if isinstance(value, int) and not _LEAST_ID <= value <= _LARGEST_ID:
+        raise _FieldError("request_id", "no integer of 64 bits")
     return value
 
 

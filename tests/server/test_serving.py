@@ -317,3 +317,17 @@ async def test_too_many_connections_are_closed_at_once(connect: Connect) -> None
     third = await connect(service)
     assert reply_header(await third.call(RequestHeader("no.such", 1))).failed
     assert not first.lost.done()
+
+
+@pytest.mark.parametrize("request_id", ["1e30", "1" * 40, "-1e25"])
+async def test_a_request_id_beyond_all_integers_is_no_bug_of_the_service(
+    echo: Service, connect: Connect, caplog: pytest.LogCaptureFixture, request_id: str
+) -> None:
+    client = await connect(echo)
+    text = f'{{"type":"request","request_id":{request_id},"action":"a.b"}}'
+    client.channel.open_message(forge_header(text.encode())).end()
+    client.channel.open_message(raw_request(7)).end()
+    reply = await client.message()
+    assert reply_header(reply).request_id == 7
+    assert not [record for record in caplog.records if record.exc_info]
+    assert "request_id" in caplog.text
