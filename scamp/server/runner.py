@@ -191,13 +191,20 @@ class _signals(contextlib.AbstractContextManager[None]):  # noqa: N801 - used li
             with contextlib.suppress(NotImplementedError, ValueError):
                 self._loop.remove_signal_handler(number)
 
-    def tell(self) -> None:
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
+    def tell(self, *, again: bool) -> None:
         """A signal has come."""
-        if self._stop.is_set():
+        if again:
             self._force.set()
         self._stop.set()
 
 
 def _on_signal(loop: asyncio.AbstractEventLoop) -> None:
-    for one in _running[loop]:
-        one.tell()
+    running = _running.get(loop, ())  # it may have been on its way when the last one ended
+    # All are asked first: they may share the event that the first of them sets.
+    for one, again in [(one, one.stopping) for one in running]:
+        one.tell(again=again)

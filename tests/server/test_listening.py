@@ -17,7 +17,7 @@ import pytest
 from scamp.config import ScampConf
 from scamp.discovery import Announcement, parse_announcement
 from scamp.errors import ConfigError
-from scamp.server import Request, Service, listener, run_service
+from scamp.server import Request, Service, listener, run_service, runner
 from scamp.server.listener import bind
 from scamp.testing import TestIdentity, TestPeer, dial, make_identity, until
 from scamp.wire import RequestHeader
@@ -414,6 +414,41 @@ async def test_lines_of_the_configuration_that_are_of_no_use_are_logged(
     trigger.set()
     await service.run(port=0, announce=False, trigger=trigger)
     assert "configuration:2: not of the form 'key = value'" in caplog.text
+
+
+async def test_one_signal_is_one_for_services_that_share_a_trigger() -> None:
+    trigger, proceed = asyncio.Event(), asyncio.Event()
+    services = [make_service() for _ in range(2)]
+    for service in services:
+
+        @service.action("a.wait")
+        async def wait(request: Request) -> object:
+            await proceed.wait()
+            return "done"
+
+    running = [asyncio.create_task(service.run(HOST, 0, trigger=trigger)) for service in services]
+    await until(lambda: all(service.uri for service in services))
+    clients = [
+        await dial(*service.addresses[0], fingerprint=service.fingerprint) for service in services
+    ]
+    for client in clients:
+        client.channel.open_message(RequestHeader("a.wait", 7)).end()
+    await until(lambda: all(service.in_flight for service in services))
+    os.kill(os.getpid(), signal.SIGTERM)
+    await until(lambda: all(service.stopping for service in services))
+    proceed.set()
+    for client in clients:
+        assert await (await client.message()).read_all(100) == b'"done"'
+        await client.close()
+    await asyncio.gather(*running)
+
+
+async def test_a_signal_that_comes_as_the_last_service_ends_is_no_error() -> None:
+    stop, force = asyncio.Event(), asyncio.Event()
+    with runner._signals(stop, force):
+        pass
+    runner._on_signal(asyncio.get_running_loop())
+    assert not stop.is_set()
 
 
 async def test_a_second_signal_cuts_it_short(caplog: pytest.LogCaptureFixture) -> None:
