@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -38,12 +38,18 @@ class _Offered:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """What one round does to the registry."""
+    """What one round does to the registry. `applied`: by which rules."""
 
-    added: tuple[Announcement, ...] = ()
+    added: Mapping[Key, _Offered] = field(default_factory=dict)
     removed: tuple[Key, ...] = ()
     unauthorized: int = 0
     alive: int = 0
+    applied: object = None
+
+    @property
+    def services(self) -> tuple[Announcement, ...]:
+        """Those that are added, as far as they are authorized."""
+        return tuple(one.service for one in self.added.values())
 
 
 class Observer:
@@ -115,6 +121,7 @@ class Observer:
         if self._task is not None:
             raise RuntimeError("already started")
         self._listening.start()
+        self._applied = None  # what the last round of a time before gave may be lost
         self._started = asyncio.get_running_loop().time()
         try:
             await self.refresh()
@@ -143,7 +150,8 @@ class Observer:
             try:
                 heard = await self._listening.next_round(self._poll_interval)
             except Exception as exc:
-                self._fail(exc)
+                async with self._lock:
+                    self._fail(exc)
                 await asyncio.sleep(PAUSE)
                 continue
             async with self._lock:
@@ -177,7 +185,7 @@ class Observer:
                 logger.exception("what is told of announcements failed")
         step = await self._listening.in_worker(self._prepare, heard.heard)
         change = await self._put_in_force(step)
-        self._unauthorized = step.unauthorized
+        self._settle(step)
         for rejection in heard.refused:
             self._refusals.add(rejection, now)
         self._refusals.lost(heard.dropped, now)
@@ -197,18 +205,27 @@ class Observer:
             except Exception:
                 logger.exception("what is told of loads failed")
 
+    def _settle(self, step: _Step) -> None:
+        """It is in force. Not earlier: who cancels a refresh must not make us believe that."""
+        for key in step.removed:
+            del self._offered[key]
+        self._offered.update(step.added)
+        self._unauthorized = step.unauthorized
+        self._applied = step.applied
+
     async def _put_in_force(self, step: _Step) -> Change:
         if not step.added and not step.removed:
             return Change()
+        added = step.services
         for _ in range(_COMMIT_ATTEMPTS):
             prepared: tuple[Draft, Change]
             prepared = await self._listening.in_worker(
-                self._registry.prepare, step.added, step.removed, Pace()
+                self._registry.prepare, added, step.removed, Pace()
             )
             if self._registry.commit(*prepared):
                 return prepared[1]
             # Another source has changed the registry since: once more, from the new state.
-        return self._registry.apply(added=step.added, removed=step.removed)
+        return self._registry.apply(added=added, removed=step.removed)
 
     # -- in the worker ------------------------------------------------------------------
 
@@ -216,7 +233,7 @@ class Observer:
         services = self._rules.services
         index = self._listening.index
         if self._authorized_path is not None and services is None:
-            return _Step(alive=len(index))
+            return _Step(alive=len(index), applied=self._applied)
         if services is not None:
             index.trusts = services.names
         marker = self._rules.services if self._authorized_path is not None else self
@@ -240,8 +257,9 @@ class Observer:
         self, touched: dict[Key, Announcement], removed: Iterable[Key], marker: object
     ) -> _Step:
         rules = self._rules.services
-        gone = tuple(key for key in removed if self._offered.pop(key, None) is not None)
-        added = []
+        gone = tuple(key for key in removed if key in self._offered)
+        total = self._unauthorized - sum(self._offered[key].unauthorized for key in gone)
+        added: dict[Key, _Offered] = {}
         pause = Pace()
         for key, service in touched.items():
             pause()
@@ -251,11 +269,9 @@ class Observer:
             held = self._offered.get(key)
             if held is not None and _same(held.service, offered):
                 offered = held.service
-            self._offered[key] = _Offered(offered, unauthorized)
-            added.append(offered)
-        self._applied = marker
-        total = sum(one.unauthorized for one in self._offered.values()) if rules else 0
-        return _Step(tuple(added), gone, total, len(self._listening.index))
+            added[key] = _Offered(offered, unauthorized)
+            total += unauthorized - (0 if held is None else held.unauthorized)
+        return _Step(added, gone, total, len(self._listening.index), marker)
 
     # -- on the loop --------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -359,6 +360,39 @@ async def test_authorized_services_decides_and_is_followed(
 
 
 # -- starting and stopping --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["_prepare", "_authorize"])
+async def test_a_refresh_that_is_cancelled_takes_nothing_back_for_ever(
+    tmp_path: Path, announce: Announce, signer: Any, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """What authorized_services takes away is taken away by the next look."""
+    path = tmp_path / "authorized"
+    path.write_text(f"{signer.fingerprint} Ns.a, Ns.b\n")
+    net = Net(authorized_path=path, poll_interval=0.1)
+    await net.observer.start()
+    try:
+        net.say(announce("a", "Ns.a", "Ns.b"))
+        await until(lambda: bool(net.registry.find("main", "Ns.b")))
+        path.write_text(f"{signer.fingerprint} Ns.a\n")
+        begun = threading.Event()
+        real = getattr(net.observer, step)
+
+        def slowly(*args: Any) -> Any:
+            begun.set()
+            time.sleep(0.05)
+            return real(*args)
+
+        monkeypatch.setattr(net.observer, step, slowly)
+        refreshing = asyncio.create_task(net.observer.refresh())
+        await until(begun.is_set)
+        refreshing.cancel()
+        await asyncio.wait([refreshing])
+        monkeypatch.undo()
+        await until(lambda: not net.registry.find("main", "Ns.b"))
+        assert net.registry.find("main", "Ns.a")
+    finally:
+        await net.close()
 
 
 async def test_an_interface_that_is_not_here_says_what_to_do() -> None:
