@@ -215,6 +215,8 @@ class LiveIndex:
         if now < self._next:
             return ()
         if self._is_silent(now) and self._has_hosts():
+            self._look_ahead()  # who spoke most often may have left
+        if self._is_silent(now) and self._has_hosts():
             self._next = now + MIN_INTERVAL
             return ()
         silent = [key for key, held in self._held.items() if held.expires <= now]

@@ -486,3 +486,18 @@ def test_strangers_who_leave_do_not_make_us_forget_who_has_left(
         index.hear(leaving(announce_other, f"stranger-{number}", TIME), 1.0)
     with pytest.raises(AnnouncementError, match="older"):
         index.hear(announce("a"), 1.0)
+
+
+def test_who_spoke_most_often_and_has_left_is_not_missed(
+    announce: Announce, announce_other: Announce
+) -> None:
+    """Those who are left speak every five seconds, on two hosts: two seconds of silence are none."""
+    index = LiveIndex()
+    index.hear(announce("a"), 100.0)
+    index.hear(announce("b", uri=ELSEWHERE), 100.0)
+    index.hear(announce("often", interval=1.0), 100.0)
+    index.hear(announce("often", interval=1.0, weight=0, timestamp=TIME + 1), 100.5)
+    for tenths in range(1, 40):
+        now = 100.5 + tenths / 10
+        assert index.expire(now) == ()
+        assert not index.is_deaf(now), now
