@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from multicast import free_group, needs_multicast
 
+from scamp import limits
 from scamp.discovery.listening import Listening
 from scamp.discovery.live import LiveIndex
 from scamp.discovery.multicast import MulticastSender
@@ -43,3 +44,17 @@ async def test_a_packet_that_arrives_in_that_moment_does_not_undo_a_cancellation
 async def _rounds(listening: Listening) -> None:
     while True:
         await listening.next_round(10.0)
+
+
+async def test_what_has_come_when_the_group_is_joined_anew_is_not_lost() -> None:
+    listening = Listening(group := free_group(), LiveIndex())
+    listening.start()
+    sender = MulticastSender(group)
+    try:
+        for number in range(200):
+            sender.send(b"packet %d" % number)
+        listening._mind_membership(asyncio.get_running_loop().time() + limits.REJOIN)
+        assert len(listening._intake) == 200
+    finally:
+        sender.close()
+        await listening.stop()
