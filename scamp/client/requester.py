@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import re
 import time
@@ -41,6 +42,8 @@ from scamp.errors import (
 from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SUBSCRIBE_TIMEOUT
 from scamp.transport import IncomingMessage, client_context
 from scamp.wire import ReplyHeader
+
+log: logging.Logger = logging.getLogger("scamp.client")
 
 RETRY_DELAY: Final = 0.025
 """Seconds; the first retry waits up to this, each further one up to twice the one before."""
@@ -297,9 +300,7 @@ class Requester:
             exchange.fail(exc)  # for whoever waits for the reply
             exchange.abandon()
         finally:
-            close = getattr(source, "aclose", None)
-            if close is not None:
-                await close()
+            await _close(source)
 
     # -- subscriptions ------------------------------------------------------------------
 
@@ -390,6 +391,16 @@ async def _next_piece(source: AsyncIterator[bytes], idle: float) -> bytes | None
         if limit.expired():
             raise IdleTimeout(idle) from exc
         raise  # the source's own
+
+
+async def _close(source: AsyncIterator[bytes]) -> None:
+    """Let the source of a body clean up. Nobody waits any more for what it raises."""
+    close = getattr(source, "aclose", None)
+    if close is not None:
+        try:
+            await close()
+        except Exception:
+            log.exception("the source of a body failed in cleaning up")
 
 
 async def _pieces(body: bytes) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import os
 from collections.abc import AsyncIterator
@@ -441,3 +442,29 @@ async def test_a_source_that_is_cancelled_within_itself_fails_the_request_at_onc
                 await mesh.requester.request("Test.echo", source())
         await peer.until(lambda: not peer.connections)
         assert (peer.requests, peer.aborted) == (0, 0)
+
+
+async def test_a_source_that_fails_in_cleaning_up_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Source:
+        def __aiter__(self) -> Source:
+            return self
+
+        async def __anext__(self) -> bytes:
+            return bytes(MAX_INFLIGHT)
+
+        async def aclose(self) -> None:
+            raise ValueError("not closed")
+
+    strays: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context))
+    async with Mesh(ScriptedPeer()) as mesh:
+        task = asyncio.create_task(mesh.requester.request("Test.echo", Source()))
+        await until(lambda: mesh.requester._uploads)
+        task.cancel()
+        await asyncio.wait([task])
+        await until(lambda: not mesh.requester._uploads)
+    gc.collect()
+    assert not strays
+    assert "ValueError: not closed" in caplog.text
