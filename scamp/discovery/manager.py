@@ -218,8 +218,11 @@ class CacheManager:
             self._touch_at = min(self._touch_at, now)  # the file looks older or younger than it is
         if self._write_at <= now and self._not_before <= now:
             await self._write()
-        elif self._touch_at <= now and self._hears(now):
-            await self._touch()
+        elif self._touch_at <= now:
+            if self._hears(now):
+                await self._touch()
+            else:
+                self._touch_at = now + MAX_WAIT  # or who is due and hears nothing never rests
 
     def _hears(self, now: float) -> bool:
         """Whether we know that what the file says is so."""

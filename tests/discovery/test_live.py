@@ -491,7 +491,7 @@ def test_strangers_who_leave_do_not_make_us_forget_who_has_left(
 def test_who_spoke_most_often_and_has_left_is_not_missed(
     announce: Announce, announce_other: Announce
 ) -> None:
-    """Those who are left speak every five seconds, on two hosts: two seconds of silence are none."""
+    """The others speak every five seconds, on two hosts: two seconds of silence are none."""
     index = LiveIndex()
     index.hear(announce("a"), 100.0)
     index.hear(announce("b", uri=ELSEWHERE), 100.0)
