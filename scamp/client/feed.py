@@ -24,6 +24,7 @@ from scamp.transport.intake import Intake, whole
 from scamp.wire import (
     EventHeader,
     NotifyHeader,
+    OtherHeader,
     ReplyHeader,
     SubscribeDoneHeader,
     SubscribeHeader,
@@ -192,6 +193,10 @@ class Feed:
     def message_received(self, message: IncomingMessage) -> None:
         if isinstance(message.header, EventHeader | SubscribeDoneHeader | ReplyHeader):
             self._intake.add(message)
+            return
+        if isinstance(message.header, OtherHeader) and message.header.problem:
+            # Of an event, most likely: what it says would be missing.
+            self._give_up(RemoteProtocolError(message.header.problem))
             return
         kind = header_type(message.header)[:64]
         log.warning("%s sent a message of type %r to a subscriber", self.address, kind)

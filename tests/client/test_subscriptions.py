@@ -184,6 +184,19 @@ def test_what_waits_for_a_slow_reader_is_bounded(monkeypatch: pytest.MonkeyPatch
     assert not seen._told
 
 
+async def test_an_event_whose_header_makes_no_sense_makes_it_begin_afresh() -> None:
+    """What it says would be missing for ever, and nobody would know."""
+    publisher = Publisher({"a": {"k": 1}})
+    peer = ScriptedPeer(publisher)
+    async with Mesh(peer) as mesh, mesh.requester.subscribe("peer", ["a"]) as values:
+        publisher.values["a"]["k"] = 2
+        (connection,) = peer.connections
+        header = {"type": "event", "request_id": [1]}
+        publisher._send(connection, header, b'[{"code":"a","key":"k","value":2}]')
+        await until(lambda: values.value("a", "k") == 2)
+        assert values.stats.connects == 2
+
+
 @pytest.mark.parametrize(
     "record",
     [
