@@ -97,6 +97,9 @@ class Traffic:
             for channel in self._channels():
                 channel.close("the service has stopped")
             await self._wait_until(self._deserted, now() + CLOSE_TIMEOUT)
+        except BaseException:
+            self.notices.cancel()  # requests end with their connections
+            raise
         finally:
             self._closed = True
             self.moved()

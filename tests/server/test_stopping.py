@@ -12,7 +12,7 @@ from scamp.errors import ConfigError, ReplyFailed
 from scamp.server import Request, Service
 from scamp.testing import TestPeer, dial, until
 from scamp.transport import IncomingMessage
-from scamp.wire import ReplyHeader, RequestHeader
+from scamp.wire import NotifyHeader, ReplyHeader, RequestHeader
 
 Connect = Callable[[Service], Awaitable[TestPeer]]
 CALL = RequestHeader("a.b", 7)
@@ -273,3 +273,23 @@ async def test_a_stopped_service_does_not_start_again(service: Service) -> None:
     await service.stop()
     with pytest.raises(ConfigError, match="new Service"):
         await service.start("127.0.0.1", 0)
+
+
+async def test_a_stop_that_is_cancelled_cuts_notices_too(
+    service: Service, connect: Connect
+) -> None:
+    @service.on_notify
+    async def on_notify(peer: str, data: object) -> None:
+        await asyncio.Event().wait()
+
+    client = await connect(service)
+    out = client.channel.open_message(NotifyHeader())
+    await out.write(b"1")
+    out.end()
+    await until(lambda: service.notices.held == 1)
+    stopping = asyncio.create_task(service.stop(LONG))
+    await asyncio.sleep(0)
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    await until(lambda: service.notices.held == 0)
+    assert service.notices.dropped == 1
