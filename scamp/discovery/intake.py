@@ -194,6 +194,10 @@ class Intake:
         self._speaks_from[service] = pair
         self._pairs[pair] += 1
 
+    def recognises(self, service: Key) -> bool:
+        """Whether it is known from where this service speaks."""
+        return service in self._speaks_from
+
     def forget(self, service: Key) -> None:
         """The service is gone."""
         pair = self._speaks_from.pop(service, None)

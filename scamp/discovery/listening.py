@@ -164,6 +164,8 @@ class Listening:
             key = one.service.key
             if one.kind in (Kind.LEFT, Kind.AWAY):
                 self._intake.forget(key)
+            elif one.kind is Kind.REPEATED and self._intake.recognises(key):
+                continue  # anybody can repeat it, from anywhere
             elif self.index.is_trusted(key[0]):
                 self._intake.recognise(key, source)
         for silent in work.gone:

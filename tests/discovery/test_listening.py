@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 from multicast import free_group, needs_multicast
 
 from scamp import limits
-from scamp.discovery.listening import Listening
-from scamp.discovery.live import LiveIndex
+from scamp.discovery.listening import Listening, _Work
+from scamp.discovery.live import LiveIndex, restore
 from scamp.discovery.multicast import MulticastSender
 
 pytestmark = needs_multicast
+
+Announce = Callable[..., bytes]
+TIME = 1_700_000_000.0
+HOME, ELSEWHERE = "10.0.0.1", "10.0.0.66"
 
 
 @pytest.mark.parametrize("turns", range(8))
@@ -58,3 +63,27 @@ async def test_what_has_come_when_the_group_is_joined_anew_is_not_lost() -> None
     finally:
         sender.close()
         await listening.stop()
+
+
+def test_who_repeats_what_a_service_said_does_not_take_its_place(announce: Announce) -> None:
+    """Or it would be among strangers itself, whose packets others can crowd out."""
+    listening = Listening(free_group(), LiveIndex())
+    record = announce("a")
+    for now, source in ((100.0, HOME), (101.0, ELSEWHERE)):
+        listening._recognise(_Work(0, [(listening.index.hear(record, now), source)]))
+    listening._intake.put(announce("a", timestamp=TIME + 5), HOME)
+    listening._intake.put(announce("a", timestamp=TIME + 6), ELSEWHERE)
+    waiting = listening._intake.take(102.0)
+    assert [(packet.source, packet.known) for packet in waiting] == [
+        (HOME, True),
+        (ELSEWHERE, False),
+    ]
+
+
+def test_a_service_of_a_file_speaks_from_where_it_is_heard_first(announce: Announce) -> None:
+    listening = Listening(free_group(), LiveIndex())
+    record = announce("a")
+    restore(listening.index, [record], 100.0)
+    listening._recognise(_Work(0, [(listening.index.hear(record, 101.0), HOME)]))
+    listening._intake.put(announce("a", timestamp=TIME + 5), HOME)
+    assert [packet.known for packet in listening._intake.take(102.0)] == [True]
