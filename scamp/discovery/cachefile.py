@@ -193,13 +193,15 @@ def replace_file(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
     Readers see the old file or the new one, never a part. PATH.new is always a new file, readable
     by all whom the umask allows: what a writer that died left there is taken away, a link is
     refused, and while another writes it (with this function) we wait, a second at most. A link at
-    PATH is replaced, not followed. Blocks. Raises `OSError`, and whatever `pieces` raises; then
+    PATH is replaced, not followed; what is neither a file nor a link, such as a device, is refused.
+    Blocks. Raises `OSError`, and whatever `pieces` raises; then
     PATH is as it was.
     """
     _replace(Path(path), pieces)
 
 
 def _replace(target: Path, pieces: Iterable[bytes]) -> FileState:
+    _refuse_special(target)
     fresh = target.with_name(target.name + ".new")
     fd = _create_alone(fresh)
     with open(fd, "wb") as file:  # locked until it has its name, so that nobody takes it away
@@ -212,6 +214,16 @@ def _replace(target: Path, pieces: Iterable[bytes]) -> FileState:
             fresh.unlink(missing_ok=True)
             raise
     return state
+
+
+def _refuse_special(path: Path) -> None:
+    """Or a service of root that writes to /dev/null would put a file in its place."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise OSError(errno.EINVAL, "neither a file nor a link; it is left alone", str(path))
 
 
 def _create_alone(path: Path) -> int:

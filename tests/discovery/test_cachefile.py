@@ -207,6 +207,16 @@ def test_a_link_at_the_path_is_replaced_and_not_followed(tmp_path: Path) -> None
     assert elsewhere.read_bytes() == b"precious"
 
 
+def test_a_device_or_a_pipe_at_the_path_is_left_alone(tmp_path: Path) -> None:
+    """Else root, writing to /dev/null, would put a file in its place."""
+    path = tmp_path / "cache"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="neither a file nor a link"):
+        write_cache(path, [b"A"])
+    assert path.is_fifo()
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_many_writers_at_once_never_show_a_part(tmp_path: Path) -> None:
     path = tmp_path / "cache"
     contents = [[bytes([65 + number]) * 3000] * 100 for number in range(4)]
