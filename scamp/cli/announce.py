@@ -14,7 +14,7 @@ import click
 
 from scamp import limits
 from scamp.cli.address import show_address, to_address
-from scamp.cli.common import read_file
+from scamp.cli.common import FILE, read_file
 from scamp.cli.spec import ServiceSpec, parse_action_text, read_spec
 from scamp.discovery import (
     AnnouncementSpec,
@@ -27,8 +27,6 @@ from scamp.discovery.cachefile import SEPARATOR
 from scamp.errors import AnnouncementError, ConfigError
 from scamp.keys import load_private_key
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
 
 def _actions(
     ctx: click.Context, parameter: click.Parameter, value: tuple[str, ...]
@@ -40,12 +38,12 @@ def _actions(
 
 
 @click.command("announce")
-@click.argument("spec", metavar="[SPEC]", type=_FILE, required=False)
-@click.option("--key", "key_path", type=_FILE, required=True, help="Private key, PEM.")
+@click.argument("spec", metavar="[SPEC]", type=FILE, required=False)
+@click.option("--key", "key_path", type=FILE, required=True, help="Private key, PEM.")
 @click.option(
     "--cert",
     "certificate_path",
-    type=_FILE,
+    type=FILE,
     help="Certificate, PEM. [default: as --key, ending in .crt]",
 )
 @click.option("--name", help="Name of the service; the random part of its identity is added.")
@@ -79,9 +77,9 @@ def _actions(
     type=click.FloatRange(min=0),
     help="Time of the record, since 1970. [default: now]",
 )
-@click.option("-o", "--output", type=_FILE, help="Write a cache file with this record alone.")
+@click.option("-o", "--output", type=FILE, help="Write a cache file with this record alone.")
 @click.option(
-    "--append", type=_FILE, help="Put the record into this cache file, beside what is there."
+    "--append", type=FILE, help="Put the record into this cache file, beside what is there."
 )
 @click.option("--keep", is_flag=True, help="Stay, and sign and write anew at every interval.")
 def announce(

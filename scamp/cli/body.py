@@ -6,7 +6,6 @@ import asyncio
 import io
 import os
 import stat
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from scamp import limits
-from scamp.cli.common import read_file
+from scamp.cli.common import read_file, standard_input
 from scamp.errors import ConfigError
 
 _PIECE: Final = 64 * limits.KIB
@@ -37,10 +36,11 @@ def open_body(body: str) -> Body:
     Raises `ConfigError` when the file cannot be opened.
     """
     if body == "-":
+        stdin = standard_input()
         try:
-            descriptor = sys.stdin.fileno()
+            descriptor = stdin.fileno()
         except (OSError, ValueError, io.UnsupportedOperation):
-            read = sys.stdin.buffer.read()  # no real file behind it, so nothing to wait for
+            read = stdin.buffer.read()  # no real file behind it, so nothing to wait for
             return Body(lambda: read)
         return Body(lambda: _pieces(descriptor, close=False), _size(descriptor))
     if not body.startswith("@"):

@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from scamp.cli.common import one_line
+from scamp.cli.common import FILE, one_line
 from scamp.cli.network import config_option, find_conf, find_group, group_options
 from scamp.discovery import AuthorizedServices
 from scamp.discovery.listening import Round
@@ -23,7 +23,6 @@ from scamp.discovery.refusals import WINDOW, Refusals
 
 log: logging.Logger = logging.getLogger("scamp.cache")
 
-_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 _SHOWN: Final = 5
 
@@ -32,14 +31,14 @@ _SHOWN: Final = 5
 @config_option
 @click.option(
     "--cache",
-    type=_FILE,
+    type=FILE,
     help="File to write. [default: discovery.cache_path of the configuration, "
     "else /tmp/scamp_discovery_cache]",
 )
 @group_options
 @click.option(
     "--authorized-services",
-    type=_FILE,
+    type=FILE,
     help="Tell in the log which actions this file does not permit, and leave those whom it does "
     "not name a tenth of the room. The cache file is not filtered: its readers decide. "
     "[default: bus.authorized_services of the configuration]",

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 
 import click
 
@@ -79,15 +79,37 @@ _HINTS: Final[Sequence[tuple[type[ScampError], str]]] = (
 _REFUSALS: Final = ("unauthorized", "access_denied", "verification")
 
 
+class _File(click.Path):
+    """A file by its name. An empty one, as of a variable that is not set, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name of the file is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE: Final = _File(dir_okay=False, path_type=Path)
+"""The type of arguments and options that name a file."""
+
+
 class ScampGroup(LazyGroup):
     """A group whose commands may raise `ScampError`: the user sees a line and an exit code."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
         if (
             sys.stdout is None
         ):  # closed by whoever started us; any file opened now would take its place
             click.echo("Error: standard output is closed", err=True)
-            ctx.exit(Exit.FAILED)
+            raise click.exceptions.Exit(Exit.FAILED)
+        try:
+            return super().make_context(*arguments, **options)  # which prints --help and --version
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            click.echo(f"Error: {exc.strerror or exc}", err=True)
+            raise click.exceptions.Exit(Exit.FAILED) from exc
+
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except ScampError as exc:
@@ -128,12 +150,20 @@ def read_file(path: Path, limit: int) -> bytes:
     return content
 
 
+def standard_input() -> TextIO:
+    """Standard input. Raises `ConfigError` when whoever started us has closed it."""
+    if sys.stdin is None:
+        raise ConfigError("standard input is closed")
+    return sys.stdin
+
+
 def read_ticket(value: str) -> str:
     """A ticket from the command line: itself, ``-`` for standard input, ``@FILE`` for a file."""
     if value == "-":
-        if sys.stdin.isatty():
+        stdin = standard_input()
+        if stdin.isatty():
             click.echo("reading the ticket from standard input", err=True)
-        content = sys.stdin.buffer.read(limits.MAX_TICKET + 2)
+        content = stdin.buffer.read(limits.MAX_TICKET + 2)
     elif value.startswith("@"):
         content = read_file(Path(value[1:]), limits.MAX_TICKET + 2)
     else:
@@ -146,22 +176,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def discovery_options(command: Command) -> Command:
     """``--config``, ``--cache`` and ``--authorized-services``, for commands that need an index."""
-    file = click.Path(dir_okay=False, path_type=Path)
     for option in (
         click.option(
             "--authorized-services",
-            type=file,
+            type=FILE,
             help="Who may offer what. [default: bus.authorized_services of the configuration]",
         ),
         click.option(
             "--cache",
-            type=file,
+            type=FILE,
             help="Discovery cache file. [default: discovery.cache_path of the configuration, "
             "else /tmp/scamp_discovery_cache]",
         ),
         click.option(
             "--config",
-            type=file,
+            type=FILE,
             help=f"scamp.conf to use. [default: ${', $'.join(VARIABLES)}, then "
             f"{', '.join(SEARCHED)}]",
         ),

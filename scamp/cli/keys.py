@@ -14,7 +14,7 @@ import click
 
 from scamp import keys, limits
 from scamp.cli.address import show_address, to_address
-from scamp.cli.common import read_file
+from scamp.cli.common import FILE, read_file
 from scamp.errors import ConfigError, ConnectFailed
 from scamp.transport.tls import client_context, peer_fingerprint
 
@@ -23,7 +23,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 
 
 @click.command("fingerprint")
-@click.argument("files", nargs=-1, type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("files", nargs=-1, type=FILE)
 @click.option(
     "--connect",
     "addresses",

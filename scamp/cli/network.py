@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from scamp.cli.common import FILE
 from scamp.config import SEARCHED, VARIABLES, ScampConf
 from scamp.discovery import MulticastGroup
 
@@ -18,7 +19,7 @@ def config_option(command: Command) -> Command:
     """``--config``."""
     return click.option(
         "--config",
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=FILE,
         help=f"scamp.conf to use. [default: ${', $'.join(VARIABLES)}, then {', '.join(SEARCHED)}]",
     )(command)
 

@@ -70,7 +70,9 @@ class Progress:
 
 def wanted(asked: bool | None) -> bool:
     """Whether to show a line: as asked, else when stderr is a terminal."""
-    return sys.stderr.isatty() if asked is None else asked
+    if asked is not None:
+        return asked
+    return sys.stderr is not None and sys.stderr.isatty()  # None when it is closed
 
 
 async def counted(source: AsyncIterator[bytes], progress: Progress) -> AsyncIterator[bytes]:

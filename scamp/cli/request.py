@@ -16,7 +16,7 @@ from scamp import limits
 from scamp.cli import progress
 from scamp.cli.address import to_address
 from scamp.cli.body import Body, open_body
-from scamp.cli.common import Exit, discovery_options, read_ticket
+from scamp.cli.common import FILE, Exit, discovery_options, read_ticket
 from scamp.cli.completion import complete_action, complete_file_after, complete_service
 from scamp.cli.output import opened
 from scamp.cli.progress import Progress, counted
@@ -111,7 +111,7 @@ def _headers(
 @click.option("--ticket", envvar="SCAMP_TICKET", help="Ticket to send. [env: SCAMP_TICKET]")
 @click.option(
     "--ticket-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="File that holds the ticket; other users cannot see it, unlike --ticket.",
 )
 @click.option("--client-id", type=int, help="Number of the customer on whose behalf this is.")
@@ -134,7 +134,7 @@ def _headers(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="Write the reply to this file, which is made or replaced once the reply is whole.",
 )
 @click.option(

@@ -6,15 +6,16 @@ import asyncio
 import contextlib
 import logging
 import shlex
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from scamp import keys, limits
 from scamp.cli.address import show_address
-from scamp.cli.common import read_file
+from scamp.cli.common import FILE, read_file
 from scamp.cli.network import find_conf
 from scamp.cli.trial import register
 from scamp.discovery import parse_announcement, split_records, write_cache
@@ -23,8 +24,6 @@ from scamp.server import Service
 from scamp.tickets import TicketKeys, TicketVerifier
 
 log: logging.Logger = logging.getLogger("scamp.cli")
-
-_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 
 class Trial(Service):
@@ -40,8 +39,7 @@ class Trial(Service):
             if self.cache is not None:
                 self._write(self.cache)
                 self._writer = asyncio.create_task(self._keep_writing(self.cache))
-            for line in self._told(show_address(*address)):
-                click.echo(line)
+            self._tell(self._told(show_address(*address)))
         except BaseException:
             await self.stop(0)
             raise
@@ -79,6 +77,15 @@ class Trial(Service):
             except ConfigError as exc:
                 log.error("%s", exc)
 
+    def _tell(self, lines: Iterable[str]) -> None:
+        try:
+            for line in lines:
+                click.echo(line)
+        except BrokenPipeError:
+            raise
+        except OSError as exc:
+            raise click.ClickException(f"standard output: {exc.strerror or exc}") from exc
+
     def _told(self, address: str) -> list[str]:
         lines = [f"{self.identity} serves at {address}", f"certificate {self.fingerprint}", ""]
         action = "Scamp.echo" if self.sector == "main" else f"{self.sector}:Scamp.echo"
@@ -92,11 +99,11 @@ class Trial(Service):
 @click.command("serve")
 @click.option("--name", default="trial", show_default=True, help="Name of the service.")
 @click.option("--sector", default="main", show_default=True, help="Its sector.")
-@click.option("--key", "key_path", type=_FILE, help="Private key, PEM. [default: made for once]")
+@click.option("--key", "key_path", type=FILE, help="Private key, PEM. [default: made for once]")
 @click.option(
     "--cert",
     "certificate_path",
-    type=_FILE,
+    type=FILE,
     help="Certificate, PEM. [default: as --key, ending in .crt]",
 )
 @click.option(
@@ -113,7 +120,7 @@ class Trial(Service):
 @click.option("--announce-host", help="Address that clients are told. [default: --host]")
 @click.option(
     "--config",
-    type=_FILE,
+    type=FILE,
     help="scamp.conf for addresses, ports and timeouts. [default: none, but with --announce as "
     "other commands]",
 )
@@ -122,12 +129,12 @@ class Trial(Service):
     default=None,
     help="Announce it by multicast. [default: with --config]",
 )
-@click.option("--cache", type=_FILE, help="Keep a discovery cache file that holds this service.")
-@click.option("--announce-file", type=_FILE, help="Keep a file that holds its record, signed.")
+@click.option("--cache", type=FILE, help="Keep a discovery cache file that holds this service.")
+@click.option("--announce-file", type=FILE, help="Keep a file that holds its record, signed.")
 @click.option(
     "--ticket-key",
     "ticket_keys",
-    type=_FILE,
+    type=FILE,
     multiple=True,
     help="Public key of tickets; there is then an action that needs one, Scamp.ticket.",
 )

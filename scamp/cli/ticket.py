@@ -12,7 +12,7 @@ import click
 
 from scamp import limits
 from scamp.authz import AuthzTable
-from scamp.cli.common import read_file, read_ticket
+from scamp.cli.common import FILE, read_file, read_ticket
 from scamp.errors import ConfigError
 from scamp.keys import load_private_key
 from scamp.tickets import (
@@ -28,8 +28,6 @@ USUAL_KEYS: Final = (
     "/etc/scamp/auth/ticket_verify_public_key.pem",
     "/etc/GT/auth/ticket_verify_public_key.pem",
 )
-
-_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.group("ticket")
@@ -60,7 +58,7 @@ def show(text: str, as_json: bool) -> None:
 @click.option(
     "--key",
     "key_paths",
-    type=_FILE,
+    type=FILE,
     multiple=True,
     help="Public key or certificate of the issuer, PEM; repeat for several. "
     f"[default: {USUAL_KEYS[0]} or {USUAL_KEYS[1]}]",
@@ -74,7 +72,7 @@ def show(text: str, as_json: bool) -> None:
     help="How far the issuer's clock may be ahead.",
 )
 @click.option("--action", metavar="NAME", help="Also check that it permits this action.")
-@click.option("--authz-table", type=_FILE, help="The authorization table, JSON, for --action.")
+@click.option("--authz-table", type=FILE, help="The authorization table, JSON, for --action.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def verify(
     text: str,
@@ -114,7 +112,7 @@ def _table(path: Path) -> AuthzTable:
 
 @ticket.command("issue")
 @click.option(
-    "--key", "key_path", type=_FILE, required=True, help="The issuer's RSA private key, PEM."
+    "--key", "key_path", type=FILE, required=True, help="The issuer's RSA private key, PEM."
 )
 @click.option("--user", "user_id", type=click.IntRange(min=0), required=True, help="User id.")
 @click.option("--client", "client_id", type=click.IntRange(min=0), required=True, help="Client id.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Final
 import click
 
 from scamp import limits
-from scamp.cli.common import Exit, read_file, table
+from scamp.cli.common import FILE, Exit, read_file, standard_input, table
 from scamp.cli.index import load_authorized
 from scamp.discovery import (
     Action,
@@ -81,7 +80,7 @@ def examine(data: bytes, authorized: AuthorizedServices | None) -> list[Finding]
 @click.argument("file", metavar="FILE|-")
 @click.option(
     "--authorized-services",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     help="Also tell what this file does not permit.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, with every detail.")
@@ -124,7 +123,7 @@ def verify(file: str, authorized_services: Path | None, as_json: bool) -> None:
 def _read(file: str) -> bytes:
     if file != "-":
         return read_file(Path(file), limits.MAX_CACHE_FILE)
-    content = sys.stdin.buffer.read(limits.MAX_CACHE_FILE + 1)
+    content = standard_input().buffer.read(limits.MAX_CACHE_FILE + 1)
     if len(content) > limits.MAX_CACHE_FILE:
         raise ConfigError(f"standard input: more than {limits.MAX_CACHE_FILE} bytes")
     return content

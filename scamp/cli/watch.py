@@ -14,7 +14,7 @@ from typing import Final
 import click
 
 from scamp import limits
-from scamp.cli.common import one_line
+from scamp.cli.common import FILE, one_line
 from scamp.cli.completion import complete_sector
 from scamp.cli.eventlines import as_json, as_text, gap
 from scamp.cli.events import ANNOUNCEMENT, INDEX, Event, Watcher
@@ -32,7 +32,6 @@ from scamp.discovery import (
 )
 from scamp.discovery.listening import Rejection, Round
 
-_FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _LOOKS: Final = 0.25
@@ -48,13 +47,13 @@ _ONLY: Final = {"announcements": ANNOUNCEMENT, "index": INDEX}
 @config_option
 @click.option(
     "--cache",
-    type=_FILE,
+    type=FILE,
     help="Follow this discovery cache file, in place of multicast.",
 )
 @group_options
 @click.option(
     "--authorized-services",
-    type=_FILE,
+    type=FILE,
     help="Who may offer what. What it does not permit is marked in announcements and is not in the "
     "index. [default: bus.authorized_services of the configuration]",
 )

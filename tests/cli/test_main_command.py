@@ -178,3 +178,62 @@ def test_without_a_standard_output_nothing_is_begun(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (Exit.FAILED, "Error: standard output is closed\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def _within_shell(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", command.replace("scamp", f"{shlex.quote(sys.executable)} -m scamp.cli", 1)],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ticket show",
+        "ticket verify --key x.crt",
+        "verify -",
+        f"request A.b - --connect 127.0.0.1:1 --fingerprint {'AB:' * 19}AB",
+    ],
+)
+def test_a_standard_input_that_is_closed_is_told(tmp_path: Path, made: Path, command: str) -> None:
+    (tmp_path / "x.crt").write_bytes((made / "shop.crt").read_bytes())
+    done = _within_shell(f"scamp {command} <&-", tmp_path)
+    assert (done.returncode, done.stderr) == (Exit.USAGE, "Error: standard input is closed\n")
+
+
+def test_without_a_standard_error_a_request_is_made(tmp_path: Path) -> None:
+    done = _within_shell("scamp request A.b --connect 127.0.0.1:1 2>&-", tmp_path)
+    assert (done.returncode, done.stdout) == (Exit.UNREACHABLE, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["--help", "--version", "list --help", "serve --port 0"])
+def test_an_output_that_is_full_is_told_in_a_line(tmp_path: Path, command: str) -> None:
+    done = _within_shell(f"scamp {command} >/dev/full", tmp_path)
+    assert done.returncode == Exit.FAILED
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.endswith("No space left on device\n")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("announce", "--key", "", "--address", "h:1", "--action", "A.b"),
+        ("serve", "--key", ""),
+        ("serve", "--announce-file", ""),
+        ("cache", "--cache", ""),
+        ("request", "A.b", "--output", ""),
+        ("fingerprint", ""),
+        ("list", "actions", "--config", ""),
+    ],
+)
+def test_an_empty_name_of_a_file_is_refused(run: Run, command: tuple[str, ...]) -> None:
+    result = run(*command)
+    assert result.exit_code == Exit.USAGE
+    assert "the name of the file is empty" in result.stderr
