@@ -14,7 +14,7 @@ import click
 
 from scamp import limits
 from scamp.cli.address import show_address, to_address
-from scamp.cli.common import FILE, read_file
+from scamp.cli.common import FILE, check_place, read_file
 from scamp.cli.spec import ServiceSpec, parse_action_text, read_spec
 from scamp.discovery import (
     AnnouncementSpec,
@@ -132,9 +132,10 @@ def announce(
         raise click.UsageError("--output and --append exclude each other")
     if keep and ((output is None and append is None) or timestamp is not None):
         raise click.UsageError("--keep needs --output or --append, and takes the time of the clock")
+    path = output or append
+    check_place(path)
     described = _merge(ServiceSpec() if spec is None else read_spec(spec), said).announced()
     sign = _signer(described, key_path, certificate_path)
-    path = output or append
     if path is None:
         record = sign(time.time() if timestamp is None else timestamp)
         sys.stdout.buffer.write(SEPARATOR + record)

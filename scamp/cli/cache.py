@@ -12,7 +12,7 @@ from typing import Final
 
 import click
 
-from scamp.cli.common import FILE, one_line
+from scamp.cli.common import FILE, check_place, one_line
 from scamp.cli.network import config_option, find_conf, find_group, group_options
 from scamp.discovery import AuthorizedServices
 from scamp.discovery.listening import Round
@@ -82,6 +82,7 @@ def cache(
     """
     conf = find_conf(config)
     path = cache or conf.discovery_cache_path
+    check_place(path)
     where = find_group(conf, group, port, interfaces)
     teller = _Teller()
     manager = CacheManager(

@@ -150,6 +150,15 @@ def read_file(path: Path, limit: int) -> bytes:
     return content
 
 
+def check_place(path: Path | None) -> None:
+    """Raise `ConfigError` when a file cannot be put there, as something that is none is there.
+
+    To be asked before it is read: a pipe would keep us waiting.
+    """
+    if path is not None and path.exists() and not path.is_file():
+        raise ConfigError(f"{path}: not a regular file; it is left alone")
+
+
 def standard_input() -> TextIO:
     """Standard input. Raises `ConfigError` when whoever started us has closed it."""
     if sys.stdin is None:

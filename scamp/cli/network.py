@@ -11,6 +11,7 @@ import click
 from scamp.cli.common import FILE
 from scamp.config import SEARCHED, VARIABLES, ScampConf
 from scamp.discovery import MulticastGroup
+from scamp.errors import ConfigError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -62,4 +63,9 @@ def find_group(
     conf: ScampConf, group: str | None, port: int | None, interfaces: tuple[str, ...]
 ) -> MulticastGroup:
     """Where to listen, from the options and what they leave open. Raises `ConfigError`."""
-    return MulticastGroup.from_config(conf, address=group, port=port, interfaces=interfaces)
+    try:
+        return MulticastGroup.from_config(conf, address=group, port=port, interfaces=interfaces)
+    except ConfigError as exc:
+        if interfaces:
+            raise
+        raise ConfigError(f"{exc}; --interface names one, too") from exc

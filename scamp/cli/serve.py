@@ -15,7 +15,7 @@ import click
 
 from scamp import keys, limits
 from scamp.cli.address import show_address
-from scamp.cli.common import FILE, read_file
+from scamp.cli.common import FILE, check_place, read_file
 from scamp.cli.network import find_conf
 from scamp.cli.trial import register
 from scamp.discovery import parse_announcement, split_records, write_cache
@@ -175,7 +175,9 @@ def serve(
     """
     if certificate_path is not None and key_path is None:
         raise click.UsageError("--cert goes with --key")
+    check_place(announce_file)
     if cache is not None:
+        check_place(cache)
         _check_ours(cache, name)
     key, certificate = _identity(name, key_path, certificate_path)
     service = Trial(

@@ -237,3 +237,24 @@ def test_an_empty_name_of_a_file_is_refused(run: Run, command: tuple[str, ...]) 
     result = run(*command)
     assert result.exit_code == Exit.USAGE
     assert "the name of the file is empty" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("serve", "--cache"),
+        ("serve", "--announce-file"),
+        ("cache", "--interface", "127.0.0.1", "--cache"),
+        ("announce", "--key", "x.key", "--append"),
+        ("announce", "--key", "x.key", "--output"),
+    ],
+)
+def test_a_pipe_where_a_file_would_go_is_left_alone(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    result = run(*command, path)
+    assert result.exit_code == Exit.USAGE
+    assert "not a regular file; it is left alone" in result.stderr
+    assert path.is_fifo()
