@@ -96,9 +96,7 @@ class ScampGroup(LazyGroup):
     """A group whose commands may raise `ScampError`: the user sees a line and an exit code."""
 
     def make_context(self, *arguments: Any, **options: Any) -> click.Context:
-        if (
-            sys.stdout is None
-        ):  # closed by whoever started us; any file opened now would take its place
+        if sys.stdout is None:  # closed by our caller; a file opened now would take its place
             click.echo("Error: standard output is closed", err=True)
             raise click.exceptions.Exit(Exit.FAILED)
         try:
