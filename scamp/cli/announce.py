@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -26,6 +26,8 @@ from scamp.discovery import (
 from scamp.discovery.cachefile import SEPARATOR
 from scamp.errors import AnnouncementError, ConfigError
 from scamp.keys import load_private_key
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def _actions(
@@ -146,22 +148,25 @@ def announce(
         record = sign(time.time() if timestamp is None else timestamp)
         _write(path, [record] if append is None else [*_others(path, record), record])
 
-    write()
     if keep:
         _repeat(write, described.interval)
+    else:
+        write()
 
 
 def _repeat(work: Callable[[], None], interval: float) -> None:
-    """Do `work` every `interval` seconds, until SIGINT or SIGTERM."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Do `work` now and every `interval` seconds, until SIGINT or SIGTERM.
+
+    Signals are asked for in between: one that was an exception could come where none is heeded,
+    such as in a destructor, and be lost.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
-        while True:
-            time.sleep(interval)
+        work()
+        while signal.sigtimedwait(_SIGNALS, interval) is None:
             work()
-    except KeyboardInterrupt:
-        return
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _merge(base: ServiceSpec, said: dict[str, Any]) -> ServiceSpec:

@@ -199,7 +199,10 @@ def test_keep_signs_anew_at_every_interval_until_it_is_stopped(
                 (service,) = read(cache.read_bytes())
                 seen[service.timestamp] = service.identity
         process.send_signal(stop)
-        _, told = process.communicate(timeout=20)
+        try:
+            _, told = process.communicate(timeout=20)
+        finally:
+            process.kill()
     assert process.returncode == 0
     assert told == b""
     assert len(set(seen.values())) == 1
