@@ -194,8 +194,7 @@ def replace_file(path: str | os.PathLike[str], pieces: Iterable[bytes]) -> None:
     by all whom the umask allows: what a writer that died left there is taken away, a link is
     refused, and while another writes it (with this function) we wait, a second at most. A link at
     PATH is replaced, not followed; what is neither a file nor a link, such as a device, is refused.
-    Blocks. Raises `OSError`, and whatever `pieces` raises; then
-    PATH is as it was.
+    Blocks. Raises `OSError`, and whatever `pieces` raises; then PATH is as it was.
     """
     _replace(Path(path), pieces)
 
@@ -237,8 +236,13 @@ def _create_alone(path: Path) -> int:
         except FileExistsError:
             _clear_away(path)
         else:
-            if _is_locked(fd, path):
-                return fd
+            try:
+                if _is_locked(fd, path):
+                    return fd
+            except BaseException:  # a file system without locks
+                os.close(fd)
+                path.unlink(missing_ok=True)
+                raise
             os.close(fd)
         if time.monotonic() > until:
             raise OSError(errno.EBUSY, "somebody else is writing it", str(path))
