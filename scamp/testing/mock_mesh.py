@@ -334,10 +334,11 @@ class MockMesh:
     def _entered(self) -> Directory:
         if self._directory is None:
             raise RuntimeError("use 'async with' first: the mesh is not up")
-        loop = (
-            asyncio._get_running_loop()
-        )  # None outside of one, where much can be asked all the same
-        if loop is not None and loop is not self._loop:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # outside of one much can be asked all the same
+            return self._directory
+        if loop is not self._loop:
             raise RuntimeError(
                 "the mesh belongs to another event loop; with pytest-asyncio, give the fixture and "
                 "the test the same loop_scope"
