@@ -29,12 +29,21 @@ from gateway.context import (
     continue_trace,
     is_request_id,
 )
+from gateway.endpoints import Endpoint, Endpoints, allow_of, check_endpoint_method
 from gateway.exchange import CLIENT_LEFT, Exchange, Serving
 from gateway.metrics import Metrics
 from gateway.problems import PROBLEM_TYPE, Problem, StatusMap, from_error
 from gateway.proxy import Proxy
 from gateway.routing import Routing
-from gateway.translate import JSON, METHODS, Announced, check_method, envelope_of, query_object
+from gateway.translate import (
+    JSON,
+    METHODS,
+    Announced,
+    check_method,
+    envelope_of,
+    query_object,
+    split_target,
+)
 from scamp import limits
 from scamp.client import Call, Deadline, Requester
 from scamp.discovery import DiscoveryStatus, Registry
@@ -73,8 +82,12 @@ class Front:
         metrics: Metrics,
         access_log: AccessLog,
         options: FrontOptions | None = None,
+        *,
+        endpoints: Endpoints | None = None,
     ) -> None:
+        """`endpoints` are served besides actions; more may be added to them later."""
         self.options = options or FrontOptions()
+        self.endpoints = Endpoints() if endpoints is None else endpoints
         self.in_flight = 0
         """Requests that are not answered yet."""
         self._auth = authenticator
@@ -171,7 +184,15 @@ class Front:
         if method == "OPTIONS" and path == "*":
             await exchange.send_whole(204, None, b"", [("Allow", ", ".join(METHODS))])
             return
-        action = self._routing.find(path, exchange).action
+        known = self._routing.known(path, exchange)
+        if known is None:
+            decoded, _ = split_target(path)
+            endpoint = self.endpoints.find(decoded)
+            if endpoint is not None:
+                await self._serve_endpoint(exchange, endpoint, decoded, query)
+                return
+            known = self._routing.find(path, exchange)
+        action = known.action
         if method == "OPTIONS":
             await exchange.send_whole(204, None, b"", [("Allow", action.allow)])
             return
@@ -215,6 +236,18 @@ class Front:
             ),
             upload,
         )
+
+    async def _serve_endpoint(
+        self, exchange: Exchange, endpoint: Endpoint, path: str, query: str
+    ) -> None:
+        exchange.route = endpoint.route
+        if exchange.method == "OPTIONS":
+            await exchange.send_whole(204, None, b"", [("Allow", allow_of(endpoint.methods))])
+            return
+        check_endpoint_method(exchange.method, endpoint)
+        if exchange.method in _QUERY_METHODS:
+            _refuse_body(exchange.request)
+        await endpoint.serve(exchange, path, query)
 
     # -- beginning and end --------------------------------------------------------------
 

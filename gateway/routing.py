@@ -56,26 +56,37 @@ class Routing:
         self._known: dict[str, Known] = {}
         self._generation = registry.generation
 
+    def known(self, path: str, exchange: Exchange) -> Known | None:
+        """What `find` gives, if it is remembered; None says nothing about the path."""
+        if self._generation != self._registry.generation:
+            self._known.clear()
+            self._generation = self._registry.generation
+        known = self._known.get(path)
+        if known is not None:
+            self._note(known, exchange)
+        return known
+
     def find(self, path: str, exchange: Exchange) -> Known:
         """The action at `path` (raw, without query); notes in `exchange` what was asked for.
 
         Raises Problem: bad_path, unknown_path, unknown_action, or discovery_unavailable when the
         index cannot be trusted to know.
         """
-        if self._generation != self._registry.generation:
-            self._known.clear()
-            self._generation = self._registry.generation
-        known = self._known.get(path)
+        known = self.known(path, exchange)
         if known is None:
             known = self._resolve(path, exchange)
             if len(path) <= MAX_KNOWN_PATH:
                 if len(self._known) >= MAX_KNOWN_PATHS:
                     self._known.clear()
                 self._known[path] = known
+            self._note(known, exchange)
+        return known
+
+    @staticmethod
+    def _note(known: Known, exchange: Exchange) -> None:
         exchange.route = known.route
         exchange.action = known.action
         exchange.series = known.series
-        return known
 
     def _resolve(self, raw_path: str, exchange: Exchange) -> Known:
         path, _ = split_target(raw_path)

@@ -292,6 +292,14 @@ class Settings(BaseSettings):
     )
     server_timing: bool = _setting(False, "Add a Server-Timing header to answers.")
 
+    # -- browsers -----------------------------------------------------------------------
+
+    # -- rate limits --------------------------------------------------------------------
+
+    # -- events -------------------------------------------------------------------------
+
+    # -- descriptions -------------------------------------------------------------------
+
     # -- process ------------------------------------------------------------------------
 
     workers: int = _setting(1, "Worker processes. Only 1 in this version.", unit="count")

@@ -1,0 +1,1 @@
+"""URLs of one's own: the routes file, the paths in it, and how requests become calls of actions."""
