@@ -15,6 +15,11 @@ from gateway.access_log import AccessLog
 from gateway.admin import Check
 from gateway.auth import Authenticator
 from gateway.discovery import make_source
+from gateway.events.endpoint import EventsEndpoint
+from gateway.events.exposition import EventsCollector
+from gateway.events.hub import Hub, HubLimits
+from gateway.events.stream import StreamOptions
+from gateway.events.topic import PREFIX as EVENTS
 from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedTable
 from gateway.front import Front, FrontOptions
@@ -58,6 +63,8 @@ class Assembly:
             self.access_log,
             _front_options(settings),
         )
+        self.hub = Hub(self.registry, self.requester, _hub_limits(settings))
+        self.front.endpoints.add(EVENTS, self._events(settings))
         collector = GatewayCollector(
             registry=self.registry,
             requester=self.requester,
@@ -66,7 +73,7 @@ class Assembly:
             access_log=self.access_log,
             in_flight=self.in_flight,
         )
-        self.exposition = make_registry(self.counters, collector)
+        self.exposition = make_registry(self.counters, collector, EventsCollector(self.hub))
         self._lag = LoopLag(self.counters.lag)
         self._unsubscribe = self.registry.subscribe(self._on_change)
         self._prefetch: asyncio.Task[None] | None = None
@@ -90,6 +97,19 @@ class Assembly:
         )
         self.followed.append(FollowedTable(self.authz, path))
         return Authenticator(mode, verifier, self.authz)
+
+    def _events(self, settings: Settings) -> EventsEndpoint:
+        return EventsEndpoint(
+            self.hub,
+            self.authenticator,
+            self.discovery,
+            sectors=settings.sectors,
+            open_services=settings.events_open,
+            timeout=settings.request_timeout,
+            options=StreamOptions(
+                heartbeat=settings.events_heartbeat, idle=settings.body_idle_timeout
+            ),
+        )
 
     # -- starting, reloading, closing ---------------------------------------------------
 
@@ -135,6 +155,16 @@ class Assembly:
         await self.follower.refresh()
         self.access_log.reopen()
 
+    def drain(self) -> None:
+        """From now on answers end their connections, and event streams end."""
+        self.front.draining = True
+        self.hub.drain()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a request or an event stream to wait for before closing."""
+        return self.front.in_flight > 0 or self.hub.streams > 0
+
     async def close(self) -> None:
         """Stop following, close the connections to the mesh and the log."""
         self._unsubscribe()
@@ -144,6 +174,7 @@ class Assembly:
             await asyncio.wait({self._prefetch})
         if self.authz is not None:
             await self.authz.close()
+        await self.hub.close()
         await self.follower.stop()
         await self.requester.close()
         self.access_log.close()
@@ -213,6 +244,14 @@ def _client_options(settings: Settings) -> ClientOptions:
         retries=settings.retries,
         retry_budget=settings.retry_budget,
         legacy_rsa=settings.legacy_rsa,
+    )
+
+
+def _hub_limits(settings: Settings) -> HubLimits:
+    return HubLimits(
+        streams=settings.max_event_streams,
+        streams_per_subscription=settings.max_event_streams_per_subscription,
+        subscriptions=settings.max_event_subscriptions,
     )
 
 

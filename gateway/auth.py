@@ -10,13 +10,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from multidict import CIMultiDictProxy
 
 from gateway import catalogue
 from gateway.problems import Problem, from_error, quotable
-from gateway.translate import Announced
 from scamp.authz import AuthzSource, AuthzTable
 from scamp.client import Deadline
 from scamp.errors import (
@@ -34,13 +33,34 @@ TICKET_HEADER: Final = "X-SCAMP-Ticket"
 CHALLENGE: Final = (("WWW-Authenticate", "Bearer"),)
 
 
+class Guarded(Protocol):
+    """What a ticket is asked for: an announced action, or something that stands for one."""
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def spelling(self) -> str:
+        """Its name in the authorization table."""
+        ...
+
+    @property
+    def noauth(self) -> bool:
+        """Whether it needs no ticket."""
+        ...
+
+
 @dataclass(slots=True)
 class Caller:
-    """What goes to the service. `user_id` and `client_id` are those of a verified ticket."""
+    """What goes to the service. `user_id`, `client_id` and `expires` are those of a verified
+    ticket; `expires` is in seconds since 1970."""
 
     ticket: str | None = field(default=None, repr=False)
     user_id: int | None = None
     client_id: int | None = None
+    expires: int | None = None
     to_check: Ticket | None = field(default=None, repr=False)
     """The verified ticket, while its privileges are still to be checked."""
 
@@ -83,7 +103,7 @@ class Authenticator:
         """Valid tickets that did not suffice: ``privilege``, ``unconfigured``, ``unavailable``."""
         self._clock = clock
 
-    def identify(self, headers: CIMultiDictProxy[str], action: Announced) -> Caller:
+    def identify(self, headers: CIMultiDictProxy[str], action: Guarded) -> Caller:
         """Who asks. Raises Problem when `action` needs a ticket and there is no good one.
 
         Whether the caller may is another question while `to_check` is set: see `authorize`.
@@ -103,7 +123,7 @@ class Authenticator:
             raise _invalid(exc.detail, action) from None
         self.results["valid"] += 1
         to_check = ticket if self.mode == "enforce" else None
-        return Caller(text, ticket.user_id, ticket.client_id, to_check)
+        return Caller(text, ticket.user_id, ticket.client_id, ticket.expires, to_check)
 
     def ticket_in(self, headers: CIMultiDictProxy[str]) -> str | None:
         """The one ticket that the request carries, None without one.
@@ -150,9 +170,9 @@ class Authenticator:
             self.results["dropped"] += 1
             return ANONYMOUS
         self.results["valid"] += 1
-        return Caller(text, ticket.user_id, ticket.client_id)
+        return Caller(text, ticket.user_id, ticket.client_id, ticket.expires)
 
-    async def authorize(self, caller: Caller, action: Announced, deadline: Deadline) -> None:
+    async def authorize(self, caller: Caller, action: Guarded, deadline: Deadline) -> None:
         """Raises Problem unless the caller has every privilege that `action` takes.
 
         Waits only for the privilege table, and no longer than `deadline`.
@@ -196,7 +216,7 @@ def _said(exc: Exception) -> str:
     return quotable(str(exc))
 
 
-def _invalid(detail: str, action: Announced | None = None) -> Problem:
+def _invalid(detail: str, action: Guarded | None = None) -> Problem:
     challenge = f'Bearer error="invalid_token", error_description="{quotable(detail)}"'
     return Problem(
         catalogue.TICKET_INVALID,

@@ -57,7 +57,8 @@ BAD_PATH = _kind(
 )  # fmt: skip
 BAD_QUERY = _kind(
     103, "bad_query", 400, "Query not acceptable",
-    "The query string has an invalid escape, is not UTF-8, or has too many parameters.",
+    "The query string has an invalid escape, is not UTF-8, has too many parameters, or not those "
+    "that are needed.",
 )  # fmt: skip
 BAD_HEADER = _kind(
     104, "bad_header", 400, "Header not acceptable",
@@ -110,6 +111,12 @@ EXPECTATION_FAILED = _kind(
 HEADER_TOO_LARGE = _kind(
     115, "header_too_large", 431, "Request header too large",
     "One header field is too long, or there are too many.",
+)  # fmt: skip
+
+UNKNOWN_SERVICE = _kind(
+    120, "unknown_service", 404, "No such service",
+    "The index is up to date and has no service of this name, or its sector is not exposed.",
+    proxy_error="destination_not_found",
 )  # fmt: skip
 
 # -- 2xx: who asks ----------------------------------------------------------------------
@@ -223,6 +230,17 @@ UPSTREAM_PROTOCOL = _kind(
     406, "upstream_protocol", 502, "Service broke the protocol",
     "What came from the service is not SCAMP. It may have executed the request.",
     proxy_error="http_protocol_error",
+)  # fmt: skip
+
+SUBSCRIPTION_REFUSED = _kind(
+    420, "subscription_refused", 502, "Subscription refused",
+    "The service does not want the subscription, or does no subscriptions at all.",
+    proxy_error="destination_unavailable", retried="on every other instance",
+)  # fmt: skip
+TOO_MANY_VALUES = _kind(
+    421, "too_many_values", 502, "More values than can be passed on",
+    "The service publishes more under these codes than the gateway holds for one subscription.",
+    proxy_error="http_response_incomplete",
 )  # fmt: skip
 
 # -- 5xx: the gateway -------------------------------------------------------------------

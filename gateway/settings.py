@@ -7,6 +7,7 @@ TOML file and ``docs/configuration.md`` are all made from these fields, so none 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -41,6 +42,9 @@ USUAL_TICKET_KEYS: Final = (
     Path("/etc/GT/auth/ticket_verify_public_key.pem"),
 )
 """Where meshes keep the key. Never used unasked, only named when no key was given."""
+
+SERVICE_NAME: Final = re.compile(r"(?:(?P<sector>[A-Za-z0-9_.-]+):)?(?P<service>[A-Za-z0-9_.-]+)")
+"""``[SECTOR:]SERVICE``, where the events of a service are asked for."""
 
 AuthMode = Literal["enforce", "verify", "forward"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -298,6 +302,31 @@ class Settings(BaseSettings):
 
     # -- events -------------------------------------------------------------------------
 
+    events_open: Names = _setting(
+        (),
+        "Services whose events anybody may follow, without a ticket. In mode forward there are no "
+        "others.",
+        unit="[SECTOR:]SERVICE",
+    )
+    events_heartbeat: float = _setting(
+        15.0,
+        "An event stream on which nothing was sent for so long gets a comment.",
+        unit="seconds",
+        gt=0,
+    )
+    max_event_streams: int = _setting(
+        1000, "Event streams open at once; beyond it they get 503.", unit="count", ge=0
+    )
+    max_event_streams_per_subscription: int = _setting(
+        1000, "Of these, with the same service and codes.", unit="count", ge=1
+    )
+    max_event_subscriptions: int = _setting(
+        100,
+        "Subscriptions to services; event streams with the same service and codes share one.",
+        unit="count",
+        ge=1,
+    )
+
     # -- descriptions -------------------------------------------------------------------
 
     # -- process ------------------------------------------------------------------------
@@ -341,6 +370,14 @@ class Settings(BaseSettings):
         for code in value:
             if "*" in code[:-1]:
                 raise ValueError(f"{code!r}: * may stand at the end only")
+        return value
+
+    @field_validator("events_open")
+    @classmethod
+    def _services(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if SERVICE_NAME.fullmatch(name) is None:
+                raise ValueError(f"{name!r} is not [SECTOR:]SERVICE")
         return value
 
     @model_validator(mode="after")
