@@ -66,7 +66,7 @@ def auth_service(folder: Folder, name: str) -> Service:
 
 
 def shop_service(folder: Folder, name: str) -> Service:
-    """Sells things. All instances share one sqlite file; `publish_prices` goes with it.
+    """Sells things. All instances share one sqlite file; `Prices` goes with it.
 
     Several actions are flagged ``read``; the last one registered is what ``Product.Sku._read``
     means, which is why ``fetch`` stands at the end of them.
@@ -138,21 +138,33 @@ def _add_odd_actions(service: Service, name: str) -> None:
         raise ServiceError("printer_on_fire", "the label printer is on fire", {"printer": 3})
 
 
-async def publish_prices(service: Service, store: Store) -> None:
-    """Publish the price of every article in the file, and keep it so until cancelled.
+class Prices:
+    """Publishes the price of every article in the file.
 
     What the file has, and not what this instance was told: so all instances publish the same, and
     who is moved from one to another sees nothing of it.
     """
-    published: dict[str, int] = {}
-    while True:
-        now = await asyncio.to_thread(store.prices)
-        for code in published.keys() - now.keys():
-            service.publish(PRICE_CODE, code, None)
+
+    def __init__(self, service: Service, store: Store) -> None:
+        self._service = service
+        self._store = store
+        self._published: dict[str, int] = {}
+
+    async def look(self) -> None:
+        """Publish what the file has now. For the first time before the service is announced, or who
+        subscribes at once would see everything go."""
+        now = await asyncio.to_thread(self._store.prices)
+        for code in self._published.keys() - now.keys():
+            self._service.publish(PRICE_CODE, code, None)
         for code, price in now.items():
-            service.publish(PRICE_CODE, code, price)
-        published = now
-        await asyncio.sleep(_LOOK_INTERVAL)
+            self._service.publish(PRICE_CODE, code, price)
+        self._published = now
+
+    async def follow(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_INTERVAL)
+            await self.look()
 
 
 def _service(folder: Folder, files: str, name: str) -> Service:
@@ -215,7 +227,9 @@ async def _serve(kind: str, folder: Folder, name: str) -> None:
             service = auth_service(folder, name)
         else:
             service = shop_service(folder, name)
-            beside.append(group.create_task(publish_prices(service, Store(folder.database))))
+            prices = Prices(service, Store(folder.database))
+            await prices.look()
+            beside.append(group.create_task(prices.follow()))
         # The supervisor takes the record out itself, so nobody needs to be waited for.
         await service.run(announce_file=folder.record(name), linger=0, grace=2)
         for task in beside:

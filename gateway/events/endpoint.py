@@ -12,6 +12,7 @@ from gateway.events.topic import PREFIX, OpenTopic, Topic, parse, service_key
 from gateway.exchange import Exchange
 from gateway.problems import Problem
 from gateway.routing import INDEX_RETRY_AFTER
+from gateway.translate import Target
 from scamp.client import Deadline
 from scamp.discovery import DiscoveryStatus
 
@@ -46,6 +47,7 @@ class EventsEndpoint:
     async def serve(self, exchange: Exchange, path: str, query: str) -> None:
         """Stream until one side ends it. See `Endpoint.serve`."""
         topic, resume = parse(path, query)
+        exchange.asked = Target(topic.sector, topic.spelling, 1)
         self._check_known(topic)
         caller = exchange.caller = await self._admit(exchange, topic)
         if exchange.serving.draining:

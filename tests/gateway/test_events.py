@@ -57,6 +57,7 @@ async def test_first_a_snapshot_then_changes() -> None:
         await browser.close()
         (line,) = await front.log.until(1)
         assert (line["route"], line["status"]) == ("/api/events/{service}", 200)
+        assert (line["sector"], line["action"]) == ("Main", "Shop._events")
         assert line["cause"] == "client_left"
         assert line["bytes_out"] > 100
 
