@@ -129,10 +129,10 @@ class Stream:
             await self._wait()
 
     async def _snapshot(self) -> None:
-        position = self._values.position
+        # Before it has all been taken: what counts as missed meanwhile is what comes after this.
+        self._listener.position = self._values.position
         for piece in self._values.snapshot(self._topic):
             await self._write(piece)
-        self._listener.position = position
         self._said = True  # it goes without saying
         self._stats.sent["snapshot"] += 1
 

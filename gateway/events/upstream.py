@@ -35,7 +35,7 @@ class Listener:
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
         self.position = NOWHERE
-        """What it has been sent."""
+        """What it has been sent, or is being sent."""
         self.news = asyncio.Event()
         """There may be something to send, or to end for."""
         self.ended: str | None = None

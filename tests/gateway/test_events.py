@@ -114,6 +114,7 @@ async def test_a_subscription_outlives_its_last_browser_for_a_while() -> None:
         again = await follow(front, PRICES, [("Last-Event-ID", browser.last_id)])
         assert (await again.take(1))[0].data == {"code": "price", "key": "apple", "value": 2}
         assert shop.subscribers == 1
+        assert not front.hub._timers, "somebody is there again"
 
 
 # -- coming back ------------------------------------------------------------------------
@@ -224,6 +225,23 @@ async def test_a_service_that_is_replaced_costs_nobody_the_stream() -> None:
             }
             again = await resumed(front, browser)
             assert [event.name for event in await again.take(1)] == ["ready"]
+
+
+async def test_ready_is_told_when_everything_that_was_missed_has_been() -> None:
+    old = {str(number): 1 for number in range(1700)}
+    first = make_shop(price=old)
+    await first.start(port=0)
+    async with front_of(first) as front:
+        browser = await follow(front, PRICES)
+        await browser.take(1)
+        front.mesh.remove(first)
+        await first.stop(grace=0)
+        assert [event.name for event in await browser.take(1)] == ["stale"]
+        async with published(price=dict.fromkeys(old, 2)) as second:
+            front.mesh.announce(second)
+            while not browser.ready:
+                await browser.take(1)
+            assert browser.values == {"price": dict.fromkeys(old, 2)}
 
 
 async def test_stale_is_told_again_to_who_comes_back() -> None:

@@ -163,6 +163,32 @@ async def test_a_ticket_that_expires_ends_its_stream_and_no_other(
         assert (again.status, again.json()["code"]) == (401, "ticket_invalid")
 
 
+async def test_an_open_stream_outlives_a_ticket_that_it_did_not_need(
+    verifier: TicketVerifier, make_ticket: Make
+) -> None:
+    ahead = 0.0
+
+    def clock() -> float:
+        return time.time() + ahead
+
+    async with (
+        published(price={"apple": 1}) as shop,
+        Fronted(
+            shop,
+            auth=Authenticator("verify", verifier),
+            events_open=["shop"],
+            stream=StreamOptions(heartbeat=0.01, clock=clock),
+        ) as front,
+    ):
+        browser = await follow(front, PRICES, bearer(make_ticket()))
+        await browser.take(1)
+        ahead = 3601.0
+        shop.publish("price", "apple", 2)
+        assert (await browser.take(1))[0].data["value"] == 2
+        shop.publish("price", "apple", 3)
+        assert (await browser.take(1))[0].data["value"] == 3
+
+
 async def test_a_stream_ends_at_its_tickets_end_without_any_event(
     verifier: TicketVerifier, make_ticket: Make
 ) -> None:

@@ -13,10 +13,13 @@ from fronted import Fronted, Wire
 from gateway.events import values
 from gateway.events.hub import HubLimits
 from gateway.events.stream import StreamOptions
+from gateway.events.topic import Topic
+from gateway.events.upstream import Upstream
 from gateway.events.values import PIECE
 from gateway.exchange import Exchange
 from gateway.front import FrontOptions
 from gateway.lifecycle import running
+from gateway.problems import Problem
 from scamp.server import Service
 from scamp.testing import until
 from stand import stand
@@ -96,6 +99,15 @@ async def test_one_who_does_not_read_holds_up_nobody_and_is_dropped(
         shop.publish("price", "apple", "on")
         await browser.take(1)
         assert browser.values["price"]["apple"] == "on"
+        sock.close()
+
+
+async def test_a_large_value_is_handed_over_in_pieces() -> None:
+    async with published(price={"apple": "x" * 3_000_000}) as shop, front_of(shop) as front:
+        sock = await drained_by_nobody(front)
+        await until(lambda: any(one.writing for one in front.hub._listeners()))
+        exchange = await blocked(front, shop)
+        assert 0 < buffered(exchange) < 4 * PIECE
         sock.close()
 
 
@@ -211,6 +223,33 @@ async def test_a_flood_of_different_codes_opens_no_more_than_is_allowed() -> Non
         assert set(statuses) == {200, 503}
         await until(lambda: front.hub.streams == 0 and len(front.hub._tasks) <= 3)
         assert shop.subscribers <= 6
+
+
+async def test_subscriptions_that_are_slow_to_close_count_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    closed = asyncio.Event()
+
+    async def run(upstream: Upstream) -> None:
+        upstream._opened.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await closed.wait()
+
+    monkeypatch.setattr(Upstream, "run", run)
+    async with (
+        published(price={"apple": 1}) as shop,
+        front_of(shop, hub=HubLimits(subscriptions=1)) as front,
+    ):
+        for code in ("a", "b"):
+            front.hub.leave(await front.hub.join(Topic("main", "shop", (code,))))
+        with pytest.raises(Problem) as caught:
+            await front.hub.join(Topic("main", "shop", ("c",)))
+        assert caught.value.kind.code == "saturated"
+        closed.set()
+        await until(lambda: not front.hub._tasks)
+        front.hub.leave(await front.hub.join(Topic("main", "shop", ("c",))))
 
 
 async def test_streams_take_no_place_of_requests() -> None:
