@@ -15,7 +15,7 @@ from gateway.connection import Connection
 from gateway.events.hub import EventStats
 from gateway.events.topic import Topic
 from gateway.events.upstream import Listener
-from gateway.events.values import PIECE, signal
+from gateway.events.values import PIECE, bare_event
 from gateway.exchange import Exchange
 
 MEDIA_TYPE: Final = "text/event-stream"
@@ -137,7 +137,7 @@ class Stream:
         self._stats.sent["snapshot"] += 1
 
     async def _signal(self, name: str) -> None:
-        await self._write(signal(name, self._values.event_id(self._listener.position)))
+        await self._write(bare_event(name, self._values.event_id(self._listener.position)))
         self._stats.sent[name] += 1
 
     async def _wait(self) -> None:

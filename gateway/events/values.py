@@ -26,7 +26,8 @@ MAX_HELD: Final = 4 * 1024 * 1024
 """Bytes of all values held, as events. Every browser that comes is sent all it asked for."""
 
 MAX_GONE: Final = 1_000
-"""Values that are gone and still remembered, so that who was away for a moment learns of it."""
+"""Values that are gone and still remembered, so that who was away for a moment learns of it; fewer
+where `MAX_HELD` is reached."""
 
 PIECE: Final = 64 * 1024
 """Bytes handed to a connection at a time: what is in hand for one that does not take them."""
@@ -81,15 +82,13 @@ class Values:
         self.position += 1
         entry = self._entries[name] = self._entry(code, key, value)
         self._size += len(entry.text)
+        self._gone.pop(name, None)
         if value is None:
             self._gone[name] = None
-            self._gone.move_to_end(name)
-            if len(self._gone) > MAX_GONE:
-                self._forget()
-        else:
-            self._gone.pop(name, None)
-            if len(self) > MAX_VALUES or self._size > MAX_HELD:
-                raise TooManyValues
+        while self._gone and (len(self._gone) > MAX_GONE or self._size > MAX_HELD):
+            self._forget()
+        if len(self) > MAX_VALUES or self._size > MAX_HELD:
+            raise TooManyValues
 
     def _forget(self) -> None:
         name, _ = self._gone.popitem(last=False)
@@ -176,6 +175,6 @@ class Values:
         return None if entry is None or entry.value is None else entry.text[entry.value]
 
 
-def signal(name: str, event_id: str) -> bytes:
+def bare_event(name: str, event_id: str) -> bytes:
     """An event without values. Without data a browser would not tell its script of it."""
     return f"id: {event_id}\nevent: {name}\ndata: {{}}\n\n".encode()

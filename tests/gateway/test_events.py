@@ -328,6 +328,26 @@ async def test_more_than_can_be_passed_on_is_told(monkeypatch: pytest.MonkeyPatc
         assert 'ended_total{reason="too_many_values"} 1.0' in front.scrape()
 
 
+async def test_a_bug_ends_its_streams_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def put(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    async with published(price={"apple": 1}) as shop, front_of(shop) as front:
+        browser = await follow(front, PRICES)
+        await browser.take(1)
+        monkeypatch.setattr(values.Values, "put", put)
+        shop.publish("price", "apple", 2)
+        assert await browser.next() is None
+        (line,) = await front.log.until(1)
+        assert line["cause"] == "lost"
+        answer = await front.request("GET", "/api/events/shop?code=x&code=price")
+        assert (answer.status, answer.json()["code"]) == (500, "internal_error")
+        assert "a bug" not in answer.json()["detail"]
+        assert any("events of shop failed" in record.message for record in caplog.records)
+
+
 async def test_a_stranger_who_takes_the_name_of_a_service_is_not_listened_to() -> None:
     async with published(price={"apple": 1}) as shop, front_of(shop) as front:
         (service,) = front.mesh.registry.services()

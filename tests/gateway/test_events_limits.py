@@ -128,6 +128,22 @@ async def test_one_who_takes_nothing_for_the_idle_time_is_given_up() -> None:
         sock.close()
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux")
+async def test_the_kernel_gives_up_a_client_that_was_switched_off() -> None:
+    async with (
+        published(price={"apple": 1}) as shop,
+        front_of(shop, stream=StreamOptions(idle=7)) as front,
+    ):
+        browser = await follow(front, PRICES)
+        await browser.take(1)
+        (listener,) = front.hub._listeners()
+        exchange: Exchange = listener.cut.__self__  # type: ignore[attr-defined]
+        transport = exchange.request.transport
+        assert transport is not None
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 14_000
+
+
 async def test_one_who_reads_and_missed_what_is_forgotten_gets_a_snapshot_in_its_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -129,6 +129,22 @@ def test_number_and_size_of_values_are_bounded(monkeypatch: pytest.MonkeyPatch) 
         values.put("price", "y", "x" * (module.MAX_HELD // 2))
 
 
+def test_what_is_gone_makes_room_for_what_is_there() -> None:
+    values = Values()
+    name = "x" * 1000
+    for number in range(module.MAX_GONE):
+        values.put(name, f"{name}{number}", None)
+    gone = values._size
+    assert gone > module.MAX_HELD // 4
+    seen = values.event_id(values.position)
+    values.put("price", "apple", "x" * (module.MAX_HELD - gone))
+    assert values._size <= module.MAX_HELD
+    assert 0 < values.floor < module.MAX_GONE
+    assert values.resume(seen) == module.MAX_GONE
+    values.put("price", "apple", "x" * (module.MAX_HELD - 1000))
+    assert not values._gone
+
+
 def test_what_is_handed_over_at_once_is_bounded() -> None:
     values = Values()
     for number in range(3000):
