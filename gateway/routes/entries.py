@@ -18,6 +18,8 @@ from gateway.routes.model import ParameterType
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 
+ALL: Final = "*"
+
 MAX_PATH: Final = 1024
 MAX_SEGMENTS: Final = 32
 
@@ -41,8 +43,18 @@ def _media_type(value: str) -> str:
     return value.lower()
 
 
-def _shorthand(value: object) -> object:
+def _parameter(value: object) -> object:
+    if not isinstance(value, str | dict):
+        raise ValueError("write a type, or a table with a type and more")  # noqa: TRY004
     return {"type": value} if isinstance(value, str) else value
+
+
+def _query(value: object) -> object:
+    if value == ALL:
+        return {ALL: {}}
+    if not isinstance(value, dict):
+        raise ValueError('write "*" for all parameters, or a table of those there are')  # noqa: TRY004
+    return value
 
 
 Member = Annotated[str, Field(strict=True), BeforeValidator(_member)]
@@ -66,7 +78,10 @@ class QueryEntry(_Entry):
     description: Text = ""
 
 
-Query = Literal["*"] | dict[Member, Annotated[QueryEntry, BeforeValidator(_shorthand)]]
+Query = Annotated[
+    dict[Member, Annotated[QueryEntry, BeforeValidator(_parameter)]], BeforeValidator(_query)
+]
+"""By name; `ALL` as the one name for whatever comes."""
 
 
 class Shared(_Entry):

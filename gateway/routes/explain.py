@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -10,8 +11,11 @@ from gateway.routes.entries import QueryEntry, ResourceEntry, RouteEntry, Routes
 from gateway.routes.places import Places
 from gateway.sources import suggest
 
+_MISSING: Final = "is missing"
+
 
 def explain(exc: ValidationError, name: str, places: Places) -> Iterator[str]:
+    """One ``FILE:LINE: reason`` for each thing; `name` is the file's."""
     for error in exc.errors(include_url=False, include_context=False):
         loc = error["loc"]
         message = error["msg"].removeprefix("Value error, ")
@@ -27,6 +31,8 @@ def explain(exc: ValidationError, name: str, places: Places) -> Iterator[str]:
             yield f"{name}:{line}: there is no key {key!r}{hint}"
         else:
             shown = ".".join(keys[1:]) or keys[0]
+            if error["type"] == "missing":
+                message = _MISSING
             yield f"{name}:{line}: {shown}: {message[:1].lower()}{message[1:]}"
 
 

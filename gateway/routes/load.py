@@ -13,7 +13,9 @@ from typing import Any, Final, get_args
 from pydantic import ValidationError
 
 from gateway.routes.entries import (
+    ALL,
     Query,
+    QueryEntry,
     ResourceEntry,
     RouteEntry,
     RoutesFile,
@@ -43,6 +45,8 @@ _WITH_BODY: Final = frozenset(("POST", "PUT", "PATCH"))
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.~!$&'()*+,;=:@-]+")
 _PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})(?::([a-z]+))?\}")
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+_ANYTHING: Final[Query] = {ALL: QueryEntry()}
 
 _VERBS: Final = (
     # verb, alias, methods, below the id, status
@@ -146,7 +150,7 @@ class _Loader:
                 raise BadEntry("body", "a GET has no body")
             query = entry.query
             if query is None:
-                query = {} if body is not None else "*"
+                query = {} if body is not None else _ANYTHING
             route = Route(
                 methods=(method,),
                 segments=segments,
@@ -178,7 +182,7 @@ class _Loader:
             with_body = methods[0] in _WITH_BODY
             query = entry.query if entry.query is not None and verb == "list" else None
             if query is None:
-                query = {} if with_body else "*"
+                query = {} if with_body else _ANYTHING
             route = Route(
                 methods=methods,
                 segments=segments,
@@ -239,7 +243,7 @@ def _checked(route: Route) -> Route:
         members.append(str(route.body))
     for member in members:
         if members.count(member) > 1:
-            raise BadEntry("members", f"the member {member!r} is given twice")
+            raise BadEntry("path", f"the member {member!r} is given twice")
     if route.body is None and (route.consumes or route.envelope not in (None, "json")):
         raise BadEntry(
             "consumes" if route.consumes else "envelope", "there is no body that it is for"
@@ -258,9 +262,8 @@ def _checked(route: Route) -> Route:
 
 
 def _query_parameters(query: Query) -> tuple[Parameter, ...] | None:
-    if query == "*":
+    if ALL in query:
         return None
-    assert isinstance(query, dict)  # noqa: S101 - the other of two
     return tuple(
         Parameter(name, one.member or name, one.type, one.required, one.many, one.description)
         for name, one in query.items()
