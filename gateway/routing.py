@@ -162,25 +162,30 @@ class Routing:
         matches = self._matcher.find(path) if self._matcher is not None else ()
         if not matches:
             return None
-        best = by_method(matches)
-        chosen = best.get(method)
-        exchange.route = (chosen or matches[0]).route.template
-        usable = dict(self._usable(best))
+        chosen = next((match for match in matches if match.route.takes(method)), None)
+        if chosen is not None:
+            exchange.route = chosen.route.template
+            known = self._of_route(chosen.route)
+            if known is not None and _may(method, known):
+                exchange.asked = chosen.route.target
+                self._note(known, exchange)
+                return Routed(known, chosen, "")
+        return self._unusual(method, matches, chosen, exchange)
+
+    def _unusual(
+        self, method: str, matches: tuple[Match, ...], chosen: Match | None, exchange: Exchange
+    ) -> Routed:
+        """What is to be said where nothing is to be called."""
+        first = chosen or matches[0]
+        exchange.route = first.route.template
+        usable = dict(self._usable(by_method(matches)))
+        if not usable:
+            exchange.asked = first.route.target
+            raise self._missing(first.route.target)
         allow = ", ".join((*(one for one in METHODS if one in usable), "OPTIONS"))
-        if chosen is None or (method not in usable and usable):
-            if method == "OPTIONS" and usable:
-                chosen = matches[0]
-                known = next(iter(usable.values()))
-                return Routed(known, chosen, allow)
-            if not usable:
-                raise self._missing(matches[0].route.target)
+        if method != "OPTIONS":
             raise _not_taken(method, exchange.route, allow)
-        exchange.asked = chosen.route.target
-        if method not in usable:
-            raise self._missing(chosen.route.target)
-        known = usable[method]
-        self._note(known, exchange)
-        return Routed(known, chosen, allow)
+        return Routed(next(iter(usable.values())), first, allow)
 
     def unknown(self) -> Iterator[tuple[Route, str]]:
         """Routes that lead nowhere now, and why. Those of resources may lack what is not named."""
@@ -196,7 +201,7 @@ class Routing:
         """By method, what can be called now: GET never runs what does not only read."""
         for method, match in best.items():
             known = self._of_route(match.route)
-            if known is not None and (known.action.read or method not in ("GET", "HEAD")):
+            if known is not None and _may(method, known):
                 yield method, known
 
     def _of_route(self, route: Route) -> Known | None:
@@ -209,6 +214,10 @@ class Routing:
             known = Known(_as_routed(action, route), series, route.template)
         self._by_route[route] = known
         return known
+
+
+def _may(method: str, known: Known) -> bool:
+    return known.action.read or method not in ("GET", "HEAD")
 
 
 def _as_routed(action: Announced, route: Route) -> Announced:

@@ -115,6 +115,10 @@ class Route:
             (segment.text, segment.type if segment.name else "") for segment in self.segments
         )
 
+    def takes(self, method: str) -> bool:
+        """Whether it is for this method; HEAD goes with GET."""
+        return method in self.methods or (method == "HEAD" and "GET" in self.methods)
+
     @property
     def all_methods(self) -> tuple[str, ...]:
         """`methods`, HEAD included where there is GET."""
