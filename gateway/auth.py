@@ -51,18 +51,23 @@ class Guarded(Protocol):
         """Whether it needs no ticket."""
         ...
 
+    @property
+    def privileges(self) -> bool:
+        """Whether the authorization table has a say."""
+        ...
+
 
 @dataclass(slots=True)
 class Caller:
-    """What goes to the service. `user_id`, `client_id` and `expires` are those of a verified
-    ticket; `expires` is in seconds since 1970."""
+    """What goes to the service. `user_id` and `client_id` are those of a verified ticket."""
 
     ticket: str | None = field(default=None, repr=False)
     user_id: int | None = None
     client_id: int | None = None
-    expires: int | None = None
     to_check: Ticket | None = field(default=None, repr=False)
     """The verified ticket, while its privileges are still to be checked."""
+    claims: Ticket | None = field(default=None, repr=False)
+    """What the ticket says, once it is verified; None where tickets are passed on unread."""
 
 
 ANONYMOUS: Final = Caller()
@@ -122,8 +127,8 @@ class Authenticator:
             self.results[exc.reason] += 1
             raise _invalid(exc.detail, action) from None
         self.results["valid"] += 1
-        to_check = ticket if self.mode == "enforce" else None
-        return Caller(text, ticket.user_id, ticket.client_id, ticket.expires, to_check)
+        to_check = ticket if self.mode == "enforce" and action.privileges else None
+        return Caller(text, ticket.user_id, ticket.client_id, to_check, claims=ticket)
 
     def ticket_in(self, headers: CIMultiDictProxy[str]) -> str | None:
         """The one ticket that the request carries, None without one.
@@ -170,7 +175,7 @@ class Authenticator:
             self.results["dropped"] += 1
             return ANONYMOUS
         self.results["valid"] += 1
-        return Caller(text, ticket.user_id, ticket.client_id, ticket.expires)
+        return Caller(text, ticket.user_id, ticket.client_id, claims=ticket)
 
     async def authorize(self, caller: Caller, action: Guarded, deadline: Deadline) -> None:
         """Raises Problem unless the caller has every privilege that `action` takes.

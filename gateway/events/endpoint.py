@@ -60,9 +60,10 @@ class EventsEndpoint:
         event_id = exchange.request.headers.get("Last-Event-ID", resume or "")
         listener = await self._hub.join(topic)
         try:
-            expires = None if self._is_open(topic) else caller.expires
+            ticket = None if self._is_open(topic) else caller.claims
             stream = Stream(
-                exchange, listener, topic, self._hub.stats, self._options, expires=expires
+                *(exchange, listener, topic, self._hub.stats, self._options),
+                expires=ticket.expires if ticket is not None else None,
             )
             await stream.run(event_id)
         finally:

@@ -59,6 +59,11 @@ class Topic:
         """It takes a ticket; what is open is settled elsewhere."""
         return False
 
+    @property
+    def privileges(self) -> bool:
+        """What the table does not list is for nobody."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class OpenTopic:
@@ -67,6 +72,7 @@ class OpenTopic:
     label: str
     spelling: str
     noauth: bool = True
+    privileges: bool = False
 
 
 def service_key(text: str) -> tuple[str, str]:

@@ -32,6 +32,7 @@ from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
 from gateway.metrics import Metrics
 from gateway.public import PublicServer, public_server
+from gateway.routes.load import parse_routes
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
@@ -90,10 +91,11 @@ class Fronted:
         events_open: Iterable[str] = (),
         hub: HubLimits | None = None,
         stream: StreamOptions | None = None,
+        routes: str = "",
         **server: Any,
     ) -> None:
-        """`client`: options of the requester; `server`: options for `public_server`; `hub` and
-        `stream` are those of event streams."""
+        """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
+        `public_server`; `hub` and `stream` are those of event streams."""
         self.mesh = Mesh(*services, options=client)
         self.status = status
         self.auth = auth or Authenticator("forward")
@@ -105,6 +107,7 @@ class Fronted:
         self._limits = hub
         self._stream = stream
         self._hub: Hub | None = None
+        self._routes = parse_routes(routes, "routes.toml")
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
@@ -156,6 +159,7 @@ class Fronted:
             self._options,
             endpoints=Endpoints([("/api/events/", events)]),
         )
+        self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(
             self.metrics,
             GatewayCollector(
