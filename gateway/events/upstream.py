@@ -88,7 +88,7 @@ class Upstream:
         try:
             async with self._subscription as subscription:
                 await self._take(subscription.waiting)
-                self.ready = subscription.ready and not subscription.waiting
+                self.ready = subscription.ready
                 self._opened.set()
                 while await subscription.wait_news(ready=self.ready):
                     await self._take(_AT_ONCE)
@@ -104,7 +104,9 @@ class Upstream:
             self.fail(Problem(catalogue.TOO_MANY_VALUES), "too_many_values")
 
     def fail(self, problem: Problem, reason: str) -> None:
+        """There is nothing to be had any more: end every listener."""
         self.failure = problem
+        self.ready = False
         self._opened.set()
         for listener in self.listeners:
             listener.drop(reason)
