@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway.access_log import AccessLog
 from gateway.admin import Check
 from gateway.auth import Authenticator
+from gateway.credentials import Credentials
 from gateway.discovery import make_source
 from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedTable
@@ -73,13 +74,18 @@ class Assembly:
 
     def _make_authenticator(self, settings: Settings) -> Authenticator:
         mode = settings.effective_auth_mode
+        credentials = Credentials(
+            settings.ticket_cookie,
+            origins=settings.cors_origins,
+            scheme=None if settings.tls_certificate is None else "https",
+        )
         if mode == "forward":
-            return Authenticator(mode)
+            return Authenticator(mode, credentials=credentials)
         keys = TicketKeys(settings.ticket_keys)
         verifier = TicketVerifier(keys.load(), leeway=settings.ticket_leeway)
         self.followed.append(FollowedKeys(keys, verifier))
         if mode == "verify":
-            return Authenticator(mode, verifier)
+            return Authenticator(mode, verifier, credentials=credentials)
         path = settings.authz_table
         self.authz = AuthzSource(
             authz_fetcher(self.requester) if path is None else file_fetcher(path),
@@ -89,7 +95,7 @@ class Assembly:
             grace=settings.authz_grace if path is None else math.inf,
         )
         self.followed.append(FollowedTable(self.authz, path))
-        return Authenticator(mode, verifier, self.authz)
+        return Authenticator(mode, verifier, self.authz, credentials=credentials)
 
     # -- starting, reloading, closing ---------------------------------------------------
 

@@ -126,7 +126,7 @@ TICKET_INVALID = _kind(
 )  # fmt: skip
 TICKETS_DIFFER = _kind(
     203, "tickets_differ", 400, "More than one ticket",
-    "The request carries two different tickets.",
+    "The request carries two different tickets, in headers or cookies.",
     **_DENIED,
 )  # fmt: skip
 PRIVILEGE_MISSING = _kind(
@@ -143,6 +143,13 @@ AUTHORIZATION_UNAVAILABLE = _kind(
     206, "authorization_unavailable", 503, "Authorization not available",
     "There is no authorization table, or it is too old to be trusted.",
     proxy_error="destination_unavailable",
+)  # fmt: skip
+ORIGIN_REFUSED = _kind(
+    207, "origin_refused", 403, "Not from a page that may",
+    "The ticket came in a cookie, with a method that changes something, and `Origin` (or "
+    "`Sec-Fetch-Site`) does not say that a page of this origin, or of one that is listed, sent it. "
+    "Programs send the ticket in a header.",
+    **_DENIED,
 )  # fmt: skip
 
 # -- 3xx: the way to the service --------------------------------------------------------

@@ -204,7 +204,7 @@ class Front:
         trace: Mapping[str, str] = _NO_TRACE
         if "traceparent" in headers:
             trace = _trace(headers, exchange)
-        caller = exchange.caller = self._auth.identify(headers, action)
+        caller = exchange.caller = self._auth.identify(headers, action, method)
         if caller.to_check is not None:
             await self._auth.authorize(caller, action, deadline)
         upload: RequestBody | None = None
