@@ -14,6 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from gateway.access_log import AccessLog
 from gateway.admin import Check
 from gateway.auth import Authenticator
+from gateway.cors import Cors
 from gateway.credentials import Credentials
 from gateway.discovery import make_source
 from gateway.exposition import GatewayCollector, Gathered, make_registry
@@ -232,4 +233,15 @@ def _front_options(settings: Settings) -> FrontOptions:
         error_status=settings.error_status,
         server_timing=settings.server_timing,
         trusted_proxies=settings.trusted_proxies,
+        cors=_cors(settings),
+    )
+
+
+def _cors(settings: Settings) -> Cors | None:
+    if not settings.cors_origins:
+        return None
+    return Cors(
+        settings.cors_origins,
+        max_age=settings.cors_max_age,
+        credentials=settings.ticket_cookie is not None,
     )

@@ -118,7 +118,8 @@ class Authenticator:
 
         The caller's `claims` are set unless the mode is ``forward``; privileges are not checked,
         see `table`. Raises Problem for a ticket that is not good, for two that differ, and for a
-        cookie's that came with an unsafe `method` from a foreign page.
+        cookie's that came with an unsafe `method` from a foreign page. The handshake of a WebSocket
+        is a GET whose answer any page can read: give CONNECT for it.
         """
         text, ambient = self._find(headers)
         if text is None:

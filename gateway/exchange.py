@@ -13,6 +13,7 @@ from multidict import CIMultiDict, istr
 
 if TYPE_CHECKING:
     from gateway.auth import Caller
+    from gateway.cors import Cors
     from gateway.metrics import ActionSeries
     from gateway.translate import Announced, Target
 
@@ -37,11 +38,13 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("draining",)
+    __slots__ = ("cors", "draining")
 
-    def __init__(self) -> None:
+    def __init__(self, *, cors: Cors | None = None) -> None:
+        """`cors`: which origins may read answers; None: only our own."""
         self.draining = False
         """Every answer ends its connection."""
+        self.cors = cors
 
 
 class Exchange:
@@ -163,6 +166,14 @@ class Exchange:
         """
         await self.send(self.whole(status, content_type, body, extra))
 
+    async def send_options(self, allow: str) -> None:
+        """Answer OPTIONS: `allow` is the value of ``Allow``, a browser's preflight gets what it
+        asks for. Raises ConnectionError when the client has left."""
+        extra = [("Allow", allow)]
+        if self.serving.cors is not None:
+            extra += self.serving.cors.preflight(self.request.headers, allow)
+        await self.send_whole(204, None, b"", extra)
+
     async def send(self, response: web.Response) -> None:
         """Send what `whole` made. Raises ConnectionError when the client has left."""
         self.head_sent = True
@@ -232,6 +243,8 @@ class Exchange:
             headers[hdrs.CONTENT_TYPE] = content_type
         if extra:
             headers.extend(extra)
+        if self.serving.cors is not None:
+            self.serving.cors.mark(headers, self.request.headers)
         return headers
 
     def _note(self, response: web.StreamResponse) -> None:

@@ -29,6 +29,7 @@ from gateway.context import (
     continue_trace,
     is_request_id,
 )
+from gateway.cors import Cors
 from gateway.endpoints import Endpoint, Endpoints, allow_of, check_endpoint_method
 from gateway.exchange import CLIENT_LEFT, Exchange, Serving
 from gateway.metrics import Metrics
@@ -68,6 +69,8 @@ class FrontOptions:
     """HTTP status by a service's error_code, over the built-in ones."""
     server_timing: bool = False
     trusted_proxies: tuple[Network, ...] = ()
+    cors: Cors | None = None
+    """Which origins may read answers."""
 
 
 class Front:
@@ -99,7 +102,7 @@ class Front:
             idle=self.options.body_idle,
             server_timing=self.options.server_timing,
         )
-        self._serving = Serving()
+        self._serving = Serving(cors=self.options.cors)
         self._routing = Routing(
             registry,
             discovery_status,
@@ -182,7 +185,7 @@ class Front:
             _check_framing(request)
         path, _, query = request.raw_path.partition("?")
         if method == "OPTIONS" and path == "*":
-            await exchange.send_whole(204, None, b"", [("Allow", ", ".join(METHODS))])
+            await exchange.send_options(", ".join(METHODS))
             return
         known = self._routing.known(path, exchange)
         if known is None:
@@ -194,7 +197,7 @@ class Front:
             known = self._routing.find(path, exchange)
         action = known.action
         if method == "OPTIONS":
-            await exchange.send_whole(204, None, b"", [("Allow", action.allow)])
+            await exchange.send_options(action.allow)
             return
         check_method(method, action)
         headers = request.headers
@@ -242,7 +245,7 @@ class Front:
     ) -> None:
         exchange.route = endpoint.route
         if exchange.method == "OPTIONS":
-            await exchange.send_whole(204, None, b"", [("Allow", allow_of(endpoint.methods))])
+            await exchange.send_options(allow_of(endpoint.methods))
             return
         check_endpoint_method(exchange.method, endpoint)
         if exchange.method in _QUERY_METHODS:

@@ -376,7 +376,7 @@ async def test_a_bug_is_500_with_the_request_id_and_is_logged(
         raise ZeroDivisionError("secret detail")
 
     async with Fronted(ScriptedPeer()) as gateway:
-        monkeypatch.setattr(gateway.auth, "ticket_in", broken)
+        monkeypatch.setattr(gateway.auth, "identify", broken)
         answer = await gateway.request("POST", "/api/Test.echo", [("X-Request-ID", "id-1")])
         assert (answer.status, answer.json()["code"]) == (500, "internal_error")
         assert b"secret" not in answer.body
