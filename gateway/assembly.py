@@ -23,6 +23,7 @@ from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
 from gateway.settings import Settings
 from gateway.sources import Loaded
+from gateway.whoami import WhoAmI
 from scamp.authz import AuthzSource, file_fetcher
 from scamp.client import ClientOptions, InstanceView, Requester, authz_fetcher
 from scamp.discovery import Change, DiscoveryStatus, LoadReport, Registry
@@ -60,6 +61,7 @@ class Assembly:
             self.access_log,
             _front_options(settings),
         )
+        self.front.endpoints.add("/whoami", self._make_whoami(settings))
         collector = GatewayCollector(
             registry=self.registry,
             requester=self.requester,
@@ -97,6 +99,14 @@ class Assembly:
         )
         self.followed.append(FollowedTable(self.authz, path))
         return Authenticator(mode, verifier, self.authz, credentials=credentials)
+
+    def _make_whoami(self, settings: Settings) -> WhoAmI:
+        return WhoAmI(
+            self.authenticator,
+            self.registry,
+            sectors=settings.sectors,
+            timeout=settings.request_timeout,
+        )
 
     # -- starting, reloading, closing ---------------------------------------------------
 
