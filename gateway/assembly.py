@@ -244,6 +244,8 @@ def _front_options(settings: Settings) -> FrontOptions:
         server_timing=settings.server_timing,
         trusted_proxies=settings.trusted_proxies,
         cors=_cors(settings),
+        decompress=settings.decompress_requests,
+        compress=settings.compress_replies,
     )
 
 

@@ -65,7 +65,8 @@ BAD_HEADER = _kind(
 )  # fmt: skip
 BAD_FRAMING = _kind(
     105, "bad_framing", 400, "Request body broken",
-    "The body's framing (chunks or length) is broken, or a GET or HEAD came with a body.",
+    "The body's framing (chunks or length) or its compression is broken, or a GET or HEAD came "
+    "with a body.",
 )  # fmt: skip
 UNKNOWN_PATH = _kind(
     106, "unknown_path", 404, "No such resource",
@@ -87,7 +88,7 @@ REQUEST_TIMEOUT = _kind(
 )  # fmt: skip
 BODY_TOO_LARGE = _kind(
     110, "body_too_large", 413, "Request body too large",
-    "The body is larger than the gateway's limit.",
+    "The body, unpacked if it is compressed, is larger than the gateway's limit.",
 )  # fmt: skip
 URI_TOO_LONG = _kind(
     111, "uri_too_long", 414, "Request target too long",
@@ -100,8 +101,8 @@ UNSUPPORTED_ENVELOPE = _kind(
 )  # fmt: skip
 UNSUPPORTED_ENCODING = _kind(
     113, "unsupported_encoding", 415, "Content encoding not supported",
-    "Bodies go through as they are, and services do not unpack: send them without "
-    "`Content-Encoding`.",
+    "The body's `Content-Encoding` is none that the gateway unpacks, or more than one. "
+    "`Accept-Encoding` names what it takes.",
 )  # fmt: skip
 EXPECTATION_FAILED = _kind(
     114, "expectation_failed", 417, "Expectation not understood",

@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import socket
 import struct
+import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.compression_utils import ZLibCompressor
 from multidict import CIMultiDict, istr
+
+from gateway import compression
 
 if TYPE_CHECKING:
     from gateway.auth import Caller
@@ -38,13 +42,15 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("cors", "draining")
+    __slots__ = ("compress", "cors", "draining")
 
-    def __init__(self, *, cors: Cors | None = None) -> None:
-        """`cors`: which origins may read answers; None: only our own."""
+    def __init__(self, *, cors: Cors | None = None, compress: bool = False) -> None:
+        """`cors`: which origins may read answers; None: only our own. `compress`: answers, for
+        those who accept that."""
         self.draining = False
         """Every answer ends its connection."""
         self.cors = cors
+        self.compress = compress
 
 
 class Exchange:
@@ -57,6 +63,7 @@ class Exchange:
 
     __slots__ = (
         "_http10",
+        "_packer",
         "action",
         "address",
         "asked",
@@ -137,6 +144,7 @@ class Exchange:
         self.was_cut = False
         """The answer was ended before it was complete."""
         self.response: web.StreamResponse | None = None
+        self._packer: ZLibCompressor | None = None
         self._http10 = request.version < HttpVersion11
 
     @property
@@ -149,9 +157,16 @@ class Exchange:
         self, status: int, content_type: str | None, body: bytes, extra: Fields = ()
     ) -> web.Response:
         """A complete answer, noted as the one that is given; to be sent at once."""
+        headers = self._headers(content_type, extra)
         response = web.Response(
-            status=status, headers=self._headers(content_type, extra), body=body
+            status=status, headers=headers, body=body, zlib_executor_size=compression.MAX_AT_ONCE
         )
+        if (
+            self.serving.compress
+            and len(body) >= compression.MIN_SIZE
+            and compression.negotiate(response.headers, self.request.headers)
+        ):
+            response.enable_compression(web.ContentCoding.gzip)
         self._note(response)
         if self.method != hdrs.METH_HEAD:
             self.bytes_out = len(body)
@@ -178,6 +193,8 @@ class Exchange:
         """Send what `whole` made. Raises ConnectionError when the client has left."""
         self.head_sent = True
         await response.prepare(self.request)
+        if response.compression and self.method != hdrs.METH_HEAD:
+            self.bytes_out = response.content_length or 0
         await response.write_eof()
 
     async def begin(self, content_type: str, first: bytes, extra: Fields = ()) -> None:
@@ -188,6 +205,9 @@ class Exchange:
         """
         self.streamed = True
         response = web.StreamResponse(headers=self._headers(content_type, extra))
+        if self.serving.compress and compression.negotiate(response.headers, self.request.headers):
+            response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+            self._packer = ZLibCompressor("gzip", max_sync_chunk_size=compression.MAX_AT_ONCE)
         self._note(response)
         head_alone = self.method == hdrs.METH_HEAD
         if self._http10 and not head_alone:
@@ -205,6 +225,9 @@ class Exchange:
         Raises ConnectionError when the client has left.
         """
         assert self.response is not None  # noqa: S101 - begun
+        if self._packer is not None:
+            # aiohttp's own compression of streams keeps back what a slow one has sent so far.
+            data = await self._packer.compress(data) + self._packer.flush(zlib.Z_SYNC_FLUSH)
         self.bytes_out += len(data)
         await self.response.write(data)
         # aiohttp waits every 64 KiB only; what is added to a full buffer would hide that it drains.
@@ -214,7 +237,9 @@ class Exchange:
     async def end(self) -> None:
         """The body that `begin` opened is complete. Raises ConnectionError."""
         assert self.response is not None  # noqa: S101 - begun
-        await self.response.write_eof()
+        last = b"" if self._packer is None else self._packer.flush()
+        self.bytes_out += len(last)
+        await self.response.write_eof(last)
 
     def cut(self) -> None:
         """End the connection so that nobody takes what was sent for a whole answer.

@@ -45,6 +45,7 @@ from gateway.translate import (
     query_object,
     split_target,
 )
+from gateway.unpacking import unpacker_of
 from scamp import limits
 from scamp.client import Call, Deadline, Requester
 from scamp.discovery import DiscoveryStatus, Registry
@@ -64,6 +65,7 @@ class FrontOptions:
     request_timeout: float = limits.RPC_TIMEOUT
     body_idle: float = limits.BODY_IDLE
     max_body: int | None = None
+    """Counted unpacked."""
     max_in_flight: int = 5000
     error_status: Mapping[str, int] = field(default_factory=dict)
     """HTTP status by a service's error_code, over the built-in ones."""
@@ -71,6 +73,10 @@ class FrontOptions:
     trusted_proxies: tuple[Network, ...] = ()
     cors: Cors | None = None
     """Which origins may read answers."""
+    decompress: bool = True
+    """Unpack request bodies."""
+    compress: bool = False
+    """Compress replies for those who accept it."""
 
 
 class Front:
@@ -102,7 +108,7 @@ class Front:
             idle=self.options.body_idle,
             server_timing=self.options.server_timing,
         )
-        self._serving = Serving(cors=self.options.cors)
+        self._serving = Serving(cors=self.options.cors, compress=self.options.compress)
         self._routing = Routing(
             registry,
             discovery_status,
@@ -218,9 +224,7 @@ class Front:
             body = query_object(query)
         else:
             envelope = envelope_of(headers.get("Content-Type"), action)
-            if "Content-Encoding" in headers:
-                _check_encoding(",".join(headers.getall("Content-Encoding")))
-            upload = RequestBody(exchange, limit=self.options.max_body, idle=self.options.body_idle)
+            upload = self._upload(exchange)
             body = await upload.collect(deadline)
             if not body and envelope == JSON:
                 body = query_object(query) if method == "DELETE" else b"{}"
@@ -238,6 +242,15 @@ class Front:
                 caller_lowered=lowered or exchange.waited > _SLOW_BODY,
             ),
             upload,
+        )
+
+    def _upload(self, exchange: Exchange) -> RequestBody:
+        options, unpacker = self.options, None
+        headers = exchange.request.headers
+        if "Content-Encoding" in headers:
+            unpacker = unpacker_of(headers, enabled=options.decompress)
+        return RequestBody(
+            exchange, limit=options.max_body, idle=options.body_idle, unpacker=unpacker
         )
 
     async def _serve_endpoint(
@@ -353,12 +366,3 @@ def _check_framing(request: web.BaseRequest) -> None:
     if request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
         detail = "The one Transfer-Encoding is chunked, in HTTP/1.1."
         raise Problem(catalogue.BAD_FRAMING, detail, close=True)
-
-
-def _check_encoding(value: str) -> None:
-    if not {one.strip().lower() for one in value.split(",")} <= {"", "identity"}:
-        raise Problem(
-            catalogue.UNSUPPORTED_ENCODING,
-            "Send the body without Content-Encoding.",
-            headers=(("Accept-Encoding", "identity"),),
-        )
