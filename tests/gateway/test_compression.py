@@ -269,6 +269,17 @@ def test_any_cut_of_the_input_gives_the_same(name: str, step: int) -> None:
     assert b"".join(got) == body
 
 
+def test_what_is_held_inside_when_the_input_has_ended_comes_out() -> None:
+    for size in range(MAX_PIECE - 10, MAX_PIECE + 300):
+        unpacker = Unpacker("deflate")
+        unpacker.feed(raw_deflate(bytes(size)))
+        got = 0
+        while piece := unpacker.take():
+            got += len(piece)
+        unpacker.finish()
+        assert got == size
+
+
 # -- replies ----------------------------------------------------------------------------
 
 
