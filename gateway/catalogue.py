@@ -146,7 +146,7 @@ AUTHORIZATION_UNAVAILABLE = _kind(
     proxy_error="destination_unavailable",
 )  # fmt: skip
 ORIGIN_REFUSED = _kind(
-    207, "origin_refused", 403, "Not from a page that may",
+    207, "origin_refused", 403, "Origin not trusted",
     "The ticket came in a cookie, with a method that changes something, and `Origin` (or "
     "`Sec-Fetch-Site`) does not say that a page of this origin, or of one that is listed, sent it. "
     "Programs send the ticket in a header.",
