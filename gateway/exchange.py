@@ -197,14 +197,16 @@ class Exchange:
             self.bytes_out = response.content_length or 0
         await response.write_eof()
 
-    async def begin(self, content_type: str, first: bytes, extra: Fields = ()) -> None:
-        """Send the head of a 200 whose length is not known, and the first piece of its body.
+    async def begin(
+        self, content_type: str, first: bytes, extra: Fields = (), status: int = 200
+    ) -> None:
+        """Send the head of an answer whose length is not known, and the first piece of its body.
 
         HEAD gets the header alone, and is complete. Raises ConnectionError when the client has
         left.
         """
         self.streamed = True
-        response = web.StreamResponse(headers=self._headers(content_type, extra))
+        response = web.StreamResponse(status=status, headers=self._headers(content_type, extra))
         if self.serving.compress and compression.negotiate(response.headers, self.request.headers):
             response.headers[hdrs.CONTENT_ENCODING] = "gzip"
             self._packer = ZLibCompressor("gzip", max_sync_chunk_size=compression.MAX_AT_ONCE)

@@ -52,9 +52,12 @@ class Segment:
         return f"{{{self.name}}}" if self.type == "string" else f"{{{self.name}:{self.type}}}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One line of the routes table. `methods` without HEAD and OPTIONS: HEAD goes with GET."""
+    """One line of the routes table. `methods` without HEAD and OPTIONS: HEAD goes with GET.
+
+    Compared by identity: a file that is read anew makes other routes.
+    """
 
     methods: tuple[str, ...]
     segments: tuple[Segment, ...]
@@ -70,6 +73,8 @@ class Route:
     there is no body."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Members that are set when nothing else sets them."""
+    expected: bool = True
+    """False: the action may be missing, as a resource need not have all of CRUD."""
     timeout: float | None = None
     """Seconds, in place of what the action announces; lowers it or raises it."""
     retry: bool = True
@@ -109,6 +114,10 @@ class Route:
         return tuple(
             (segment.text, segment.type if segment.name else "") for segment in self.segments
         )
+
+    def takes(self, method: str) -> bool:
+        """Whether it is for this method; HEAD goes with GET."""
+        return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
     @property
     def all_methods(self) -> tuple[str, ...]:

@@ -27,6 +27,7 @@ from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
 from gateway.metrics import Metrics
 from gateway.public import PublicServer, public_server
+from gateway.routes.load import parse_routes
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
@@ -82,15 +83,18 @@ class Fronted:
         client: ClientOptions | None = None,
         status: DiscoveryStatus = FRESH,
         max_actions: int = 1000,
+        routes: str = "",
         **server: Any,
     ) -> None:
-        """`client`: options of the requester; `server`: options for `public_server`."""
+        """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
+        `public_server`."""
         self.mesh = Mesh(*services, options=client)
         self.status = status
         self.auth = auth or Authenticator("forward")
         self.log = Remembering()
         self.metrics = Metrics(self.mesh.registry, max_actions=max_actions)
         self.port = 0
+        self._routes = parse_routes(routes, "routes.toml")
         self._options = options
         self._server_options = server
         self._stack = AsyncExitStack()
@@ -120,6 +124,7 @@ class Fronted:
             self.log,
             self._options,
         )
+        self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(
             self.metrics,
             GatewayCollector(
