@@ -32,8 +32,10 @@ def worth_it(content_type: str) -> bool:
 
 def accepts_gzip(asked: CIMultiDictProxy[str]) -> bool:
     """Whether the request wants gzip at least as much as nothing of the kind (RFC 9110, 12.5.3)."""
+    if hdrs.ACCEPT_ENCODING not in asked:
+        return False
     weights: dict[str, float] = {}
-    for part in ",".join(asked.getall(hdrs.ACCEPT_ENCODING, ())).lower().split(","):
+    for part in ",".join(asked.getall(hdrs.ACCEPT_ENCODING)).lower().split(","):
         coding, _, parameter = part.partition(";")
         weight = _WEIGHT.fullmatch(parameter)
         weights[coding.strip()] = float(weight[1]) if weight else 0.0 if parameter else 1.0

@@ -98,7 +98,9 @@ class Cors:
         return fields
 
     def _listed(self, asked: CIMultiDictProxy[str]) -> str | None:
-        origins = asked.getall(hdrs.ORIGIN, ())
+        if hdrs.ORIGIN not in asked:  # the header of what is no HTTP request is a plain dict
+            return None
+        origins = asked.getall(hdrs.ORIGIN)
         return origins[0] if len(origins) == 1 and origins[0] in self._origins else None
 
 

@@ -223,6 +223,31 @@ async def test_a_bomb_streams_through_in_pieces() -> None:
         assert taken == size
 
 
+ROUTES: Final = """
+[[routes]]
+method = "POST"
+path = "/v1/echo/{id:int}"
+action = "Test.echo"
+body = "*"
+"""
+
+
+async def test_a_route_that_adds_to_the_body_takes_it_compressed_and_within_its_limit() -> None:
+    options = FrontOptions(max_mapped_body=300_000)
+    async with Fronted(ScriptedPeer(), routes=ROUTES, options=options) as gateway:
+        for text, status in (("x", 200), ("x" * 200_000, 200), ("x" * 300_000, 413)):
+            sent = gzip.compress(b'{"a":"%b"}' % text.encode())
+            answer = await gateway.request("POST", "/v1/echo/5", packed("gzip"), sent)
+            assert answer.status == status
+            if status == 200:
+                assert answer.json() == {"a": text, "id": 5}
+        for fields, sent, status in (
+            (packed("gzip"), gzip.compress(b'{"a":1}')[:-1], 400),
+            (packed("br"), b"{}", 415),
+        ):
+            assert (await gateway.request("POST", "/v1/echo/5", fields, sent)).status == status
+
+
 def test_an_unpacker_holds_one_piece_whatever_comes() -> None:
     unpacker = Unpacker("gzip")
     got = 0

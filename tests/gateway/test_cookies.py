@@ -198,6 +198,31 @@ async def test_an_open_action_is_served_without_the_cookie_of_a_foreign_page(
     assert auth.results["dropped"] == 1
 
 
+ROUTES = """
+[[routes]]
+method = ["PUT", "POST"]
+path = "/v1/echo"
+action = "Test.echo"
+body = "*"
+ticket = true
+"""
+
+
+async def test_a_route_asks_for_the_origin_as_the_action_does(
+    make_auth: Callable[..., Authenticator], make_ticket: Make
+) -> None:
+    peer, ticket = ScriptedPeer(flags="noauth,read"), make_ticket()
+    async with Fronted(peer, auth=make_auth(), routes=ROUTES) as gateway:
+        for method, fields, status in (
+            ("PUT", [LISTED], 200),
+            ("POST", [OWN], 200),
+            ("POST", [FOREIGN], 403),
+            ("POST", [], 403),
+        ):
+            answer = await gateway.request(method, "/v1/echo", [cookie(ticket), *fields])
+            assert answer.status == status
+
+
 async def test_an_open_action_drops_a_cookies_bad_ticket(
     make_auth: Callable[..., Authenticator], make_ticket: Make
 ) -> None:

@@ -89,6 +89,24 @@ async def test_a_preflight_works_for_endpoints_and_fails_for_what_is_not_there()
         assert "allow-methods" not in cors_of(answer)
 
 
+ROUTES: Final = """
+[[routes]]
+method = ["GET", "DELETE"]
+path = "/v1/echo"
+action = "Test.echo"
+"""
+
+
+async def test_a_preflight_for_a_route_is_told_what_the_route_takes() -> None:
+    peer = ScriptedPeer(flags="read")
+    async with Fronted(peer, routes=ROUTES, options=listing()) as gateway:
+        answer = await gateway.request("OPTIONS", "/v1/echo", ASKS)
+        said = cors_of(answer)
+        assert answer.status == 204
+        assert said["allow-methods"] == answer.headers["Allow"] == "GET, HEAD, DELETE, OPTIONS"
+        assert said["allow-origin"] == APP
+
+
 async def test_fields_that_mean_nothing_to_us_are_permitted_if_they_are_names_and_few() -> None:
     async with Fronted(ScriptedPeer(), options=listing()) as gateway:
         wanted = ["X-Page, x-page", 'a b, "c", d\te,, e:f', ", ".join(f"x-{i}" for i in range(99))]
@@ -188,6 +206,15 @@ async def test_streams_and_those_that_are_turned_away_are_marked_too() -> None:
         await gateway.stop()
         answer = await wire.answer()
         assert (answer.status, cors_of(answer)["allow-origin"]) == (503, APP)
+
+
+async def test_what_is_no_http_request_is_answered_as_ever() -> None:
+    async with Fronted(ScriptedPeer(), options=listing()) as gateway:
+        wire = await gateway.connect()
+        wire.writer.write(b"rubbish\r\n\r\n")
+        answer = await wire.answer()
+        assert (answer.status, answer.headers["Vary"]) == (400, "Origin")
+        assert cors_of(answer) == {}
 
 
 async def test_cookies_go_with_origins_that_are_listed_by_name_only() -> None:
