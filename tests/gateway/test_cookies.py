@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from fronted import Answer, Fronted
 from gateway.auth import Authenticator, Mode
-from gateway.credentials import Credentials
+from gateway.credentials import Credentials, DifferentTicketsError
+from gateway.lifecycle import running
 from gateway.problems import Problem
 from scamp.authz import AuthzSource
-from scamp.testing import ScriptedPeer
+from scamp.testing import ScriptedPeer, make_identity
 from scamp.tickets import TicketVerifier
+from stand import stand
 
 Make = Callable[..., str]
 Fields = list[tuple[str, str]]
@@ -249,6 +259,14 @@ async def test_a_flood_of_cookies_costs_one_refusal(
         assert of(await gateway.request("GET", CALLED, flood)) == (401, "ticket_missing")
 
 
+@given(st.lists(st.text(st.characters(max_codepoint=255, exclude_characters="\r\n\0"))))
+def test_no_cookie_of_anybody_breaks_anything(lines: list[str]) -> None:
+    lines = [line.replace("t", "ticket=") for line in lines]
+    with suppress(DifferentTicketsError):
+        text, ambient = Credentials("ticket").find(headers(*[("Cookie", line) for line in lines]))
+        assert ambient == (text is not None)
+
+
 # -- without an action ------------------------------------------------------------------
 
 
@@ -286,3 +304,57 @@ async def test_a_caller_is_known_without_an_action(
 def test_what_is_no_name_of_a_cookie_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="cookie"):
         Credentials(name)
+
+
+# -- all of it --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_the_real_gateway_takes_what_is_set_for_browsers(tmp_path: Path, tls: bool) -> None:
+    settings: dict[str, Any] = {
+        "ticket_cookie": "ticket",
+        "cors_origins": (LISTED[1],),
+        "cors_max_age": 7,
+        "compress_replies": True,
+        "decompress_requests": False,
+    }
+    if tls:
+        identity = make_identity(1)
+        for name, content in (("certificate", identity.certificate), ("key", identity.key)):
+            path = settings[f"tls_{name}"] = tmp_path / f"public.{name}"
+            path.write_bytes(content)
+    async with (
+        stand(tmp_path) as mesh,
+        running(mesh.loaded(authz_table=mesh.write_table(), **settings)) as gateway,
+        aiohttp.ClientSession(gateway.public.url) as http,
+    ):
+        ticket = mesh.ticket()["Authorization"].removeprefix("Bearer ")
+        call = partial(http.request, ssl=False)
+        cookies = {"Cookie": f"ticket={ticket}"}
+        guarded = "/api/Test.Gate.guarded"
+        authority = gateway.public.url.partition("://")[2]
+        for origin, status in (
+            (gateway.public.url, 200),
+            (f"http://{authority}", 403 if tls else 200),
+            (LISTED[1], 200),
+            (FOREIGN[1], 403),
+        ):
+            fields = {**cookies, "Origin": origin, "Content-Type": "application/json"}
+            async with call("POST", guarded, headers=fields) as answer:
+                assert answer.status == status, origin
+                readable = answer.headers.get("Access-Control-Allow-Credentials")
+                assert readable == ("true" if origin == LISTED[1] else None)
+        async with call("GET", "/whoami", headers=cookies) as answer:
+            told = await answer.json()
+            assert told["ticket"]["privileges"] == [{"id": 1, "name": "gate_pass"}]
+            assert "Test.Gate.guarded~1" in told["permits"]
+        asks = {"Origin": LISTED[1], "Access-Control-Request-Method": "POST"}
+        async with call("OPTIONS", guarded, headers=asks) as answer:
+            assert answer.headers["Access-Control-Max-Age"] == "7"
+        packed = {**mesh.ticket(), "Content-Encoding": "gzip", "Content-Type": "application/json"}
+        async with call("POST", guarded, headers=packed, data=gzip.compress(b"{}")) as answer:
+            assert answer.status == 415
+        many = {**mesh.ticket(range(1, 200)), "Accept-Encoding": "gzip"}
+        async with call("GET", "/whoami", headers=many) as answer:
+            assert answer.headers["Content-Encoding"] == "gzip"
+            assert len((await answer.json())["ticket"]["privileges"]) == 199
