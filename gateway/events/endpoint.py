@@ -87,16 +87,16 @@ class EventsEndpoint:
 
     async def _admit(self, exchange: Exchange, topic: Topic) -> Caller:
         """Subscriptions carry no ticket to the service, so whoever passes here has its events."""
-        headers = exchange.request.headers
+        headers, method = exchange.request.headers, exchange.method
         if self._is_open(topic):
-            return self._auth.identify(headers, OpenTopic(topic.label, topic.spelling))
+            return self._auth.identify(headers, OpenTopic(topic.label, topic.spelling), method)
         if self._auth.mode == "forward":
             raise Problem(
                 catalogue.ACTION_UNCONFIGURED,
                 f"Tickets are not read here, and events_open does not name {topic.name}.",
                 action=topic.label,
             )
-        caller = self._auth.identify(headers, topic)
+        caller = self._auth.identify(headers, topic, method)
         if caller.to_check is not None:
             await self._auth.authorize(caller, topic, Deadline.after(self._timeout))
         return caller

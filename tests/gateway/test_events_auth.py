@@ -11,7 +11,10 @@ from eventstream import follow, published
 
 from fronted import Fronted
 from gateway.auth import Authenticator, Mode
+from gateway.cors import Cors
+from gateway.credentials import Credentials
 from gateway.events.stream import StreamOptions
+from gateway.front import FrontOptions
 from scamp.authz import AuthzSource
 from scamp.tickets import TicketVerifier
 
@@ -92,6 +95,29 @@ async def test_verify_takes_any_good_ticket(verifier: TicketVerifier, make_ticke
         assert (await front.request("GET", PRICES, old)).status == 401
         browser = await follow(front, PRICES, bearer(make_ticket()))
         await browser.until({"price": {"apple": 1}})
+
+
+async def test_a_browser_has_its_ticket_in_a_cookie_and_may_be_of_another_origin(
+    verifier: TicketVerifier, make_ticket: Make
+) -> None:
+    auth = Authenticator("enforce", verifier, AuthzSource(table), credentials=Credentials("ticket"))
+    page = "https://shop.example"
+    options = FrontOptions(cors=Cors([page], max_age=1, credentials=True), compress=True)
+    async with (
+        published(price={"apple": 1}) as shop,
+        Fronted(shop, auth=auth, options=options) as front,
+    ):
+        cookie = ("Cookie", f"ticket={make_ticket((1,))}")
+        ours = await follow(front, PRICES, [cookie, ("Accept-Encoding", "gzip")])
+        await ours.until({"price": {"apple": 1}})
+        assert "Access-Control-Allow-Origin" not in ours.headers
+        assert "Content-Encoding" not in ours.headers
+        other = await follow(front, PRICES, [cookie, ("Origin", page)])
+        await other.until({"price": {"apple": 1}})
+        assert other.headers["Access-Control-Allow-Origin"] == page
+        assert other.headers["Access-Control-Allow-Credentials"] == "true"
+        foreign = await follow(front, PRICES, [cookie, ("Origin", "https://evil.example")])
+        assert "Access-Control-Allow-Origin" not in foreign.headers, "its page cannot read it"
 
 
 async def test_forward_serves_what_is_open_alone(make_ticket: Make) -> None:
