@@ -19,6 +19,8 @@ from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedTable
 from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
+from gateway.ratelimit.limiter import RateLimiter
+from gateway.ratelimit.shared import SharedCounts
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp.authz import AuthzSource, file_fetcher
@@ -49,6 +51,7 @@ class Assembly:
         self.authenticator = self._make_authenticator(settings)
         self.counters = Metrics(self.registry)
         self.access_log = AccessLog(settings.access_log)
+        self.limiter = _limiter(settings)
         self.front = Front(
             self.registry,
             self.requester,
@@ -57,6 +60,7 @@ class Assembly:
             self.counters,
             self.access_log,
             _front_options(settings),
+            limiter=self.limiter if self.limiter.general else None,
         )
         collector = GatewayCollector(
             registry=self.registry,
@@ -65,6 +69,7 @@ class Assembly:
             authenticator=self.authenticator,
             access_log=self.access_log,
             in_flight=self.in_flight,
+            limiter=self.limiter,
         )
         self.exposition = make_registry(self.counters, collector)
         self._lag = LoopLag(self.counters.lag)
@@ -105,6 +110,8 @@ class Assembly:
             log.warning("%s", warning)
         if self._settings.authorized_services is None:
             log.warning("no authorized_services given: every service may offer every action")
+        if self.limiter.shared is not None:
+            await self.limiter.shared.start()
         await self.follower.start()
         if not self.follower.status.loaded:
             why = self.follower.status.last_error or "listening for announcements"
@@ -146,6 +153,8 @@ class Assembly:
             await self.authz.close()
         await self.follower.stop()
         await self.requester.close()
+        if self.limiter.shared is not None:
+            await self.limiter.shared.close()
         self.access_log.close()
 
     # -- what the admin pages show ------------------------------------------------------
@@ -213,6 +222,21 @@ def _client_options(settings: Settings) -> ClientOptions:
         retries=settings.retries,
         retry_budget=settings.retry_budget,
         legacy_rsa=settings.legacy_rsa,
+    )
+
+
+def _limiter(settings: Settings) -> RateLimiter:
+    redis = settings.rate_limit_redis
+    shared = None
+    if redis is not None:
+        shared = SharedCounts(redis.get_secret_value(), timeout=settings.rate_limit_redis_timeout)
+    return RateLimiter(
+        user=settings.rate_limit_user,
+        client=settings.rate_limit_client,
+        address=settings.rate_limit_address,
+        shared=shared,
+        on_failure=settings.rate_limit_on_failure,
+        max_entries=settings.rate_limit_max_callers,
     )
 
 

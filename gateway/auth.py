@@ -105,6 +105,20 @@ class Authenticator:
         to_check = ticket if self.mode == "enforce" else None
         return Caller(text, ticket.user_id, ticket.client_id, to_check)
 
+    def glance(self, headers: CIMultiDictProxy[str]) -> Caller:
+        """Who asks, as far as a good ticket says so; anybody else is `ANONYMOUS`.
+
+        For counting requests of what is no action: nothing is refused here.
+        """
+        try:
+            text = self.ticket_in(headers)
+            if text is None or self.mode == "forward":
+                return ANONYMOUS
+            ticket = self._verify(text)
+        except (Problem, TicketError):
+            return ANONYMOUS
+        return Caller(text, ticket.user_id, ticket.client_id)
+
     def ticket_in(self, headers: CIMultiDictProxy[str]) -> str | None:
         """The one ticket that the request carries, None without one.
 

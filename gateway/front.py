@@ -18,7 +18,7 @@ from multidict import CIMultiDictProxy
 
 from gateway import catalogue
 from gateway.access_log import AccessLog
-from gateway.auth import Authenticator
+from gateway.auth import ANONYMOUS, Authenticator, Caller
 from gateway.body import RequestBody
 from gateway.connection import Connection
 from gateway.context import (
@@ -29,11 +29,18 @@ from gateway.context import (
     continue_trace,
     is_request_id,
 )
-from gateway.endpoints import Endpoint, Endpoints, allow_of, check_endpoint_method
+from gateway.endpoints import (
+    Endpoint,
+    Endpoints,
+    allow_of,
+    check_endpoint_method,
+    is_counted,
+)
 from gateway.exchange import CLIENT_LEFT, Exchange, Serving
 from gateway.metrics import Metrics
 from gateway.problems import PROBLEM_TYPE, Problem, StatusMap, from_error
 from gateway.proxy import Proxy
+from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routing
 from gateway.translate import (
     JSON,
@@ -84,8 +91,10 @@ class Front:
         options: FrontOptions | None = None,
         *,
         endpoints: Endpoints | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
-        """`endpoints` are served besides actions; more may be added to them later."""
+        """`endpoints` are served besides actions; more may be added to them later. Without a
+        `limiter` nobody's requests are counted."""
         self.options = options or FrontOptions()
         self.endpoints = Endpoints() if endpoints is None else endpoints
         self.in_flight = 0
@@ -99,6 +108,7 @@ class Front:
             idle=self.options.body_idle,
             server_timing=self.options.server_timing,
         )
+        self._limiter = limiter
         self._serving = Serving()
         self._routing = Routing(
             registry,
@@ -157,6 +167,8 @@ class Front:
                 return Problem(catalogue.SATURATED, "Too many requests under way.", retry_after=1.0)
             await self._serve(exchange)
         except Problem as exc:
+            if self._limiter is not None and exc.kind in _BAD_TICKETS:
+                return await self._count_bad_ticket(exchange, exc, self._limiter)
             return exc
         except ScampError as exc:
             label = exchange.action.label if exchange.action is not None else None
@@ -174,6 +186,19 @@ class Front:
                 return None
             return Problem(catalogue.INTERNAL)
         return None
+
+    @staticmethod
+    async def _count_bad_ticket(
+        exchange: Exchange, problem: Problem, limiter: RateLimiter
+    ) -> Problem:
+        """Whoever tries tickets is counted by address. A good one from there passes all the same:
+        it cannot be guessed, and many may be behind one address."""
+        if not exchange.rate_limits:  # not counted yet
+            try:
+                await limiter.admit(exchange, ANONYMOUS)
+            except Problem as exc:
+                return exc
+        return problem
 
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -204,9 +229,7 @@ class Front:
         trace: Mapping[str, str] = _NO_TRACE
         if "traceparent" in headers:
             trace = _trace(headers, exchange)
-        caller = exchange.caller = self._auth.identify(headers, action)
-        if caller.to_check is not None:
-            await self._auth.authorize(caller, action, deadline)
+        caller = await self._admit(exchange, action, deadline)
         upload: RequestBody | None = None
         body: bytes | AsyncIterator[bytes]
         if method in _QUERY_METHODS:
@@ -237,6 +260,15 @@ class Front:
             upload,
         )
 
+    async def _admit(self, exchange: Exchange, action: Announced, deadline: Deadline) -> Caller:
+        """Who asks; counted, also when a privilege is missing."""
+        caller = exchange.caller = self._auth.identify(exchange.request.headers, action)
+        if self._limiter is not None:
+            await self._limiter.admit(exchange, caller)
+        if caller.to_check is not None:
+            await self._auth.authorize(caller, action, deadline)
+        return caller
+
     async def _serve_endpoint(
         self, exchange: Exchange, endpoint: Endpoint, path: str, query: str
     ) -> None:
@@ -247,6 +279,8 @@ class Front:
         check_endpoint_method(exchange.method, endpoint)
         if exchange.method in _QUERY_METHODS:
             _refuse_body(exchange.request)
+        if self._limiter is not None and is_counted(path):
+            await self._limiter.admit(exchange, self._auth.glance(exchange.request.headers))
         await endpoint.serve(exchange, path, query)
 
     # -- beginning and end --------------------------------------------------------------
@@ -309,6 +343,12 @@ class Front:
         except ConnectionError:
             self._client_left(exchange)
 
+
+_BAD_TICKETS: Final = (
+    catalogue.TICKET_MISSING,
+    catalogue.TICKET_INVALID,
+    catalogue.TICKETS_DIFFER,
+)
 
 _NO_TRACE: Final[Mapping[str, str]] = {}
 

@@ -27,6 +27,7 @@ from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
 from gateway.metrics import Metrics
 from gateway.public import PublicServer, public_server
+from gateway.ratelimit.limiter import RateLimiter
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
@@ -82,6 +83,7 @@ class Fronted:
         client: ClientOptions | None = None,
         status: DiscoveryStatus = FRESH,
         max_actions: int = 1000,
+        limiter: RateLimiter | None = None,
         **server: Any,
     ) -> None:
         """`client`: options of the requester; `server`: options for `public_server`."""
@@ -90,6 +92,7 @@ class Fronted:
         self.auth = auth or Authenticator("forward")
         self.log = Remembering()
         self.metrics = Metrics(self.mesh.registry, max_actions=max_actions)
+        self.limiter = limiter
         self.port = 0
         self._options = options
         self._server_options = server
@@ -119,6 +122,7 @@ class Fronted:
             self.metrics,
             self.log,
             self._options,
+            limiter=self.limiter,
         )
         self._exposition = make_registry(
             self.metrics,
@@ -129,6 +133,7 @@ class Fronted:
                 authenticator=self.auth,
                 access_log=self.log,
                 in_flight=lambda: self.front.in_flight,
+                limiter=self.limiter,
             ),
         )
         self._server = public_server(self._front, **self._server_options)
