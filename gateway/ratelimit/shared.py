@@ -147,7 +147,6 @@ class SharedCounts:
         self._queue.append(asked)
         if self._sender is None:
             self._sender = loop.create_task(self._send_all(), name="gateway rate limits")
-            self._sender.add_done_callback(self._sent)
         try:
             async with asyncio.timeout(self._timeout):
                 return await asked.answer
@@ -161,22 +160,25 @@ class SharedCounts:
     # -- sending ------------------------------------------------------------------------
 
     async def _send_all(self) -> None:
-        while self._queue:
-            batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
-            batch = [one for one in batch if not one.answer.done()]
-            if not batch:
-                continue
-            try:
-                async with asyncio.timeout(self._timeout):
-                    results = await self._send(batch)
-            except asyncio.CancelledError:
-                self._fail("away", batch)
-                raise
-            except Exception as exc:  # redis-py lets out what sockets and parsers raise
-                self._fail("timeout" if isinstance(exc, TimeoutError) else "error", batch)
-                self._stumble(type(exc).__name__)
-            else:
-                self._hand_out(batch, results)
+        try:
+            while self._queue:
+                batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
+                await self._send_batch([one for one in batch if not one.answer.done()])
+        finally:
+            self._sender = None  # here: who asks before a callback has run needs a new one
+
+    async def _send_batch(self, batch: list[_Asked]) -> None:
+        if not batch:
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                results = await self._send(batch)
+            self._hand_out(batch, results)
+        except Exception as exc:  # redis-py lets out what sockets and parsers raise
+            self._fail("timeout" if isinstance(exc, TimeoutError) else "error", batch)
+            self._stumble(type(exc).__name__)
+        finally:
+            self._fail("away", batch)  # when it is cancelled
 
     async def _send(self, batch: list[_Asked]) -> list[Any]:
         """What the script says to each, or the exception that it ended with."""
@@ -197,7 +199,7 @@ class SharedCounts:
         return results
 
     def _hand_out(self, batch: list[_Asked], results: list[Any]) -> None:
-        refused = None
+        refused: Exception | None = None
         for one, result in zip(batch, results, strict=True):
             if isinstance(result, Exception):
                 refused = result
@@ -213,12 +215,6 @@ class SharedCounts:
         for one in batch:
             if not one.answer.done():
                 one.answer.set_exception(self._failed(reason))
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sender = None
-        if not task.cancelled() and (failure := task.exception()) is not None:
-            log.error("asking Redis failed in the gateway", exc_info=failure)
-            self._fail("error", self._queue)
 
     # -- whether it is there ------------------------------------------------------------
 

@@ -62,9 +62,9 @@ def test_a_rate_is_shown_in_its_shortest_form(text: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "10", "10/", "/s", "10/x", "10/ms", "10/month", "ten/s", "-1/s", "1.5/s", "10//s", "10/s;",
-        "10/s;burst", "10/s;burst=", "10/s;burst=x", "10/s;rate=5", "10/s,burst=5", "10 per s", "١/s",
-        "1234567890/s", "10/s 5", "10/-1s",
+        "", "10", "10/", "/s", "10/x", "10/ms", "10/month", "ten/s", "-1/s", "1.5/s", "10//s",
+        "10/s;", "10/s;burst", "10/s;burst=", "10/s;burst=x", "10/s;rate=5", "10/s,burst=5",
+        "10 per s", "\u0661/s", "1234567890/s", "10/s 5", "10/-1s",
     ],
 )  # fmt: skip
 def test_what_is_no_rate_is_refused_with_an_example(text: str) -> None:
@@ -120,9 +120,7 @@ class Model:
         self.at = 0
 
     def take(self, now: int) -> bool:
-        self.tokens = min(
-            Fraction(self.rate.burst), self.tokens + (now - self.at) * self.per_micro
-        )
+        self.tokens = min(Fraction(self.rate.burst), self.tokens + (now - self.at) * self.per_micro)
         self.at = now
         if self.tokens < 1:
             return False
@@ -246,9 +244,7 @@ def test_buckets_that_are_full_again_make_room() -> None:
 
 
 @given(
-    st.lists(
-        st.tuples(st.integers(0, 40), st.integers(1, 3), st.integers(0, SECOND)), max_size=200
-    )
+    st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3), st.integers(0, SECOND)), max_size=200)
 )
 def test_every_entry_is_in_the_queue_once_and_not_too_late(
     asks: list[tuple[int, int, int]],
@@ -281,7 +277,7 @@ def test_every_entry_is_in_the_queue_once_and_not_too_late(
         ("1.2.3", "unknown"),
         ("::g", "unknown"),
         ("1.2.3.4\0", "unknown"),
-        ("１.2.3.4", "unknown"),
+        ("\uff11.2.3.4", "unknown"),
     ],
 )
 def test_what_one_address_is(text: str | None, shown: str) -> None:

@@ -46,8 +46,11 @@ def clock() -> Clock:
 def limits(clock: Clock) -> Callable[..., RateLimiter]:
     """``limits(user="2/min")``."""
 
-    def make(**rates: str) -> RateLimiter:
-        return RateLimiter(clock=clock, **{name: Rate.parse(text) for name, text in rates.items()})
+    def make(
+        user: str | None = None, client: str | None = None, address: str | None = None
+    ) -> RateLimiter:
+        given = [Rate.parse(text) if text else None for text in (user, client, address)]
+        return RateLimiter(user=given[0], client=given[1], address=given[2], clock=clock)
 
     return make
 
@@ -227,9 +230,7 @@ async def test_a_missing_privilege_is_counted_for_the_user(
     async def table() -> bytes:
         return b'{"test.echo": [1], "_NAMES": [null, "echo"]}'
 
-    auth = Authenticator(
-        "enforce", TicketVerifier([ticket_key.public_key()]), AuthzSource(table)
-    )
+    auth = Authenticator("enforce", TicketVerifier([ticket_key.public_key()]), AuthzSource(table))
     limiter = limits(user="2/min", address="1/d")
     async with Fronted(ScriptedPeer(flags=""), auth=auth, limiter=limiter) as gateway:
         answers = [await post(gateway, make_ticket()) for _ in range(3)]
@@ -326,7 +327,7 @@ async def test_a_route_has_a_limit_of_its_own_for_each_caller(
     async def refused(caller: Caller, address: str = "10.0.0.1", key: str = asked[0]) -> str | None:
         verdict = await limiter.check(caller, address, key, rate)
         assert verdict is not None
-        return verdict.refused_by and verdict.refused_by.name
+        return verdict.refused_by.name if verdict.refused_by else None
 
     assert [await refused(anna) for _ in range(3)] == [None, None, "route"]
     assert await refused(berta) is None
