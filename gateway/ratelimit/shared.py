@@ -1,8 +1,8 @@
 """Buckets in a Redis, so that several gateways share one count.
 
 Requests of one turn of the loop go to Redis together, on one connection; while an answer is awaited
-the next ones gather. A Redis that fails is asked no more until it has answered a PING in the
-background, so that nobody waits for one that is away.
+the next ones gather. A Redis that fails is asked no more until it has run our script in
+the background, so that nobody waits for one that is away.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from gateway.ratelimit.rate import Rate
+from gateway.ratelimit.rate import MAX_COUNT, Rate
 from scamp.errors import ConfigError
 
 log = logging.getLogger("gateway.ratelimit")
@@ -117,18 +117,19 @@ class SharedCounts:
 
     async def start(self) -> None:
         """Look once whether Redis is there; go on looking in the background if it is not."""
-        if not await self._look():
-            self._away("not reachable")
+        why = await self._look()
+        if why is not None:
+            self._away(why)
 
     async def close(self) -> None:
-        """End; requests that still wait are decided without Redis."""
+        """End; requests that still wait are decided without Redis. May be called twice."""
+        self.available = False
         tasks = {task for task in (self._sender, self._looker) if task is not None}
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
         self._fail("away", self._queue)
-        self.available = False
         with suppress(Exception):
             await self._client.aclose()
 
@@ -233,20 +234,27 @@ class SharedCounts:
     async def _look_again(self) -> None:
         while not self.available:
             await asyncio.sleep(self._pause)
-            if await self._look():
+            if await self._look() is None:
                 log.info("rate limits: Redis at %s is there again", self._where)
 
-    async def _look(self) -> bool:
-        """Whether it takes our script, on a new connection if need be."""
+    async def _look(self) -> str | None:
+        """Why it cannot be asked; None when it can, and will be.
+
+        Only running the script tells: a server that may not write, or has no room, loads it.
+        """
         try:
             async with asyncio.timeout(CONNECT_LIMIT):
                 await self._client.script_load(SCRIPT)
+                await self._client.execute_command("EVALSHA", _SHA, *_arguments(_PROBE))
         except Exception as exc:  # whatever it is, it is not there
-            log.debug("rate limits: Redis at %s: %s", self._where, type(exc).__name__)
-            return False
+            return type(exc).__name__
         self._in_a_row = 0
         self.available = True
-        return True
+        return None
+
+
+_PROBE: Final[Wanted] = (("look", Rate(MAX_COUNT, 1, MAX_COUNT)),)
+"""A bucket that is full again within a microsecond."""
 
 
 def _arguments(wanted: Wanted) -> list[str]:
@@ -299,8 +307,6 @@ def connector() -> Callable[[str], Any]:
             max_connections=2,  # one that sends, one that looks
             retry=Retry(NoBackoff(), 0),
             socket_timeout=CONNECT_LIMIT,
-            socket_connect_timeout=CONNECT_LIMIT,
-            socket_keepalive=True,
             client_name="scamp-gateway",
         )
 

@@ -153,16 +153,19 @@ async def test_users_do_not_share_and_clients_do(
         assert answer.headers["RateLimit"] == '"user";r=1;t=30, "client";r=0;t=20'
 
 
+@pytest.mark.parametrize(
+    ("user", "client", "named"), [("1/min", "1/h", "client"), ("1/h", "1/min", "user")]
+)
 async def test_the_limit_that_refuses_for_longest_is_named_and_decides_retry_after(
-    limits: Callable[..., RateLimiter],
+    limits: Callable[..., RateLimiter], user: str, client: str, named: str
 ) -> None:
-    limiter = limits(user="1/min", client="1/h")
+    limiter = limits(user=user, client=client)
     caller = Caller("t", 7, 9)
     assert await limiter.check(caller, None)
     verdict = await limiter.check(caller, None)
     assert verdict is not None
     assert verdict.refused_by is not None
-    assert (verdict.refused_by.name, verdict.retry_after) == ("client", 3600)
+    assert (verdict.refused_by.name, verdict.retry_after) == (named, 3600)
 
 
 async def test_a_request_that_one_limit_refuses_costs_no_token_of_another(

@@ -36,7 +36,7 @@ class Pretender:
     def __init__(self) -> None:
         self.mood = "admit"
         self.scripts = 0
-        """Evaluations asked for."""
+        """Evaluations asked for, without those that look whether it is there."""
         self.loads = 0
         self.connections = 0
         self.asked = asyncio.Event()
@@ -90,8 +90,9 @@ class Pretender:
             return b"$3\r\nsha\r\n"
         if words[0] not in ("EVALSHA", "SCRIPT"):
             return b"+OK\r\n"
-        self.scripts += words[0] == "EVALSHA"
-        self.asked.set()
+        if words[0] == "EVALSHA" and not words[3].endswith(":look"):
+            self.scripts += 1
+            self.asked.set()
         keys = int(words[2]) if words[0] == "EVALSHA" else 0
         rates = words[3 + keys :]
         if self.mood == "hang":

@@ -46,6 +46,7 @@ class Server:
             *(self._program, "--port", str(self._port), "--bind", "127.0.0.1", "--save", ""),
             *("--appendonly", "no", "--dir", str(self._folder), "--requirepass", "hunter2"),
             *("--daemonize", "no", "--databases", "4"),
+            *("--unixsocket", str(self._folder / "redis.sock")),
         ]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -131,11 +132,15 @@ async def test_limiters_share_one_count(server: Server) -> None:
 
 
 async def test_one_refusal_costs_no_token_of_another_limit(server: Server) -> None:
-    async with limiting(server, user=Rate.parse("50/d"), client=Rate.parse("2/d")) as limiter:
-        assert [await refused(limiter) for _ in range(9)] == [None] * 2 + ["client"] * 7
-        other = Caller("t", 1, 10)
-        verdict = await limiter.check(other, None)
-        assert verdict.fields[1][1].startswith('"user";r=47;')
+    user, client = Rate.parse("50/d"), Rate.parse("2/d")
+    async with limiting(server) as limiter:
+        asked = [("user", user), ("client", client)]
+        answers = [await limiter.shared.take(asked) for _ in range(9)]
+        assert [admitted for admitted, _ in answers] == [True] * 2 + [False] * 7
+        (_, (of_user, of_client)) = answers[-1]
+        assert (user.remaining(of_user), client.remaining(of_client)) == (48, 0)
+        admitted, (of_user,) = await limiter.shared.take(asked[:1])
+        assert (admitted, user.remaining(of_user)) == (True, 47)
 
 
 async def test_tokens_come_back_and_the_wait_is_true(server: Server) -> None:
@@ -224,6 +229,32 @@ async def test_a_server_that_dies_and_is_started_again(server: Server) -> None:
         assert await refused(limiter, Caller("t", 2, 9)) is None
 
 
+async def test_a_server_that_may_not_write_is_one_that_is_away(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        limiting(server, user=Rate.parse("100/d")) as limiter,
+        client(server) as redis,
+    ):
+        await redis.replicaof("127.0.0.1", 1)
+        for _ in range(5):
+            assert await refused(limiter) is None
+        assert limiter.shared.failures == {"error": 3, "away": 2}
+        await asyncio.sleep(0.2)  # several looks
+        assert not limiter.shared.available
+        await redis.replicaof("NO", "ONE")
+        await until(lambda: limiter.shared.available)
+        assert len(caplog.records) == 1
+        assert "read only" in caplog.text
+
+
+async def test_a_socket_in_the_file_system_will_do(server: Server, tmp_path: Path) -> None:
+    server.url = f"unix://:hunter2@{tmp_path}/redis.sock?db=3"
+    async with limiting(server, user=Rate.parse("2/d")) as limiter:
+        assert [await refused(limiter) for _ in range(3)] == [None, None, "user"]
+        assert not limiter.shared.failures
+
+
 async def test_a_wrong_password_is_a_server_that_is_away(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,7 +262,7 @@ async def test_a_wrong_password_is_a_server_that_is_away(
     async with limiting(server, user=Rate.parse("1/d")) as limiter:
         assert not limiter.shared.available
         assert [await refused(limiter) for _ in range(2)] == [None, "user"]
-    assert "is away" in caplog.text
+    assert "is away (AuthenticationError)" in caplog.text
     assert "hunter" not in caplog.text
 
 
