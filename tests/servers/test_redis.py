@@ -200,6 +200,15 @@ async def test_a_server_that_forgets_its_scripts_goes_on_counting(server: Server
         assert '"user";r=24;' in verdict.fields[1][1]
 
 
+async def test_a_connection_that_ended_while_it_was_idle_is_no_failure(server: Server) -> None:
+    async with limiting(server, user=Rate.parse("9/d")) as limiter, client(server) as redis:
+        for _ in range(3):
+            assert await refused(limiter) is None
+            assert await redis.client_kill_filter(_type="normal", skipme=True) == 1
+        assert await refused(limiter) is None
+        assert not limiter.shared.failures
+
+
 async def test_a_server_that_hangs_and_comes_to_itself(server: Server) -> None:
     async with limiting(server, timeout=0.3, user=Rate.parse("100/d")) as limiter:
         assert await refused(limiter) is None
