@@ -108,7 +108,8 @@ class Front:
             idle=self.options.body_idle,
             server_timing=self.options.server_timing,
         )
-        self._limiter = limiter
+        self.limiter = limiter
+        """May be set at any time, to begin or to end counting."""
         self._serving = Serving()
         self._routing = Routing(
             registry,
@@ -167,8 +168,8 @@ class Front:
                 return Problem(catalogue.SATURATED, "Too many requests under way.", retry_after=1.0)
             await self._serve(exchange)
         except Problem as exc:
-            if self._limiter is not None and exc.kind in _BAD_TICKETS:
-                return await self._count_bad_ticket(exchange, exc, self._limiter)
+            if self.limiter is not None and exc.kind in _BAD_TICKETS:
+                return await self._count_bad_ticket(exchange, exc, self.limiter)
             return exc
         except ScampError as exc:
             label = exchange.action.label if exchange.action is not None else None
@@ -263,8 +264,8 @@ class Front:
     async def _admit(self, exchange: Exchange, action: Announced, deadline: Deadline) -> Caller:
         """Who asks; counted, also when a privilege is missing."""
         caller = exchange.caller = self._auth.identify(exchange.request.headers, action)
-        if self._limiter is not None:
-            await self._limiter.admit(exchange, caller)
+        if self.limiter is not None:
+            await self.limiter.admit(exchange, caller)
         if caller.to_check is not None:
             await self._auth.authorize(caller, action, deadline)
         return caller
@@ -279,8 +280,8 @@ class Front:
         check_endpoint_method(exchange.method, endpoint)
         if exchange.method in _QUERY_METHODS:
             _refuse_body(exchange.request)
-        if self._limiter is not None and is_counted(path):
-            await self._limiter.admit(exchange, self._auth.glance(exchange.request.headers))
+        if self.limiter is not None and is_counted(path):
+            await self.limiter.admit(exchange, self._auth.glance(exchange.request.headers))
         await endpoint.serve(exchange, path, query)
 
     # -- beginning and end --------------------------------------------------------------
