@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -16,11 +16,12 @@ from gateway.admin import Check
 from gateway.auth import Authenticator
 from gateway.discovery import make_source
 from gateway.exposition import GatewayCollector, Gathered, make_registry
-from gateway.following import Followed, FollowedKeys, FollowedTable
+from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
 from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.shared import SharedCounts
+from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp.authz import AuthzSource, file_fetcher
@@ -31,13 +32,16 @@ from scamp.tickets import TicketKeys, TicketVerifier
 
 log = logging.getLogger("gateway")
 
+_TOLD: Final = 10
+"""Routes without an action that are logged one by one."""
+
 
 class Assembly:
     """Builds the parts and connects them; also the state that the admin pages show."""
 
     def __init__(self, loaded: Loaded, listening: Callable[[], bool]) -> None:
-        """`listening` tells whether the public listener is open. Reads the ticket keys; raises
-        `ConfigError`."""
+        """`listening` tells whether the public listener is open. Reads the ticket keys and the
+        routes file; raises `ConfigError`."""
         settings = loaded.settings
         settings.require_complete()
         self._loaded = loaded
@@ -60,8 +64,12 @@ class Assembly:
             self.counters,
             self.access_log,
             _front_options(settings),
-            limiter=self.limiter if self.limiter.general else None,
         )
+        self._use_routes(RouteTable())
+        if settings.routes is not None:
+            routes = FollowedRoutes(settings.routes, self.use_routes)
+            self._use_routes(routes.load())
+            self.followed.append(routes)
         collector = GatewayCollector(
             registry=self.registry,
             requester=self.requester,
@@ -116,6 +124,7 @@ class Assembly:
         if not self.follower.status.loaded:
             why = self.follower.status.last_error or "listening for announcements"
             log.warning("no index yet: %s", why)
+        self._tell_unknown_routes()
         if self.authz is not None:
             self._prefetch = asyncio.create_task(self._first_table(self.authz))
 
@@ -124,6 +133,27 @@ class Assembly:
             await authz.get()
         except AuthzTableUnavailable as exc:
             log.warning("%s; protected actions answer 503", exc)
+
+    def use_routes(self, table: RouteTable) -> None:
+        """Take another routes file's routes from now on."""
+        self._use_routes(table)
+        self._tell_unknown_routes()
+
+    def _use_routes(self, table: RouteTable) -> None:
+        self.front.routing.use_routes(table)
+        limited = {route.key for route in table.routes if route.rate is not None}
+        self.limiter.retain(limited)
+        self.front.limiter = self.limiter if limited or self.limiter.general else None
+
+    def _tell_unknown_routes(self) -> None:
+        """Services come and go, so it is no reason to refuse the file."""
+        if not self.follower.status.loaded:
+            return
+        for number, (route, why) in enumerate(self.front.routing.unknown()):
+            if number == _TOLD:
+                log.warning("further routes lead nowhere; scamp-gateway routes lists them")
+                return
+            log.warning("%s: %s %s: %s", route.origin, *route.methods[:1], route.template, why)
 
     def _on_change(self, change: Change) -> None:
         # An Auth service that has just come need not wait for the pause after the last failure.
@@ -246,6 +276,8 @@ def _front_options(settings: Settings) -> FrontOptions:
         request_timeout=settings.request_timeout,
         body_idle=settings.body_idle_timeout,
         max_body=settings.max_body,
+        max_mapped_body=settings.max_mapped_body,
+        media_types=settings.media_types,
         max_in_flight=settings.max_in_flight,
         error_status=settings.error_status,
         server_timing=settings.server_timing,

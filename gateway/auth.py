@@ -102,7 +102,7 @@ class Authenticator:
             self.results[exc.reason] += 1
             raise _invalid(exc.detail, action) from None
         self.results["valid"] += 1
-        to_check = ticket if self.mode == "enforce" else None
+        to_check = ticket if self.mode == "enforce" and action.privileges else None
         return Caller(text, ticket.user_id, ticket.client_id, to_check)
 
     def glance(self, headers: CIMultiDictProxy[str]) -> Caller:

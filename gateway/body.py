@@ -74,6 +74,36 @@ class RequestBody:
         self._exchange.waited = asyncio.get_running_loop().time() - began
         return self
 
+    async def hold(self, deadline: Deadline, limit: int) -> bytes:
+        """The whole body, which has at most `limit` bytes. Safe to cancel.
+
+        Raises Problem as `collect`, and when there is more.
+        """
+        length = self._exchange.request.content_length
+        if length is not None and length > limit:
+            raise self._too_large(limit)
+        first = await self.collect(deadline)
+        if isinstance(first, bytes):
+            if len(first) > limit:
+                raise self._fail(self._too_large(limit))
+            return first
+        pieces: list[bytes] = []
+        size = 0
+        while self._held or self._more:
+            piece = self._held.pop(0) if self._held else await self._within(deadline)
+            size += len(piece)
+            if size > limit:
+                raise self._fail(self._too_large(limit))
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def _within(self, deadline: Deadline) -> bytes:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        piece = await self._read(min(self._idle, deadline.remaining()))
+        self._exchange.waited += loop.time() - began
+        return piece
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -117,8 +147,9 @@ class RequestBody:
         if self._limit is not None and self._exchange.bytes_in > self._limit:
             raise self._fail(self._too_large())
 
-    def _too_large(self) -> Problem:
-        return Problem(catalogue.BODY_TOO_LARGE, f"The limit is {self._limit} bytes.", close=True)
+    def _too_large(self, limit: int | None = None) -> Problem:
+        limit = self._limit if limit is None else limit
+        return Problem(catalogue.BODY_TOO_LARGE, f"The limit is {limit} bytes.", close=True)
 
     def _fail(self, problem: Problem) -> Problem:
         self.problem = problem

@@ -69,7 +69,8 @@ BAD_FRAMING = _kind(
 )  # fmt: skip
 UNKNOWN_PATH = _kind(
     106, "unknown_path", 404, "No such resource",
-    "Nothing is served at this path. Actions are at `/api/[SECTOR:]Namespace.name[~VERSION]`.",
+    "Nothing is served at this path. Actions are at `/api/[SECTOR:]Namespace.name[~VERSION]`, and "
+    "at the paths of the routes file.",
 )  # fmt: skip
 UNKNOWN_ACTION = _kind(
     107, "unknown_action", 404, "No such action",
@@ -79,7 +80,8 @@ UNKNOWN_ACTION = _kind(
 METHOD_NOT_ALLOWED = _kind(
     108, "method_not_allowed", 405, "Method not allowed",
     "POST always works. GET and HEAD need the action's flag `read`, PUT and PATCH `update`, DELETE "
-    "`destroy`. `Allow` lists what the action takes.",
+    "`destroy`. Paths of the routes file have the methods that are given there. `Allow` lists what "
+    "is taken.",
 )  # fmt: skip
 REQUEST_TIMEOUT = _kind(
     109, "request_timeout", 408, "Request body too slow",
@@ -95,8 +97,8 @@ URI_TOO_LONG = _kind(
 )  # fmt: skip
 UNSUPPORTED_ENVELOPE = _kind(
     112, "unsupported_envelope", 415, "Content type not offered",
-    "The `Content-Type` stands for an envelope that the action does not announce. The detail and "
-    "the header `Accept` name those it does.",
+    "The `Content-Type` stands for an envelope that the action does not announce, or is none that "
+    "the route takes. The detail and the header `Accept` name those that are.",
 )  # fmt: skip
 UNSUPPORTED_ENCODING = _kind(
     113, "unsupported_encoding", 415, "Content encoding not supported",
@@ -110,6 +112,12 @@ EXPECTATION_FAILED = _kind(
 HEADER_TOO_LARGE = _kind(
     115, "header_too_large", 431, "Request header too large",
     "One header field is too long, or there are too many.",
+)  # fmt: skip
+
+BAD_BODY = _kind(
+    116, "bad_body", 400, "Request body not acceptable",
+    "The route puts the body together with parts of the URL, so it has to be JSON, as the detail "
+    "says.",
 )  # fmt: skip
 
 # -- 2xx: who asks ----------------------------------------------------------------------

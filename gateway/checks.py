@@ -12,6 +12,7 @@ from typing import Final, Literal
 from gateway.discovery import multicast_group
 from gateway.listener import tls_context
 from gateway.ratelimit.shared import connector
+from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp import limits
@@ -22,7 +23,7 @@ from scamp.discovery.loader import Loaded as Discovered
 from scamp.discovery.loader import count_reasons, load
 from scamp.discovery.model import count_actions
 from scamp.discovery.multicast import open_receiver
-from scamp.errors import DiscoveryError, ScampError
+from scamp.errors import ConfigError, DiscoveryError, ScampError
 from scamp.tickets import TicketKeys
 
 _SHOWN: Final = 10
@@ -47,7 +48,7 @@ def examine(loaded: Loaded, *, now: Callable[[], float] = time.time) -> list[Fin
     findings = [Finding("ok", "settings", f"{len(loaded.origins)} set")]
     findings += [Finding("warn", "scamp.conf", warning) for warning in loaded.warnings]
     findings += [Finding("FAIL", "settings", problem) for problem in settings.problems()]
-    for part in (_authorized, _keys, _table, _tls, _access_log, _redis):
+    for part in (_authorized, _keys, _table, _tls, _routes, _access_log, _redis):
         findings += _guarded(part, settings)
     if settings.discovery_source == "multicast":
         findings += _guarded(_multicast, settings)
@@ -157,6 +158,18 @@ def _table(settings: Settings) -> Iterator[Finding]:
 def _tls(settings: Settings) -> Iterator[Finding]:
     if tls_context(settings) is not None:
         yield Finding("ok", "TLS", f"{settings.tls_certificate} and its key belong together")
+
+
+def _routes(settings: Settings) -> Iterator[Finding]:
+    if settings.routes is None:
+        return
+    try:
+        table = load_routes(settings.routes)
+    except ConfigError as exc:
+        for line in str(exc).splitlines():
+            yield Finding("FAIL", "routes", line)
+        return
+    yield Finding("ok", "routes", f"{settings.routes}: {len(table.routes)} routes")
 
 
 def _access_log(settings: Settings) -> Iterator[Finding]:

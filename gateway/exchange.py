@@ -172,14 +172,16 @@ class Exchange:
         await response.prepare(self.request)
         await response.write_eof()
 
-    async def begin(self, content_type: str, first: bytes, extra: Fields = ()) -> None:
-        """Send the head of a 200 whose length is not known, and the first piece of its body.
+    async def begin(
+        self, content_type: str, first: bytes, extra: Fields = (), status: int = 200
+    ) -> None:
+        """Send the head of an answer whose length is not known, and the first piece of its body.
 
         HEAD gets the header alone, and is complete. Raises ConnectionError when the client has
         left.
         """
         self.streamed = True
-        response = web.StreamResponse(headers=self._headers(content_type, extra))
+        response = web.StreamResponse(status=status, headers=self._headers(content_type, extra))
         self._note(response)
         head_alone = self.method == hdrs.METH_HEAD
         if self._http10 and not head_alone:

@@ -1,4 +1,4 @@
-"""Files that are followed while the gateway runs: ticket keys, privilege table, TLS files.
+"""Files that are followed while the gateway runs: ticket keys, privilege table, routes, TLS files.
 
 The discovery cache and authorized_services are followed by what `discovery` makes. What
 all have in common: a file that cannot be used leaves the last good one in force, and says why.
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gateway.listener import Listener, certificate_expiry, tls_context
+from gateway.routes.load import load_routes
+from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from scamp.authz import AuthzSource
 from scamp.errors import ScampError
@@ -90,6 +92,28 @@ class FollowedTable:
         if not self._stamps.changed() and not force:
             return False
         await self._source.refresh()
+        return True
+
+
+class FollowedRoutes:
+    """The routes file: all of a new one, or none of it."""
+
+    name = "routes"
+
+    def __init__(self, path: Path, use: Callable[[RouteTable], None]) -> None:
+        """`use` is given each table that is good; not the first, which `load` gives."""
+        self._path = path
+        self._use = use
+        self._stamps = Stamps([path])
+
+    def load(self) -> RouteTable:
+        """The file as it is; blocks. Raises `ConfigError`."""
+        return load_routes(self._path)
+
+    async def look(self, *, force: bool) -> bool:
+        if not self._stamps.changed() and not force:
+            return False
+        self._use(await asyncio.to_thread(self.load))
         return True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,7 +19,6 @@ from multidict import CIMultiDictProxy
 from gateway import catalogue
 from gateway.access_log import AccessLog
 from gateway.auth import ANONYMOUS, Authenticator, Caller
-from gateway.body import RequestBody
 from gateway.connection import Connection
 from gateway.context import (
     ClientAddresses,
@@ -37,18 +36,18 @@ from gateway.endpoints import (
     is_counted,
 )
 from gateway.exchange import CLIENT_LEFT, Exchange, Serving
+from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
 from gateway.problems import PROBLEM_TYPE, Problem, StatusMap, from_error
 from gateway.proxy import Proxy
 from gateway.ratelimit.limiter import RateLimiter
-from gateway.routing import Routing
+from gateway.routing import Routed, Routing
 from gateway.translate import (
-    JSON,
     METHODS,
     Announced,
+    MediaTypes,
     check_method,
-    envelope_of,
-    query_object,
+    content_type_of,
     split_target,
 )
 from scamp import limits
@@ -57,8 +56,6 @@ from scamp.discovery import DiscoveryStatus, Registry
 from scamp.errors import ScampError
 
 log = logging.getLogger("gateway.front")
-
-_QUERY_METHODS: Final = frozenset(("GET", "HEAD"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +67,10 @@ class FrontOptions:
     request_timeout: float = limits.RPC_TIMEOUT
     body_idle: float = limits.BODY_IDLE
     max_body: int | None = None
+    max_mapped_body: int = limits.MIB
+    """Of a body that a route puts together with parts of the URL."""
+    media_types: MediaTypes = field(default_factory=dict)
+    """Envelopes by media type, in lower case."""
     max_in_flight: int = 5000
     error_status: Mapping[str, int] = field(default_factory=dict)
     """HTTP status by a service's error_code, over the built-in ones."""
@@ -110,8 +111,14 @@ class Front:
         )
         self.limiter = limiter
         """May be set at any time, to begin or to end counting."""
+        self._intake = Intake(
+            limit=self.options.max_body,
+            mapped_limit=self.options.max_mapped_body,
+            idle=self.options.body_idle,
+            media_types=self.options.media_types,
+        )
         self._serving = Serving()
-        self._routing = Routing(
+        self.routing = Routing(
             registry,
             discovery_status,
             metrics,
@@ -207,65 +214,77 @@ class Front:
         if "Transfer-Encoding" in request.headers:
             _check_framing(request)
         path, _, query = request.raw_path.partition("?")
-        if method == "OPTIONS" and path == "*":
-            await exchange.send_whole(204, None, b"", [("Allow", ", ".join(METHODS))])
-            return
-        known = self._routing.known(path, exchange)
+        known = self.routing.known(path, exchange)
+        routed: Routed | None = None
         if known is None:
+            if method == "OPTIONS" and path == "*":
+                await exchange.send_whole(204, None, b"", [("Allow", ", ".join(METHODS))])
+                return
             decoded, _ = split_target(path)
             endpoint = self.endpoints.find(decoded)
             if endpoint is not None:
                 await self._serve_endpoint(exchange, endpoint, decoded, query)
                 return
-            known = self._routing.find(path, exchange)
-        action = known.action
+            routed = self.routing.routed(method, decoded, exchange)
+            known = self.routing.find(path, exchange) if routed is None else routed.known
         if method == "OPTIONS":
-            await exchange.send_whole(204, None, b"", [("Allow", action.allow)])
+            allow = known.action.allow if routed is None else routed.allow
+            await exchange.send_whole(204, None, b"", [("Allow", allow)])
             return
-        check_method(method, action)
-        headers = request.headers
+        if routed is None:
+            check_method(method, known.action)
+        await self._call(exchange, known.action, query, routed)
+
+    async def _call(
+        self, exchange: Exchange, action: Announced, query: str, routed: Routed | None
+    ) -> None:
+        headers = exchange.request.headers
         if "Expect" in headers and headers["Expect"].lower() != "100-continue":
             raise Problem(catalogue.EXPECTATION_FAILED)
         deadline, lowered = _deadline(headers, action)
-        trace: Mapping[str, str] = _NO_TRACE
+        fields: Mapping[str, str] = _NO_FIELDS
         if "traceparent" in headers:
-            trace = _trace(headers, exchange)
-        caller = await self._admit(exchange, action, deadline)
-        upload: RequestBody | None = None
-        body: bytes | AsyncIterator[bytes]
-        if method in _QUERY_METHODS:
-            _refuse_body(request)
-            envelope = envelope_of(None, action)
-            body = query_object(query)
-        else:
-            envelope = envelope_of(headers.get("Content-Type"), action)
-            if "Content-Encoding" in headers:
-                _check_encoding(",".join(headers.getall("Content-Encoding")))
-            upload = RequestBody(exchange, limit=self.options.max_body, idle=self.options.body_idle)
-            body = await upload.collect(deadline)
-            if not body and envelope == JSON:
-                body = query_object(query) if method == "DELETE" else b"{}"
+            fields = _trace(headers, exchange)
+        caller = await self._admit(exchange, action, deadline, routed)
+        if "Content-Encoding" in headers:
+            _check_encoding(",".join(headers.getall("Content-Encoding")))
+        match = routed.match if routed is not None else None
+        inbound = await self._intake.take(exchange, action, match, query, deadline)
+        retry_safe = action.read
+        status, content_type = 200, content_type_of(inbound.envelope, self.options.media_types)
+        if match is not None:
+            route = match.route
+            status, content_type = route.status, route.produces or content_type
+            retry_safe = retry_safe and route.retry and _replayable(inbound.body)
         await self._proxy.run(
             exchange,
             Call(
                 offers=action.offers,
-                body=body,
+                body=inbound.body,
                 deadline=deadline,
-                envelope=envelope,
+                envelope=inbound.envelope,
                 ticket=caller.ticket,
                 client_id=caller.client_id,
-                extra=trace,
-                retry_safe=action.read,
+                extra={**fields, **inbound.fields} if inbound.fields else fields,
+                retry_safe=retry_safe,
                 caller_lowered=lowered or exchange.waited > _SLOW_BODY,
             ),
-            upload,
+            inbound.upload,
+            status,
+            content_type,
         )
 
-    async def _admit(self, exchange: Exchange, action: Announced, deadline: Deadline) -> Caller:
+    async def _admit(
+        self, exchange: Exchange, action: Announced, deadline: Deadline, routed: Routed | None
+    ) -> Caller:
         """Who asks; counted, also when a privilege is missing."""
         caller = exchange.caller = self._auth.identify(exchange.request.headers, action)
         if self.limiter is not None:
-            await self.limiter.admit(exchange, caller)
+            known = routed.known if routed is not None else None
+            if known is None or known.rate is None:
+                await self.limiter.admit(exchange, caller)
+            else:
+                await self.limiter.admit(exchange, caller, known.rate_key, known.rate)
         if caller.to_check is not None:
             await self._auth.authorize(caller, action, deadline)
         return caller
@@ -278,8 +297,8 @@ class Front:
             await exchange.send_whole(204, None, b"", [("Allow", allow_of(endpoint.methods))])
             return
         check_endpoint_method(exchange.method, endpoint)
-        if exchange.method in _QUERY_METHODS:
-            _refuse_body(exchange.request)
+        if exchange.method in ("GET", "HEAD"):
+            refuse_body(exchange)
         if self.limiter is not None and is_counted(path):
             await self.limiter.admit(exchange, self._auth.glance(exchange.request.headers))
         await endpoint.serve(exchange, path, query)
@@ -351,7 +370,7 @@ _BAD_TICKETS: Final = (
     catalogue.TICKETS_DIFFER,
 )
 
-_NO_TRACE: Final[Mapping[str, str]] = {}
+_NO_FIELDS: Final[Mapping[str, str]] = {}
 
 _SLOW_BODY: Final = 1.0
 """Seconds that a small body may take; after more, what is left of the deadline is no measure of
@@ -371,17 +390,13 @@ def _trace(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, s
     state = ",".join(headers.getall("tracestate", ()))  # may come in pieces
     continued = continue_trace(headers["traceparent"], state)
     if continued is None:
-        return _NO_TRACE
+        return _NO_FIELDS
     exchange.trace_id, fields = continued
     return fields
 
 
-def _refuse_body(request: web.BaseRequest) -> None:
-    if request.body_exists and not (request.content.is_eof() and not request.content.total_bytes):
-        raise Problem(
-            catalogue.BAD_FRAMING,
-            f"{request.method} takes its parameters from the query; use POST to send a body.",
-        )
+def _replayable(body: object) -> bool:
+    return isinstance(body, bytes) and len(body) <= limits.REPLAY_LIMIT
 
 
 def _check_framing(request: web.BaseRequest) -> None:

@@ -8,7 +8,6 @@ from typing import Final
 from gateway.body import RequestBody
 from gateway.exchange import Exchange, Fields
 from gateway.problems import Problem, StatusMap, from_reply
-from gateway.translate import content_type_of
 from scamp.client import Call, Reply, Requester
 from scamp.errors import ScampError
 
@@ -30,8 +29,16 @@ class Proxy:
         self._idle = idle
         self._server_timing = server_timing
 
-    async def run(self, exchange: Exchange, call: Call, upload: RequestBody | None) -> None:
+    async def run(
+        self,
+        exchange: Exchange,
+        call: Call,
+        upload: RequestBody | None,
+        status: int,
+        content_type: str,
+    ) -> None:
         """Send `call` and answer with its reply; `upload` is its body if that is streamed.
+        `status` and `content_type` are those of a success.
 
         Raises Problem and ScampError while the client has not had a byte; after that a failure
         cuts its connection. When cancelled the request is abandoned.
@@ -54,30 +61,37 @@ class Proxy:
             if reply.failed:
                 raise self._service_problem(exchange, reply)
             if not reply.complete:
-                await self._stream(exchange, call, reply, upload)
+                await self._stream(exchange, reply, upload, status, content_type)
                 return
             body = reply.read_nowait()
         finally:
             reply.abandon()
-        await self._send_whole(exchange, call, body)
+        await self._send_whole(exchange, status, content_type, body)
 
-    async def _send_whole(self, exchange: Exchange, call: Call, body: bytes) -> None:
+    async def _send_whole(
+        self, exchange: Exchange, status: int, content_type: str, body: bytes
+    ) -> None:
         exchange.source = "service"
         extra = self._timing(exchange) if self._server_timing else ()
-        await exchange.send_whole(200, content_type_of(call.envelope), body, extra)
+        await exchange.send_whole(status, content_type, body, extra)
 
     async def _stream(
-        self, exchange: Exchange, call: Call, reply: Reply, upload: RequestBody | None
+        self,
+        exchange: Exchange,
+        reply: Reply,
+        upload: RequestBody | None,
+        status: int,
+        content_type: str,
     ) -> None:
         exchange.streamed = True
         try:
             piece = reply.read_nowait() or await reply.read(self._idle)
             if not piece:
-                await self._send_whole(exchange, call, b"")
+                await self._send_whole(exchange, status, content_type, b"")
                 return
             exchange.source = "service"
             extra = self._timing(exchange) if self._server_timing else ()
-            await exchange.begin(content_type_of(call.envelope), piece, extra)
+            await exchange.begin(content_type, piece, extra, status)
             if exchange.method == "HEAD":
                 return
             while piece := await reply.read(self._idle):

@@ -46,9 +46,9 @@ working directory. `scamp-gateway config` shows what is in force and where it ca
 that names a file to read them from.
 
 Files are followed while the gateway runs: the discovery cache, `authorized_services`, ticket keys,
-the privilege table, the TLS files. One that cannot be used leaves the last good one in force; that
-is logged with the reason and counted. `SIGHUP` looks at all of them at once and opens the access
-log anew. Settings themselves are read at the start only.
+the privilege table, the routes file, the TLS files. One that cannot be used leaves the last good
+one in force; that is logged with the reason and counted. `SIGHUP` looks at all of them at once and
+opens the access log anew. Settings themselves are read at the start only.
 """
 
 
@@ -95,7 +95,7 @@ def _default(value: object, unset: str) -> str:
 
 
 _CLOSING: Final = """
-`error_status` is a table:
+`error_status` and `media_types` are tables:
 
 ```toml
 bind = ":8080"
@@ -103,5 +103,8 @@ ticket_keys = ["/etc/scamp/auth/ticket_verify_public_key.pem"]
 
 [error_status]
 out_of_stock = 409
+
+[media_types]
+"text/csv" = "csv"
 ```
 """

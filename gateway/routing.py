@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway import catalogue
 from gateway.exchange import Exchange
 from gateway.metrics import ActionSeries, Metrics
 from gateway.problems import Problem
-from gateway.translate import Announced, announced, native_target, split_target
+from gateway.ratelimit.rate import Rate
+from gateway.routes.match import Match, Matcher, by_method
+from gateway.routes.model import Route, RouteTable
+from gateway.translate import (
+    METHODS,
+    Announced,
+    Target,
+    announced,
+    native_target,
+    split_target,
+)
 from scamp.discovery import DiscoveryStatus, Registry
 
 MAX_KNOWN_PATHS: Final = 4096
@@ -33,6 +43,18 @@ class Known:
     action: Announced
     series: ActionSeries
     route: str = NATIVE_ROUTE
+    rate: Rate | None = None
+    """The limit that each caller of the route has for it alone."""
+    rate_key: str = ""
+
+
+@dataclass(slots=True)
+class Routed:
+    """What a path of the routes file leads to, for one method. `allow` is for that header."""
+
+    known: Known
+    match: Match
+    allow: str
 
 
 class Routing:
@@ -54,12 +76,16 @@ class Routing:
         self._sectors = frozenset(sector.lower() for sector in sectors)
         self._default_timeout = default_timeout
         self._known: dict[str, Known] = {}
+        self._by_route: dict[Route, Known | None] = {}
         self._generation = registry.generation
+        self.routes = RouteTable()
+        self._matcher: Matcher | None = None
 
     def known(self, path: str, exchange: Exchange) -> Known | None:
         """What `find` gives, if it is remembered; None says nothing about the path."""
         if self._generation != self._registry.generation:
             self._known.clear()
+            self._by_route.clear()
             self._generation = self._registry.generation
         known = self._known.get(path)
         if known is not None:
@@ -97,19 +123,121 @@ class Routing:
         exchange.asked = target
         if target.sector.lower() not in self._sectors:
             raise Problem(catalogue.UNKNOWN_ACTION, f"No service announces {target}.")
+        action = self._announced(target)
+        if action is None:
+            raise self._missing(target)
+        return Known(action, self._metrics.series(action))
+
+    def _announced(self, target: Target) -> Announced | None:
         offers = self._registry.find(target.sector, target.action, target.version)
-        if offers:
-            action = announced(offers, self._default_timeout)
-            if action.spelling.lower() != target.action.lower():
-                # An alias finds the instances that announce its flag: the others count as well.
-                offers = self._registry.find(action.sector, action.spelling, action.version)
-                action = announced(offers, self._default_timeout)
-            return Known(action, self._metrics.series(action))
+        if not offers:
+            return None
+        action = announced(offers, self._default_timeout)
+        if action.spelling.lower() == target.action.lower():
+            return action
+        # An alias finds the instances that announce its flag: the others count as well.
+        offers = self._registry.find(action.sector, action.spelling, action.version)
+        return announced(offers, self._default_timeout)
+
+    def _missing(self, target: Target) -> Problem:
         status = self._discovery_status()
         if status.available:
-            raise Problem(catalogue.UNKNOWN_ACTION, f"No service announces {target}.")
-        raise Problem(
+            return Problem(catalogue.UNKNOWN_ACTION, f"No service announces {target}.")
+        return Problem(
             catalogue.DISCOVERY_UNAVAILABLE,
             f"The index is {'out of date' if status.loaded else 'not loaded yet'}.",
             retry_after=INDEX_RETRY_AFTER,
         )
+
+    # -- the routes file ----------------------------------------------------------------
+
+    def use_routes(self, table: RouteTable) -> None:
+        """Take these routes from now on; requests under way go on with theirs."""
+        self.routes = table
+        self._matcher = Matcher(table) if table.routes else None
+        self._by_route.clear()
+
+    def routed(self, method: str, path: str, exchange: Exchange) -> Routed | None:
+        """The route for a decoded path; None when there is none, whatever the method.
+
+        OPTIONS gets any of those at the path. To be called after `known` or `find`. Raises Problem:
+        method_not_allowed, unknown_action, discovery_unavailable.
+        """
+        matches = self._matcher.find(path) if self._matcher is not None else ()
+        if not matches:
+            return None
+        chosen = next((match for match in matches if match.route.takes(method)), None)
+        if chosen is not None:
+            exchange.route = chosen.route.template
+            known = self._of_route(chosen.route)
+            if known is not None and _may(method, known):
+                exchange.asked = chosen.route.target
+                self._note(known, exchange)
+                return Routed(known, chosen, "")
+        return self._unusual(method, matches, chosen, exchange)
+
+    def _unusual(
+        self, method: str, matches: tuple[Match, ...], chosen: Match | None, exchange: Exchange
+    ) -> Routed:
+        """What is to be said where nothing is to be called."""
+        first = chosen or matches[0]
+        exchange.route = first.route.template
+        usable = dict(self._usable(by_method(matches)))
+        if not usable:
+            exchange.asked = first.route.target
+            raise self._missing(first.route.target)
+        allow = ", ".join((*(one for one in METHODS if one in usable), "OPTIONS"))
+        if method != "OPTIONS":
+            raise _not_taken(method, exchange.route, allow)
+        return Routed(next(iter(usable.values())), first, allow)
+
+    def unknown(self) -> Iterator[tuple[Route, str]]:
+        """Routes that lead nowhere now, and why. Those of resources may lack what is not named."""
+        for route in self.routes.routes:
+            action = self._announced(route.target)
+            if action is None:
+                if route.expected:
+                    yield route, f"no service announces {route.target}"
+            elif "GET" in route.methods and not action.read:
+                yield route, f"GET needs an action flagged read, and {action.label} is not"
+
+    def _usable(self, best: Mapping[str, Match]) -> Iterator[tuple[str, Known]]:
+        """By method, what can be called now: GET never runs what does not only read."""
+        for method, match in best.items():
+            known = self._of_route(match.route)
+            if known is not None and _may(method, known):
+                yield method, known
+
+    def _of_route(self, route: Route) -> Known | None:
+        if route in self._by_route:
+            return self._by_route[route]
+        action = self._announced(route.target)
+        known = None
+        if action is not None:
+            series = self._metrics.series(action)
+            known = Known(_as_routed(action, route), series, route.template, route.rate, route.key)
+        self._by_route[route] = known
+        return known
+
+
+def _may(method: str, known: Known) -> bool:
+    return known.action.read or method not in ("GET", "HEAD")
+
+
+def _as_routed(action: Announced, route: Route) -> Announced:
+    """The action as the route has it."""
+    noauth = action.noauth if route.ticket is None else not route.ticket
+    return replace(
+        action,
+        timeout=route.timeout or action.timeout,
+        noauth=noauth,
+        privileges=not (route.ticket and action.noauth),
+    )
+
+
+def _not_taken(method: str, route: str, allow: str) -> Problem:
+    return Problem(
+        catalogue.METHOD_NOT_ALLOWED,
+        f"{method} is not among what {route} takes now: {allow}.",
+        headers=(("Allow", allow),),
+    )

@@ -7,6 +7,7 @@ TOML file and ``docs/configuration.md`` are all made from these fields, so none 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -44,6 +45,8 @@ USUAL_TICKET_KEYS: Final = (
     Path("/etc/GT/auth/ticket_verify_public_key.pem"),
 )
 """Where meshes keep the key. Never used unasked, only named when no key was given."""
+
+_MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 
 AuthMode = Literal["enforce", "verify", "forward"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -286,6 +289,24 @@ class Settings(BaseSettings):
         None, "Largest request body (10MiB and the like are understood).",
         unit="bytes", unset="no limit",
     )  # fmt: skip
+    routes: Path | None = _setting(
+        None,
+        "Routes file: URLs of one's own (TOML), followed while running.",
+        unit="file",
+        unset="only the URLs below /api/",
+    )
+    max_mapped_body: ByteSize = _setting(
+        limits.MIB,
+        "Largest request body that is put together with parts of the URL, which holds it in "
+        "memory; up to 1 GiB.",
+        unit="bytes", ge=0, le=1 << 30,
+    )  # fmt: skip
+    media_types: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,100}$")]] = _setting(
+        {},
+        "Envelope by media type, besides application/json and application/vnd.scamp.NAME; the "
+        "action has to announce it.",
+        flag="",
+    )
     max_in_flight: int = _setting(
         5000, "Requests under way at once; beyond it they get 503.", unit="count", ge=1
     )
@@ -394,6 +415,16 @@ class Settings(BaseSettings):
             if "*" in code[:-1]:
                 raise ValueError(f"{code!r}: * may stand at the end only")
         return value
+
+    @field_validator("media_types")
+    @classmethod
+    def _media_types_are_such(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not _MEDIA_TYPE.fullmatch(name.lower()):
+                raise ValueError(f"{name!r} is not a media type such as text/csv")
+            if name.lower() == "application/json" or "/vnd.scamp." in name.lower():
+                raise ValueError(f"{name!r} has its envelope already")
+        return {name.lower(): envelope for name, envelope in value.items()}
 
     @field_validator("rate_limit_redis")
     @classmethod

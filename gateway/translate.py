@@ -7,7 +7,7 @@ in one way is refused, so that the gateway and whatever stands before it cannot 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -112,6 +112,15 @@ def _decode(path: str) -> str:
     return decoded
 
 
+def parse_target(text: str) -> Target | None:
+    """The action that ``[SECTOR:]Namespace.name[~VERSION]`` names; None for any other text."""
+    match = _ACTION.fullmatch(text)
+    if match is None:
+        return None
+    action = f"{match['namespace']}.{match['name']}"
+    return Target(match["sector"] or "main", action, int(match["version"] or 1))
+
+
 def native_target(path: str) -> Target | None:
     """The action in ``/api/[SECTOR:]Namespace.name[~VERSION]``; None for every other path.
 
@@ -123,10 +132,9 @@ def native_target(path: str) -> Target | None:
     text = path[len(API_PREFIX) :]
     if not text or "/" in text:
         return None
-    match = _ACTION.fullmatch(text)
-    if match is not None:
-        action = f"{match['namespace']}.{match['name']}"
-        return Target(match["sector"] or "main", action, int(match["version"] or 1))
+    target = parse_target(text)
+    if target is not None:
+        return target
     if _ACTION_CHARACTERS.fullmatch(text) is None:
         raise Problem(catalogue.BAD_PATH, "Names consist of A-Z, a-z, 0-9, _, . and -.")
     name, tilde, _ = text.partition("~")
@@ -163,6 +171,9 @@ class Announced:
     noauth: bool
     read: bool
     methods: tuple[str, ...]
+    privileges: bool = True
+    """Whether a ticket's privileges are checked; False where a route asks for a ticket, any, though
+    the action is ``noauth``."""
 
     @property
     def allow(self) -> str:
@@ -218,14 +229,29 @@ def check_method(method: str, action: Announced) -> None:
 # -- envelopes --------------------------------------------------------------------------
 
 
-def envelope_of(content_type: str | None, action: Announced) -> str:
+MediaTypes = Mapping[str, str]
+"""Envelopes by media type, besides those that every gateway knows."""
+
+NO_MEDIA_TYPES: Final[MediaTypes] = {}
+
+
+def media_type_of(content_type: str) -> str:
+    """A ``Content-Type`` without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def envelope_of(
+    content_type: str | None, action: Announced, media_types: MediaTypes = NO_MEDIA_TYPES
+) -> str:
     """The envelope that a ``Content-Type`` stands for, in the announced spelling.
 
     Raises Problem (unsupported_envelope), naming what the action takes.
     """
-    media_type = (content_type or "").partition(";")[0].strip().lower()
+    media_type = media_type_of(content_type or "")
     if not media_type or media_type == JSON_TYPE:
         wanted = JSON
+    elif media_type in media_types:
+        wanted = media_types[media_type].lower()
     elif media_type.startswith(VENDOR_PREFIX):
         wanted = media_type.removeprefix(VENDOR_PREFIX)
     else:
@@ -251,9 +277,19 @@ def _unsupported(what: str, action: Announced) -> Problem:
     )
 
 
-def content_type_of(envelope: str) -> str:
-    """The media type of a body in this envelope."""
-    return JSON_TYPE if envelope == JSON else f"{VENDOR_PREFIX}{envelope}"
+def content_type_of(envelope: str, media_types: MediaTypes = NO_MEDIA_TYPES) -> str:
+    """The media type of a reply in this envelope.
+
+    Of several in `media_types` the first counts; multipart is not for replies, which have no
+    boundary.
+    """
+    if envelope == JSON:
+        return JSON_TYPE
+    if media_types:
+        for media_type, name in media_types.items():
+            if name.lower() == envelope.lower() and not media_type.startswith("multipart/"):
+                return media_type
+    return f"{VENDOR_PREFIX}{envelope}"
 
 
 # -- queries ----------------------------------------------------------------------------
@@ -265,8 +301,13 @@ def query_object(query: str) -> bytes:
     A key given twice becomes an array of its values, in their order. A key without ``=`` has the
     value ``""``. Raises Problem (bad_query).
     """
+    return orjson.dumps(query_fields(query)) if query else b"{}"
+
+
+def query_fields(query: str) -> dict[str, str | list[str]]:
+    """The same as a dict."""
     if not query:
-        return b"{}"
+        return {}
     if query.count("&") >= MAX_QUERY_FIELDS:
         raise Problem(
             catalogue.BAD_QUERY, f"The query has more than {MAX_QUERY_FIELDS} parameters."
@@ -284,7 +325,7 @@ def query_object(query: str) -> bytes:
             held.append(value)
         else:
             fields[name] = [held, value]
-    return orjson.dumps(fields)
+    return fields
 
 
 def _unescape(text: str) -> str:

@@ -15,6 +15,24 @@ from scamp.discovery import write_cache
 from scamp.tickets import issue_ticket
 
 TICKET_HOURS: Final = 24
+
+ROUTES: Final = """\
+# URLs of the demo's own; change them while it runs.
+
+[[resources]]
+path = "/v1/skus"
+namespace = "Product.Sku"
+id = "code"
+list = "list"
+read = "fetch"
+
+[[routes]]
+method = "PUT"
+path = "/v1/skus/{code}/price"
+action = "Product.Price.set"
+body = "price"
+summary = "Set the price of an article, in cents"
+"""
 _TOUCH_INTERVAL: Final = 10.0
 
 
@@ -26,6 +44,7 @@ class Folder:
         self.ticket_key = path / "ticket_verify_public_key.pem"
         self.cache = path / "discovery_cache"
         self.authorized = path / "authorized_services"
+        self.routes = path / "routes.toml"
         self.database = path / "shop.sqlite"
         self.access_log = path / "access.log"
 
@@ -72,6 +91,7 @@ class Folder:
             self.certificate(name).write_bytes(certificate)
             lines.append(f"{keys.fingerprint(certificate)} {services[name]}  # {name}\n")
         self.authorized.write_text("".join(lines))
+        self.routes.write_text(ROUTES)
         self.ticket_key.write_bytes(keys.public_key_pem(signer))
         for user, (number, privileges) in users.items():
             ticket = issue_ticket(

@@ -182,6 +182,7 @@ class Demo:
                 *("--discovery-cache", str(folder.cache)),
                 *("--authorized-services", str(folder.authorized)),
                 *("--ticket-key", str(folder.ticket_key)),
+                *("--routes", str(folder.routes)),
                 *("--access-log", str(folder.access_log)),
                 *("--discovery-poll-interval", "0.25"),
                 *("--log-level", "warning", "--log-format", "text"),

@@ -24,7 +24,7 @@ class Step:
     path: str
     user: str | None = None
     method: str = "GET"
-    body: dict[str, Any] | None = None
+    body: Any = None
     headers: tuple[str, ...] = ()
     show: str = ""
     """``headers``: print the answer's header too; ``size``: print how much came instead of it."""
@@ -56,6 +56,11 @@ def steps() -> Iterator[Step]:
         *(200, "updating its name", f"{sku}.update", "alice", "PATCH"),
         {"code": "LAMP-1", "name": "Bright lamp"},
     )
+    yield Step(200, "the same by a URL of one's own, see routes.toml", "/v1/skus/LAMP-1", "bob")
+    yield Step(
+        *(200, "the price as the whole body, by a route", "/v1/skus/LAMP-1/price", "alice"),
+        *("PUT", 4200),
+    )
     yield Step(404, "no service announces this action", f"{sku}.paint", "alice")
     yield Step(404, "the service's own not_found", f"{sku}.fetch?code=NONE", "alice")
     yield Step(
@@ -70,8 +75,9 @@ def steps() -> Iterator[Step]:
         headers=("X-SCAMP-Timeout: 1",),
     )
     yield Step(500, "the service's own error, printer_on_fire", f"{sku}.broken", "bob")
+    yield Step(200, "destroying it", "/v1/skus/LAMP-1", "alice", "DELETE")
     yield Step(
-        *(200, "destroying it", f"{sku}.destroy", "alice", "DELETE", {"code": "LAMP-1"}),
+        *(404, "it is gone", f"{sku}.destroy", "alice", "DELETE", {"code": "LAMP-1"}),
     )
     yield Step(200, "ready, and why", "/readyz?verbose", admin=True)
     yield Step(200, "metrics for Prometheus", "/metrics", admin=True)

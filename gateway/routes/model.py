@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from gateway.ratelimit.rate import Rate
 from gateway.translate import Target
 
 ParameterType = Literal["string", "int", "number", "bool"]
@@ -52,9 +53,12 @@ class Segment:
         return f"{{{self.name}}}" if self.type == "string" else f"{{{self.name}:{self.type}}}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Route:
-    """One line of the routes table. `methods` without HEAD and OPTIONS: HEAD goes with GET."""
+    """One line of the routes table. `methods` without HEAD and OPTIONS: HEAD goes with GET.
+
+    Compared by identity: a file that is read anew makes other routes.
+    """
 
     methods: tuple[str, ...]
     segments: tuple[Segment, ...]
@@ -70,6 +74,8 @@ class Route:
     there is no body."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Members that are set when nothing else sets them."""
+    expected: bool = True
+    """False: the action may be missing, as a resource need not have all of CRUD."""
     timeout: float | None = None
     """Seconds, in place of what the action announces; lowers it or raises it."""
     retry: bool = True
@@ -77,8 +83,8 @@ class Route:
     ticket: bool | None = None
     """True: needed even where the action is ``noauth``; False: not needed; None: as the action
     says."""
-    rate: str | None = None
-    """``COUNT/UNIT`` for each caller of this route, such as ``10/s``."""
+    rate: Rate | None = None
+    """For each caller of this route."""
     envelope: str | None = None
     """What the action is called with, whatever the Content-Type; None: by the Content-Type."""
     consumes: tuple[str, ...] = ()
@@ -96,6 +102,11 @@ class Route:
         return "".join(f"/{segment}" for segment in self.segments)
 
     @property
+    def key(self) -> str:
+        """Its name, the same after each load of the file: ``GET /skus/{code}``."""
+        return f"{','.join(self.methods)} {self.template}"
+
+    @property
     def plain_template(self) -> str:
         """The path without types, as OpenAPI writes it."""
         return "".join(
@@ -109,6 +120,10 @@ class Route:
         return tuple(
             (segment.text, segment.type if segment.name else "") for segment in self.segments
         )
+
+    def takes(self, method: str) -> bool:
+        """Whether it is for this method; HEAD goes with GET."""
+        return method in self.methods or (method == "HEAD" and "GET" in self.methods)
 
     @property
     def all_methods(self) -> tuple[str, ...]:

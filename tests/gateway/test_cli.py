@@ -171,6 +171,9 @@ def mesh(tmp_path: Path) -> Path:
     (tmp_path / "private.pem").write_bytes(private)
     (tmp_path / "cert.pem").write_bytes(certificate)
     (tmp_path / "table.json").write_text('{"product.sku.fetch": [1]}')
+    (tmp_path / "routes.toml").write_text(
+        '[[resources]]\npath = "/skus"\nnamespace = "Product.Sku"\nid = "id"\n'
+    )
     return tmp_path
 
 
@@ -179,6 +182,7 @@ def check(mesh: Path, *more: str | Path) -> Result:
         *("check", "--discovery-cache", mesh / "cache", "--ticket-key", mesh / "key.pem"),
         *("--authorized-services", mesh / "authorized", "--authz-table", mesh / "table.json"),
         *("--tls-certificate", mesh / "cert.pem", "--tls-key", mesh / "private.pem"),
+        *("--routes", mesh / "routes.toml"),
         *more,
     )
 
@@ -189,6 +193,7 @@ def test_check_of_a_good_configuration_counts_and_ends_with_0(mesh: Path) -> Non
     assert "1 services accepted with 1 actions, 0 refused" in result.stdout
     assert "authorized_services: " in result.stdout
     assert "1 (RSA 2048 bits), mode enforce" in result.stdout
+    assert "routes.toml: 5 routes" in result.stdout
     assert result.stdout.endswith("all good\n")
     assert "warn" not in result.stdout
 
@@ -227,6 +232,8 @@ def test_check_says_what_is_stale_and_what_is_not_authorized(mesh: Path) -> None
         ("table.json", None, "authorization table: "),
         ("cert.pem", b"garbage", "not PEM, or the passphrase of the key is missing or wrong"),
         ("private.pem", None, "TLS: "),
+        ("routes.toml", b"[[routes]]", "routes.toml:1: method: is missing"),
+        ("routes.toml", None, "routes: "),
     ],
 )
 def test_check_of_a_bad_file_names_it_and_ends_with_1(

@@ -314,6 +314,65 @@ async def test_table_file_is_followed_and_a_bad_one_is_not(
         assert await status(http, url, headers=mesh.ticket()) == 403
 
 
+def route(path: str, action: str = "Test.Gate.open") -> str:
+    return f'[[routes]]\nmethod = "GET"\npath = "{path}"\naction = "{action}"\n'
+
+
+async def test_routes_file_is_followed_and_a_bad_one_is_not(
+    mesh: Stand, http: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/open") + route("/v1/gone", "Test.Gate.gone"))
+    async with running(mesh.loaded(routes=path)) as gateway:
+        url = gateway.public.url
+        assert f"{path}:5: GET /v1/gone: no service announces Test.Gate.gone~1" in caplog.text
+        assert await status(http, f"{url}/v1/open") == 200
+        assert await status(http, f"{url}/v1/gone") == 404
+        path.write_text(route("/v2/open") + route("/v2/open"))
+        await until(lambda: counted(gateway, "routes", "failed") == 1)
+        assert f"{path}:7: GET /v2/open is taken by /v2/open at {path}:1" in caplog.text
+        assert await status(http, f"{url}/v1/open") == 200
+        assert await status(http, f"{url}/v2/open") == 404
+        path.write_text(route("/v2/open") + route("/v2/closed", "Test.Gate.guarded"))
+        await until(lambda: counted(gateway, "routes", "ok") == 1)
+        assert await status(http, f"{url}/v1/open") == 404
+        assert await status(http, f"{url}/v2/open") == 200
+        assert await status(http, f"{url}/v2/closed") == 401
+        path.unlink()
+        await until(lambda: counted(gateway, "routes", "failed") == 2)
+        assert await status(http, f"{url}/v2/open") == 200
+
+
+async def test_a_rate_of_a_route_comes_and_goes_with_the_file(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/open"))
+    async with running(mesh.loaded(routes=path)) as gateway:
+        url = f"{gateway.public.url}/v1/open"
+        assert [await status(http, url) for _ in range(3)] == [200] * 3
+        assert gateway.parts.front.limiter is None  # nothing is counted for nothing
+        limited = route("/v1/open") + 'rate = "2/d"\n'
+        path.write_text(limited)
+        await until(lambda: counted(gateway, "routes", "ok") == 1)
+        assert [await status(http, url) for _ in range(3)] == [200, 200, 429]
+        path.write_text(limited + route("/v1/other"))
+        await until(lambda: counted(gateway, "routes", "ok") == 2)
+        assert await status(http, url) == 429
+        path.write_text(route("/v1/open"))
+        await until(lambda: counted(gateway, "routes", "ok") == 3)
+        assert await status(http, url) == 200
+        assert gateway.parts.limiter.entries["route"] == 0
+
+
+async def test_bad_routes_file_keeps_it_from_starting(mesh: Stand) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/api/x"))
+    with pytest.raises(ConfigError, match="/api is the gateway's own"):
+        async with running(mesh.loaded(routes=path)):
+            pass
+
+
 async def test_files_are_followed_without_being_told(mesh: Stand) -> None:
     path = mesh.write_table()
     async with running(mesh.loaded(authz_table=path)) as gateway:

@@ -344,6 +344,25 @@ async def test_a_route_has_a_limit_of_its_own_for_each_caller(
     assert limiter.entries["route"] == 5
 
 
+async def test_a_route_of_the_file_is_limited_and_its_action_is_not() -> None:
+    routes = """
+        [[routes]]
+        method = "POST"
+        path = "/things/{id}"
+        action = "Test.echo"
+        rate = "2/min"
+    """
+    async with Fronted(ScriptedPeer(), limiter=RateLimiter(), routes=routes) as gateway:
+        answers = [await gateway.request("POST", f"/things/{n}", body=b"{}") for n in range(3)]
+        assert [one.status for one in answers] == [200, 200, 429]
+        assert answers[0].headers["RateLimit-Policy"] == '"route";q=2;w=60'
+        assert "2/min for one caller of this route" in answers[2].json()["detail"]
+        assert (await gateway.request("OPTIONS", "/things/1")).status == 204
+        answer = await post(gateway)
+        assert (answer.status, "RateLimit" in answer.headers) == (200, False)
+        assert 'scamp_gateway_rate_limited_total{limit="route"} 1.0' in gateway.scrape()
+
+
 async def test_a_route_that_changes_its_rate_or_goes_takes_its_buckets_along() -> None:
     limiter = RateLimiter()
     once, twice = Rate.parse("1/d"), Rate.parse("2/d")

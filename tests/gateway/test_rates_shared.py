@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -21,7 +21,7 @@ from gateway.ratelimit.limiter import OnFailure, RateLimiter, Verdict
 from gateway.ratelimit.rate import Rate
 from gateway.ratelimit.shared import SharedCountError, SharedCounts, check_url
 from scamp.errors import ConfigError
-from scamp.testing import ScriptedPeer
+from scamp.testing import ScriptedPeer, until
 
 SOON = 0.3
 LATE = 20.0
@@ -140,12 +140,6 @@ async def limiting(
 def counts_of(limiter: RateLimiter) -> SharedCounts:
     assert limiter.shared is not None
     return limiter.shared
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - the other side of a socket has no event for us
-            await asyncio.sleep(0.001)
 
 
 async def ask(limiter: RateLimiter, caller: Caller = ANNA) -> Verdict:

@@ -28,6 +28,7 @@ from gateway.front import Front, FrontOptions
 from gateway.metrics import Metrics
 from gateway.public import PublicServer, public_server
 from gateway.ratelimit.limiter import RateLimiter
+from gateway.routes.load import parse_routes
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
@@ -84,9 +85,11 @@ class Fronted:
         status: DiscoveryStatus = FRESH,
         max_actions: int = 1000,
         limiter: RateLimiter | None = None,
+        routes: str = "",
         **server: Any,
     ) -> None:
-        """`client`: options of the requester; `server`: options for `public_server`."""
+        """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
+        `public_server`."""
         self.mesh = Mesh(*services, options=client)
         self.status = status
         self.auth = auth or Authenticator("forward")
@@ -94,6 +97,7 @@ class Fronted:
         self.metrics = Metrics(self.mesh.registry, max_actions=max_actions)
         self.limiter = limiter
         self.port = 0
+        self._routes = parse_routes(routes, "routes.toml")
         self._options = options
         self._server_options = server
         self._stack = AsyncExitStack()
@@ -124,6 +128,7 @@ class Fronted:
             self._options,
             limiter=self.limiter,
         )
+        self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(
             self.metrics,
             GatewayCollector(

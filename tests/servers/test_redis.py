@@ -23,7 +23,7 @@ from gateway.auth import ANONYMOUS, Caller
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.rate import Rate
 from gateway.ratelimit.shared import SharedCounts
-from scamp.testing import ScriptedPeer
+from scamp.testing import ScriptedPeer, until
 
 LATE = 20.0
 ANNA = Caller("t", 1, 9)
@@ -104,12 +104,6 @@ async def limiting(server: Server, *, timeout: float = LATE, **limits: Any) -> A
         await counts.close()
 
 
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(LATE):
-        while not condition():  # noqa: ASYNC110 - another process has no event for us
-            await asyncio.sleep(0.005)
-
-
 async def refused(limiter: RateLimiter, caller: Caller = ANNA, **more: Any) -> str | None:
     verdict = await limiter.check(caller, "203.0.113.7", **more)
     assert verdict is not None
@@ -178,7 +172,7 @@ async def test_buckets_leave_the_server_when_they_are_full(server: Server) -> No
             b"{scamp-gateway}:rate:route:GET /a/{id}:user:1000000/2678400/1000000:1",
         }
         async with asyncio.timeout(LATE):
-            while await keys() != kept:  # noqa: ASYNC110 - as in `until`
+            while await keys() != kept:  # noqa: ASYNC110 - another process has no event for us
                 await asyncio.sleep(0.01)
         assert 0 < await redis.pttl(min(kept)) <= 6001
 

@@ -1,0 +1,276 @@
+"""The whole surface as a table: method x flags x route x ticket x content type.
+
+What each cell gives follows from the few sentences of docs/http.md, written down here once more as
+`expected`; the gateway gets there by other ways.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from fronted import Answer, Fronted
+from gateway.auth import Authenticator
+from gateway.front import FrontOptions
+from scamp.authz import AuthzSource
+from scamp.server import Request, Service
+from scamp.testing import make_identity
+from scamp.tickets import TicketVerifier
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+FLAGS: Final = ("", "read", "create", "update", "destroy", "noauth", "noauth,read", "read,update")
+ROUTES: Final = ("native", "alias", "mapped", "through", "raw")
+TICKETS: Final = ("none", "good", "poor", "expired", "forged", "rubbish", "two")
+TYPES: Final = ("none", "json", "blob", "csv", "undeclared", "text", "image")
+
+CONTENT_TYPES: Final = {
+    "none": None,
+    "json": "application/json; charset=utf-8",
+    "blob": "application/vnd.scamp.Blob",
+    "csv": "text/csv",
+    "undeclared": "application/vnd.scamp.extdirect",
+    "text": "text/plain",
+    "image": "image/png",
+}
+ENVELOPES: Final = {"none": "json", "json": "json", "blob": "blob", "csv": "csv"}
+REPLY_TYPES: Final = {
+    "json": "application/json",
+    "blob": "application/vnd.scamp.blob",
+    "csv": "text/csv",
+}
+ALLOWED: Final = {
+    "read": ("GET", "HEAD"),
+    "update": ("PUT", "PATCH"),
+    "destroy": ("DELETE",),
+}
+BODY: Final = b'{"a": 1.0}'
+ID: Final = "x7"
+
+
+@dataclass(frozen=True)
+class Cell:
+    method: str
+    flags: str
+    route: str
+    ticket: str
+    type: str
+
+    @property
+    def namespace(self) -> str:
+        return "Of." + (self.flags.replace(",", "_") or "nothing")
+
+    @property
+    def flag_set(self) -> frozenset[str]:
+        return frozenset(self.flags.split(","))
+
+    @property
+    def path(self) -> str:
+        if self.route == "native":
+            return f"/api/{self.namespace}.call"
+        if self.route == "alias":
+            return f"/api/{self.namespace}._{self.crud}"
+        return f"/{self.route}/{self.namespace}" + (f"/{ID}" if self.route == "mapped" else "")
+
+    @property
+    def crud(self) -> str:
+        found = [one for one in ("create", "read", "update", "destroy") if one in self.flag_set]
+        return found[0] if found else "read"
+
+
+# -- what the page says -----------------------------------------------------------------
+
+
+def allowed(cell: Cell) -> tuple[str, ...]:
+    """Native URLs follow the flags. Routes have what is written, GET only for what reads."""
+    reads = "read" in cell.flag_set
+    if cell.route == "raw":
+        return ("PUT", "OPTIONS")
+    if cell.route in ("mapped", "through"):
+        return (*(("GET", "HEAD") if reads else ()), "POST", "PUT", "OPTIONS")
+    by_flag = [one for flag in cell.flag_set for one in ALLOWED.get(flag, ())]
+    return (*by_flag, "POST", "OPTIONS")
+
+
+def expected(cell: Cell) -> tuple[int, str | None]:
+    """Status and code."""
+    if cell.route == "alias" and not cell.flag_set & {"create", "read", "update", "destroy"}:
+        return 404, "unknown_action"
+    if cell.method not in allowed(cell):
+        return 405, "method_not_allowed"
+    if cell.method == "OPTIONS":
+        return 204, None
+    if cell.ticket == "two":
+        return 400, "tickets_differ"
+    if "noauth" not in cell.flag_set:
+        if cell.ticket == "none":
+            return 401, "ticket_missing"
+        if cell.ticket in ("expired", "forged", "rubbish"):
+            return 401, "ticket_invalid"
+        if cell.ticket == "poor":
+            return 403, "privilege_missing"
+    if cell.method in ("GET", "HEAD"):
+        return 200, None
+    if cell.route == "raw":
+        return (200, None) if cell.type == "image" else (415, "unsupported_envelope")
+    if cell.type not in ENVELOPES or (cell.route == "mapped" and ENVELOPES[cell.type] != "json"):
+        return 415, "unsupported_envelope"
+    return 200, None
+
+
+def expected_body(cell: Cell) -> tuple[str, str]:
+    """Content type of the answer and the body that the service got."""
+    if cell.method in ("GET", "HEAD"):
+        sent = '{"q":"1","id":"x7"}' if cell.route == "mapped" else '{"q":"1"}'
+        return "application/json", sent
+    if cell.route == "raw":
+        return "image/webp", BODY.decode()
+    if cell.route == "mapped":
+        return "application/json", '{"a": 1.0,"id":"x7"}'
+    return REPLY_TYPES[ENVELOPES[cell.type]], BODY.decode()
+
+
+# -- the mesh ---------------------------------------------------------------------------
+
+
+def service() -> Service:
+    identity = make_identity(0)
+    made = Service(
+        "everything",
+        key=identity.key,
+        certificate=identity.certificate,
+        queue_depth=False,
+        documentation=False,
+        envelopes=("json", "blob", "csv"),
+        require_tickets=False,  # whom it lets in is for the gateway to say
+    )
+
+    async def mirror(request: Request) -> bytes:
+        return await request.read_all()
+
+    for flags in FLAGS:
+        spelling = Cell("", flags, "native", "", "").namespace + ".call"
+        made.action(spelling, flags=flags)(mirror)
+    return made
+
+
+def routes() -> str:
+    lines = []
+    for flags in FLAGS:
+        name = Cell("", flags, "", "", "").namespace
+        for methods, path, more in [
+            ('"GET", "POST", "PUT"', f"/mapped/{name}/{{id}}", ""),
+            ('"GET", "POST", "PUT"', f"/through/{name}", ""),
+            ('"PUT"', f"/raw/{name}", 'envelope = "blob"\nconsumes = "image/*"\n'
+             'produces = "image/webp"'),
+        ]:  # fmt: skip
+            lines.append(
+                f'[[routes]]\nmethod = [{methods}]\npath = "{path}"\naction = "{name}.call"\n{more}'
+            )
+    return "\n".join(lines)
+
+
+class Surface:
+    """The gateway, and the tickets by name."""
+
+    def __init__(self, gateway: Fronted, tickets: dict[str, list[str]]) -> None:
+        self.gateway = gateway
+        self.tickets = tickets
+
+    async def ask(self, cell: Cell) -> Answer:
+        headers = [("Authorization", f"Bearer {one}") for one in self.tickets[cell.ticket][:1]]
+        headers += [("X-SCAMP-Ticket", one) for one in self.tickets[cell.ticket][1:]]
+        content_type = CONTENT_TYPES[cell.type]
+        if content_type is not None:
+            headers.append(("Content-Type", content_type))
+        with_body = cell.method not in ("GET", "HEAD", "OPTIONS", "TRACE")
+        body = BODY if with_body else None
+        return await self.gateway.request(cell.method, f"{cell.path}?q=1", headers, body)
+
+
+@pytest.fixture
+async def surface(
+    ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
+) -> AsyncIterator[Surface]:
+    names = [Cell("", flags, "", "", "").namespace.lower() for flags in FLAGS]
+
+    async def table() -> bytes:
+        listed = ",".join(f'"{name}.call": [3]' for name in names)
+        return f'{{{listed}, "_NAMES": [null, "a", "b", "third"]}}'.encode()
+
+    good = make_ticket((3, 4))
+    signed, _, signature = good.rpartition(",")
+    tickets = {
+        "none": [],
+        "good": [good],
+        "poor": [make_ticket((4,))],
+        "expired": [make_ticket((3,), start=-7200, length=3600)],
+        "forged": [f"{signed.replace(',42,', ',43,')},{signature}"],
+        "rubbish": ["rubbish"],
+        "two": [good, make_ticket((3, 4), user=8)],
+    }
+    authz = AuthzSource(table)
+    auth = Authenticator("enforce", TicketVerifier([ticket_key.public_key()]), authz)
+    made = service()
+    await made.start(port=0)
+    try:
+        async with Fronted(
+            made,
+            auth=auth,
+            routes=routes(),
+            options=FrontOptions(media_types={"text/csv": "csv"}),
+        ) as gateway:
+            yield Surface(gateway, tickets)
+    finally:
+        await authz.close()
+        await made.stop(grace=1)
+
+
+def wrong(cell: Cell, answer: Answer) -> str | None:
+    """What is not as the page says."""
+    status, code = expected(cell)
+    if answer.status != status:
+        return f"status {answer.status}, not {status}"
+    if status == 405 and set(answer.headers["Allow"].split(", ")) != set(allowed(cell)):
+        return f"Allow: {answer.headers['Allow']}"
+    if cell.method == "HEAD" or status == 204:
+        return "a body" if answer.body else None
+    if code is not None:
+        problem = answer.json()
+        if (problem["code"], problem["status"]) != (code, status):
+            return f"problem {problem}"
+        if ("WWW-Authenticate" in answer.headers) != (status in (401, 403)):
+            return "WWW-Authenticate"
+        if "Proxy-Status" not in answer.headers:
+            return "no Proxy-Status"
+        return None
+    got = answer.headers["Content-Type"], answer.body.decode()
+    return None if got == expected_body(cell) else f"{got}, not {expected_body(cell)}"
+
+
+@pytest.mark.timeout(300)
+async def test_every_cell_gives_what_is_documented(surface: Surface) -> None:
+    cells = [
+        Cell(*one) for one in itertools.product(METHODS, FLAGS, ROUTES, TICKETS, TYPES)
+    ]  # fmt: skip
+    found: list[str] = []
+    seen: set[tuple[int, str | None]] = set()
+    left = iter(cells)
+
+    async def work() -> None:
+        for cell in left:
+            answer = await surface.ask(cell)
+            seen.add(expected(cell))
+            fault = wrong(cell, answer)
+            if fault is not None:
+                found.append(f"{cell}: {fault}")
+
+    await asyncio.gather(*(work() for _ in range(16)))
+    assert not found, f"{len(found)} of {len(cells)}:\n" + "\n".join(found[:20])
+    assert len(cells) == 8 * 8 * 5 * 7 * 7
+    assert {status for status, _ in seen} == {200, 204, 400, 401, 403, 404, 405, 415}
