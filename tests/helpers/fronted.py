@@ -27,6 +27,7 @@ from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
 from gateway.metrics import Metrics
 from gateway.public import PublicServer, public_server
+from gateway.ratelimit.limiter import RateLimiter
 from gateway.routes.load import parse_routes
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
@@ -83,6 +84,7 @@ class Fronted:
         client: ClientOptions | None = None,
         status: DiscoveryStatus = FRESH,
         max_actions: int = 1000,
+        limiter: RateLimiter | None = None,
         routes: str = "",
         **server: Any,
     ) -> None:
@@ -93,6 +95,7 @@ class Fronted:
         self.auth = auth or Authenticator("forward")
         self.log = Remembering()
         self.metrics = Metrics(self.mesh.registry, max_actions=max_actions)
+        self.limiter = limiter
         self.port = 0
         self._routes = parse_routes(routes, "routes.toml")
         self._options = options
@@ -123,6 +126,7 @@ class Fronted:
             self.metrics,
             self.log,
             self._options,
+            limiter=self.limiter,
         )
         self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(
@@ -134,6 +138,7 @@ class Fronted:
                 authenticator=self.auth,
                 access_log=self.log,
                 in_flight=lambda: self.front.in_flight,
+                limiter=self.limiter,
             ),
         )
         self._server = public_server(self._front, **self._server_options)
