@@ -26,6 +26,8 @@ from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
 from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
+from gateway.ratelimit.limiter import RateLimiter
+from gateway.ratelimit.shared import SharedCounts
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
@@ -61,6 +63,7 @@ class Assembly:
         self.authenticator = self._make_authenticator(settings)
         self.counters = Metrics(self.registry)
         self.access_log = AccessLog(settings.access_log)
+        self.limiter = _limiter(settings)
         self.front = Front(
             self.registry,
             self.requester,
@@ -71,9 +74,10 @@ class Assembly:
             _front_options(settings),
         )
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
+        self._use_routes(RouteTable())
         if settings.routes is not None:
             routes = FollowedRoutes(settings.routes, self.use_routes)
-            self.front.routing.use_routes(routes.load())
+            self._use_routes(routes.load())
             self.followed.append(routes)
         self.hub = Hub(self.registry, self.requester, _hub_limits(settings))
         self.front.endpoints.add(EVENTS, self._events(settings))
@@ -84,6 +88,7 @@ class Assembly:
             authenticator=self.authenticator,
             access_log=self.access_log,
             in_flight=self.in_flight,
+            limiter=self.limiter,
         )
         self.exposition = make_registry(self.counters, collector, EventsCollector(self.hub))
         self._lag = LoopLag(self.counters.lag)
@@ -150,6 +155,8 @@ class Assembly:
             log.warning("%s", warning)
         if self._settings.authorized_services is None:
             log.warning("no authorized_services given: every service may offer every action")
+        if self.limiter.shared is not None:
+            await self.limiter.shared.start()
         await self.follower.start()
         if not self.follower.status.loaded:
             why = self.follower.status.last_error or "listening for announcements"
@@ -166,8 +173,14 @@ class Assembly:
 
     def use_routes(self, table: RouteTable) -> None:
         """Take another routes file's routes from now on."""
-        self.front.routing.use_routes(table)
+        self._use_routes(table)
         self._tell_unknown_routes()
+
+    def _use_routes(self, table: RouteTable) -> None:
+        self.front.routing.use_routes(table)
+        limited = {route.key for route in table.routes if route.rate is not None}
+        self.limiter.retain(limited)
+        self.front.limiter = self.limiter if limited or self.limiter.general else None
 
     def _tell_unknown_routes(self) -> None:
         """Services come and go, so it is no reason to refuse the file."""
@@ -218,6 +231,8 @@ class Assembly:
         await self.hub.close()
         await self.follower.stop()
         await self.requester.close()
+        if self.limiter.shared is not None:
+            await self.limiter.shared.close()
         self.access_log.close()
 
     # -- what the admin pages show ------------------------------------------------------
@@ -285,6 +300,21 @@ def _client_options(settings: Settings) -> ClientOptions:
         retries=settings.retries,
         retry_budget=settings.retry_budget,
         legacy_rsa=settings.legacy_rsa,
+    )
+
+
+def _limiter(settings: Settings) -> RateLimiter:
+    redis = settings.rate_limit_redis
+    shared = None
+    if redis is not None:
+        shared = SharedCounts(redis.get_secret_value(), timeout=settings.rate_limit_redis_timeout)
+    return RateLimiter(
+        user=settings.rate_limit_user,
+        client=settings.rate_limit_client,
+        address=settings.rate_limit_address,
+        shared=shared,
+        on_failure=settings.rate_limit_on_failure,
+        max_entries=settings.rate_limit_max_callers,
     )
 
 

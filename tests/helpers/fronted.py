@@ -32,6 +32,7 @@ from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
 from gateway.metrics import Metrics
 from gateway.public import PublicServer, public_server
+from gateway.ratelimit.limiter import RateLimiter
 from gateway.routes.load import parse_routes
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
@@ -88,6 +89,7 @@ class Fronted:
         client: ClientOptions | None = None,
         status: DiscoveryStatus = FRESH,
         max_actions: int = 1000,
+        limiter: RateLimiter | None = None,
         events_open: Iterable[str] = (),
         hub: HubLimits | None = None,
         stream: StreamOptions | None = None,
@@ -101,6 +103,7 @@ class Fronted:
         self.auth = auth or Authenticator("forward")
         self.log = Remembering()
         self.metrics = Metrics(self.mesh.registry, max_actions=max_actions)
+        self.limiter = limiter
         self.port = 0
         self._options = options or FrontOptions()
         self._events_open = events_open
@@ -157,6 +160,7 @@ class Fronted:
             self.metrics,
             self.log,
             self._options,
+            limiter=self.limiter,
             endpoints=Endpoints([("/api/events/", events)]),
         )
         self._front.routing.use_routes(self._routes)
@@ -169,6 +173,7 @@ class Fronted:
                 authenticator=self.auth,
                 access_log=self.log,
                 in_flight=lambda: self.front.in_flight,
+                limiter=self.limiter,
             ),
             EventsCollector(self._hub),
         )
