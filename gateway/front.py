@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from gateway import catalogue
@@ -39,6 +39,7 @@ from gateway.translate import (
     JSON,
     METHODS,
     Announced,
+    check_host,
     check_method,
     envelope_of,
     query_object,
@@ -153,6 +154,7 @@ class Front:
     async def _try(self, exchange: Exchange) -> Problem | None:
         """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
         try:
+            _check_head(exchange)
             if self.in_flight > self.options.max_in_flight:
                 return Problem(catalogue.SATURATED, "Too many requests under way.", retry_after=1.0)
             await self._serve(exchange)
@@ -178,8 +180,6 @@ class Front:
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
         method = exchange.method
-        if "Transfer-Encoding" in request.headers:
-            _check_framing(request)
         path, _, query = request.raw_path.partition("?")
         if method == "OPTIONS" and path == "*":
             await exchange.send_whole(204, None, b"", [("Allow", ", ".join(METHODS))])
@@ -198,7 +198,7 @@ class Front:
             return
         check_method(method, action)
         headers = request.headers
-        if "Expect" in headers and headers["Expect"].lower() != "100-continue":
+        if "Expect" in headers and _one(headers, "Expect").lower() != "100-continue":
             raise Problem(catalogue.EXPECTATION_FAILED)
         deadline, lowered = _deadline(headers, action)
         trace: Mapping[str, str] = _NO_TRACE
@@ -214,7 +214,8 @@ class Front:
             envelope = envelope_of(None, action)
             body = query_object(query)
         else:
-            envelope = envelope_of(headers.get("Content-Type"), action)
+            content_type = _one(headers, "Content-Type") if "Content-Type" in headers else None
+            envelope = envelope_of(content_type, action)
             if "Content-Encoding" in headers:
                 _check_encoding(",".join(headers.getall("Content-Encoding")))
             upload = RequestBody(exchange, limit=self.options.max_body, idle=self.options.body_idle)
@@ -317,10 +318,18 @@ _SLOW_BODY: Final = 1.0
 the service."""
 
 
+def _one(headers: CIMultiDictProxy[str], name: str) -> str:
+    """The value of a field that is there; of two, what stands before us may have read the other."""
+    values = headers.getall(name)
+    if len(values) > 1:
+        raise Problem(catalogue.BAD_HEADER, f"{name} comes more than once.")
+    return values[0]
+
+
 def _deadline(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Deadline, bool]:
     """When the request must have its reply, and whether the caller made that sooner."""
     if "X-SCAMP-Timeout" in headers:
-        asked = caller_timeout(headers["X-SCAMP-Timeout"])
+        asked = caller_timeout(_one(headers, "X-SCAMP-Timeout"))
         if asked < action.timeout:
             return Deadline.after(asked), True
     return Deadline.after(action.timeout), False
@@ -328,7 +337,7 @@ def _deadline(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Deadli
 
 def _trace(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, str]:
     state = ",".join(headers.getall("tracestate", ()))  # may come in pieces
-    continued = continue_trace(headers["traceparent"], state)
+    continued = continue_trace(",".join(headers.getall("traceparent")), state)  # may not
     if continued is None:
         return _NO_TRACE
     exchange.trace_id, fields = continued
@@ -336,11 +345,27 @@ def _trace(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, s
 
 
 def _refuse_body(request: web.BaseRequest) -> None:
-    if request.body_exists and not (request.content.is_eof() and not request.content.total_bytes):
+    if request.body_exists:  # also one of chunks with nothing in them, which may yet have something
         raise Problem(
             catalogue.BAD_FRAMING,
             f"{request.method} takes its parameters from the query; use POST to send a body.",
         )
+
+
+def _check_head(exchange: Exchange) -> None:
+    """What aiohttp lets through and what could be read in another way by what stands before us."""
+    request, headers = exchange.request, exchange.request.headers
+    if not HttpVersion10 <= request.version <= HttpVersion11:
+        raise Problem(catalogue.MALFORMED, "This is HTTP/1.1.", close=True)
+    if "Upgrade" in headers or exchange.method == "CONNECT":
+        # aiohttp drops what it read behind an upgrade that it does not know (h2c), and takes the
+        # body of CONNECT for the next request: nothing on this connection can be trusted then.
+        exchange.close = True
+    if "Transfer-Encoding" in headers:
+        _check_framing(request)
+    check_host(headers.get("Host"), request.raw_path)
+    if "#" in request.raw_path:
+        raise Problem(catalogue.BAD_PATH, "The request target has a fragment.")
 
 
 def _check_framing(request: web.BaseRequest) -> None:
