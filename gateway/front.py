@@ -32,7 +32,7 @@ from gateway.context import (
 from gateway.endpoints import Endpoint, Endpoints, allow_of, check_endpoint_method
 from gateway.exchange import CLIENT_LEFT, Exchange, Serving
 from gateway.metrics import Metrics
-from gateway.problems import PROBLEM_TYPE, Problem, StatusMap, from_error
+from gateway.problems import PROBLEM_TYPE, UNKNOWN_RETRY_AFTER, Problem, StatusMap, from_error
 from gateway.proxy import Proxy
 from gateway.routing import Routing
 from gateway.translate import (
@@ -156,7 +156,8 @@ class Front:
         try:
             _check_head(exchange)
             if self.in_flight > self.options.max_in_flight:
-                return Problem(catalogue.SATURATED, "Too many requests under way.", retry_after=1.0)
+                detail = "Too many requests under way."
+                return Problem(catalogue.SATURATED, detail, retry_after=UNKNOWN_RETRY_AFTER)
             await self._serve(exchange)
         except Problem as exc:
             return exc
@@ -304,7 +305,9 @@ class Front:
             self._client_left(exchange)
             return
         label = exchange.action.label if exchange.action is not None else None
-        stopping = Problem(catalogue.STOPPING, action=label, retry_after=1.0, close=True)
+        stopping = Problem(
+            catalogue.STOPPING, action=label, retry_after=UNKNOWN_RETRY_AFTER, close=True
+        )
         try:
             await self._answer(exchange, stopping)
         except ConnectionError:
