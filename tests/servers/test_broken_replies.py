@@ -18,8 +18,6 @@ CUT: Final = (18, 56)
 """curl's exit statuses: the end came too early, or as a reset."""
 
 BROKEN: Final = {"given up": txerr("broken", after=bytes(SIZE)), "lost": cut_midway(SIZE)}
-VERSIONS: Final = {"1.0": aiohttp.HttpVersion10, "1.1": aiohttp.HttpVersion11}
-
 BROWSER: Final = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu")
 FETCH: Final = """
     fetch("/api/Test.echo", {method: "POST"})
@@ -28,7 +26,6 @@ FETCH: Final = """
 """
 
 each_break = pytest.mark.parametrize("script", BROKEN.values(), ids=BROKEN)
-each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
 def whole() -> Script:
@@ -49,7 +46,7 @@ async def curl(program: str, version: str, port: int) -> tuple[int, int]:
     return process.returncode, len(came)
 
 
-@each_version
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
 @each_break
 async def test_curl_fails(tool: Callable[[str], str], script: Script, version: str) -> None:
     program = tool("curl")
@@ -61,18 +58,18 @@ async def test_curl_fails(tool: Callable[[str], str], script: Script, version: s
         assert await curl(program, version, gateway.port) == (0, SIZE)
 
 
-@each_version
 @each_break
-async def test_aiohttp_raises(script: Script, version: str) -> None:
+async def test_aiohttp_raises(script: Script) -> None:
+    """In HTTP/1.1. In HTTP/1.0 it takes a connection that was reset for the end of the body."""
     async with (
         Fronted(ScriptedPeer(script)) as broken,
         Fronted(ScriptedPeer(whole())) as sound,
-        aiohttp.ClientSession(version=VERSIONS[version]) as session,
+        aiohttp.ClientSession() as session,
     ):
         url = "http://127.0.0.1:{}/api/Test.echo"
         async with session.post(url.format(broken.port), json={}) as answer:
             assert answer.status == 200
-            with pytest.raises((aiohttp.ClientPayloadError, aiohttp.ClientOSError)):
+            with pytest.raises(aiohttp.ClientPayloadError):
                 await answer.read()
         async with session.post(url.format(sound.port), json={}) as answer:
             assert len(await answer.read()) == SIZE
