@@ -366,7 +366,8 @@ def _check_head(exchange: Exchange) -> None:
         exchange.close = True
     if "Transfer-Encoding" in headers:
         _check_framing(request)
-    check_host(headers.get("Host"), request.raw_path)
+    host = _one(headers, "Host") if "Host" in headers else None
+    check_host(host, request.raw_path)
     if "#" in request.raw_path:
         raise Problem(catalogue.BAD_PATH, "The request target has a fragment.")
 
