@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -15,10 +16,15 @@ from gateway.access_log import AccessLog
 from gateway.admin import Check
 from gateway.auth import Authenticator
 from gateway.discovery import make_source
+from gateway.endpoints import Endpoints
 from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
 from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
+from gateway.openapi.documentation import Documentation
+from gateway.openapi.endpoint import PATH as OPENAPI_PATH
+from gateway.openapi.endpoint import OpenApi, OpenApiOptions
+from gateway.openapi.operations import Facts
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
@@ -53,6 +59,8 @@ class Assembly:
         self.authenticator = self._make_authenticator(settings)
         self.counters = Metrics(self.registry)
         self.access_log = AccessLog(settings.access_log)
+        self.endpoints = Endpoints()
+        self.openapi = self._make_openapi(settings)
         self.front = Front(
             self.registry,
             self.requester,
@@ -61,6 +69,7 @@ class Assembly:
             self.counters,
             self.access_log,
             _front_options(settings),
+            endpoints=self.endpoints,
         )
         if settings.routes is not None:
             routes = FollowedRoutes(settings.routes, self.use_routes)
@@ -98,6 +107,15 @@ class Assembly:
         )
         self.followed.append(FollowedTable(self.authz, path))
         return Authenticator(mode, verifier, self.authz)
+
+    def _make_openapi(self, settings: Settings) -> OpenApi | None:
+        options = openapi_options(settings)
+        if options is None:
+            return None
+        documentation = Documentation(self.registry, self.requester)
+        endpoint = OpenApi(self.registry, self.authenticator, documentation, options)
+        self.endpoints.add(OPENAPI_PATH, endpoint)
+        return endpoint
 
     # -- starting, reloading, closing ---------------------------------------------------
 
@@ -166,6 +184,8 @@ class Assembly:
         if self._prefetch is not None:
             self._prefetch.cancel()
             await asyncio.wait({self._prefetch})
+        if self.openapi is not None:
+            await self.openapi.close()
         if self.authz is not None:
             await self.authz.close()
         await self.follower.stop()
@@ -224,6 +244,29 @@ class Assembly:
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""
         return sector.lower() in {one.lower() for one in self._settings.sectors}
+
+
+def openapi_options(settings: Settings) -> OpenApiOptions | None:
+    """How the gateway describes itself; None: not at all."""
+    if settings.openapi == "off":
+        return None
+    return OpenApiOptions(
+        audience=settings.openapi,
+        facts=openapi_facts(settings),
+        sectors=settings.sectors,
+        default_timeout=settings.request_timeout,
+        max_actions=settings.openapi_max_actions,
+    )
+
+
+def openapi_facts(settings: Settings) -> Facts:
+    """What holds for every operation."""
+    return Facts(
+        mode=settings.effective_auth_mode,
+        limited=settings.max_body is not None,
+        title=settings.openapi_title,
+        version=metadata.version("scamp-gateway"),
+    )
 
 
 def _client_options(settings: Settings) -> ClientOptions:

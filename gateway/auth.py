@@ -43,6 +43,8 @@ class Caller:
     client_id: int | None = None
     to_check: Ticket | None = field(default=None, repr=False)
     """The verified ticket, while its privileges are still to be checked."""
+    claims: Ticket | None = field(default=None, repr=False)
+    """What the ticket says, once it is verified; None where tickets are passed on unread."""
 
 
 ANONYMOUS: Final = Caller()
@@ -96,14 +98,30 @@ class Authenticator:
         if text is None:
             self.results["missing"] += 1
             raise Problem(catalogue.TICKET_MISSING, action=action.label, headers=CHALLENGE)
+        caller = self._verified(text, action.label)
+        if self.mode == "enforce" and action.privileges:
+            caller.to_check = caller.claims
+        return caller
+
+    def identify_any(self, headers: CIMultiDictProxy[str]) -> Caller | None:
+        """Who asks, for what is no announced action; None when the request carries no ticket.
+
+        The caller's `claims` are set unless the mode is ``forward``; privileges are not checked,
+        see `table`. Raises Problem for a ticket that is not good, and for two that differ.
+        """
+        text = self.ticket_in(headers)
+        if text is None:
+            return None
+        return self._forward(text) if self.mode == "forward" else self._verified(text)
+
+    def _verified(self, text: str, label: str | None = None) -> Caller:
         try:
             ticket = self._verify(text)
         except TicketError as exc:
             self.results[exc.reason] += 1
-            raise _invalid(exc.detail, action) from None
+            raise _invalid(exc.detail, label) from None
         self.results["valid"] += 1
-        to_check = ticket if self.mode == "enforce" and action.privileges else None
-        return Caller(text, ticket.user_id, ticket.client_id, to_check)
+        return Caller(text, ticket.user_id, ticket.client_id, claims=ticket)
 
     def ticket_in(self, headers: CIMultiDictProxy[str]) -> str | None:
         """The one ticket that the request carries, None without one.
@@ -160,13 +178,9 @@ class Authenticator:
         ticket, caller.to_check = caller.to_check, None
         if ticket is None:
             return
-        assert self.authz is not None  # noqa: S101 - the constructor saw to it
+        table = await self.table(deadline, action.label)
         try:
-            table = self.authz.current() or await _within(deadline, self.authz)
             table.check(action.spelling, ticket)
-        except AuthzTableUnavailable as exc:
-            self.refusals["unavailable"] += 1
-            raise from_error(exc, action.label) from exc
         except AuthorizationError as exc:
             missing = isinstance(exc, MissingPrivilege)
             self.refusals["privilege" if missing else "unconfigured"] += 1
@@ -177,6 +191,18 @@ class Authenticator:
                 action=action.label,
                 headers=(("WWW-Authenticate", challenge),),
             ) from None
+
+    async def table(self, deadline: Deadline, label: str | None = None) -> AuthzTable:
+        """The privilege table, in mode ``enforce`` only.
+
+        Waits no longer than `deadline`. Raises Problem (authorization_unavailable).
+        """
+        assert self.authz is not None  # noqa: S101 - the constructor saw to it
+        try:
+            return self.authz.current() or await _within(deadline, self.authz)
+        except AuthzTableUnavailable as exc:
+            self.refusals["unavailable"] += 1
+            raise from_error(exc, label) from exc
 
 
 async def _within(deadline: Deadline, authz: AuthzSource) -> AuthzTable:
@@ -196,12 +222,12 @@ def _said(exc: Exception) -> str:
     return quotable(str(exc))
 
 
-def _invalid(detail: str, action: Announced | None = None) -> Problem:
+def _invalid(detail: str, label: str | None = None) -> Problem:
     challenge = f'Bearer error="invalid_token", error_description="{quotable(detail)}"'
     return Problem(
         catalogue.TICKET_INVALID,
         f"{detail[:1].upper()}{detail[1:]}.",
-        action=action.label if action is not None else None,
+        action=label,
         headers=(("WWW-Authenticate", challenge),),
     )
 

@@ -233,7 +233,7 @@ class Exchange:
         if content_type is not None:
             headers[hdrs.CONTENT_TYPE] = content_type
         if extra:
-            headers.extend(extra)
+            headers.update(extra)  # over the common ones; one that is given twice stays twice
         return headers
 
     def _note(self, response: web.StreamResponse) -> None:

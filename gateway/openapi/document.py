@@ -1,0 +1,166 @@
+"""The OpenAPI document: out of actions, routes and what services say, into bytes. Pure.
+
+Equal input gives equal bytes, in whatever order it comes. Names, texts and schemas may be by
+strangers: what would make a document invalid is left out, and how much under ``x-scamp-left-out``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from gateway.openapi.documentation import NOTHING, Sections
+from gateway.openapi.operations import (
+    Described,
+    Facts,
+    describe,
+    is_addressable,
+    media_types,
+    native_item,
+    native_path,
+    route_operations,
+    security_schemes,
+)
+from gateway.openapi.responses import HEADERS, PARAMETERS, PROBLEM, PROBLEM_SCHEMA, responses
+from gateway.openapi.schemas import Components
+from gateway.routes.model import Route
+from gateway.translate import Announced
+from scamp.discovery.model import action_key
+
+VERSION: Final = "3.1.0"
+
+PathItems = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Operations by path and method (in lower case) of what is served besides actions."""
+
+_ABOUT: Final = (
+    "Actions of services, as they are announced right now. An action takes a JSON object as the "
+    "body of a POST; one that reads takes it as the query of a GET as well. What goes wrong is "
+    "told as `application/problem+json`."
+)
+
+
+def build(
+    actions: Iterable[Announced],
+    facts: Facts,
+    *,
+    routes: Sequence[tuple[Route, Announced]] = (),
+    sections: Sections | None = None,
+    own: PathItems | None = None,
+    left_out: int = 0,
+) -> bytes:
+    """The document as JSON, sorted and without a newline at its end.
+
+    `routes` stand in the order of their file and come with the actions that they lead to; `own` are
+    path items of the gateway's own; `left_out` counts actions that there are besides `actions`.
+    Takes some 100 µs per action; to be called in a thread when there are many.
+    """
+    return _Builder(facts, sections or {}).build(actions, routes, own or {}, left_out)
+
+
+class _Builder:
+    """One document in the making."""
+
+    def __init__(self, facts: Facts, sections: Sections) -> None:
+        self._facts = facts
+        self._sections = sections
+        self._components = Components()
+        self._paths: dict[str, dict[str, Any]] = {}
+        self._tags: set[str] = set()
+        self._left_out: Counter[str] = Counter()
+        self._described: dict[str, Described] = {}
+
+    def build(
+        self,
+        actions: Iterable[Announced],
+        routes: Sequence[tuple[Route, Announced]],
+        own: PathItems,
+        left_out: int,
+    ) -> bytes:
+        self._left_out["actions"] = left_out
+        self._components.schemas[PROBLEM_SCHEMA] = PROBLEM
+        for action in sorted(actions, key=_order):
+            if is_addressable(action.sector, action.spelling, action.version):
+                self._paths[native_path(action)] = native_item(self._of(action), self._facts)
+        self._add_routes(routes)
+        for path, item in own.items():
+            self._paths[path] = {what: dict(value) for what, value in item.items()}
+            self._tags.update(tag for one in item.values() for tag in one.get("tags", ()))
+        self._left_out["schemas"] = self._components.left_out
+        _drop_doubles(self._paths)
+        return orjson.dumps(self._document(), option=orjson.OPT_SORT_KEYS)
+
+    def _document(self) -> dict[str, Any]:
+        left_out = {what: count for what, count in self._left_out.items() if count}
+        facts = self._facts
+        return {
+            "openapi": VERSION,
+            "info": {"title": facts.title, "version": facts.version, "description": _ABOUT},
+            "servers": [{"url": "/"}],
+            "tags": [{"name": name} for name in sorted(self._tags)],
+            "paths": self._paths,
+            "components": {
+                "schemas": self._components.schemas,
+                "responses": responses(),
+                "parameters": PARAMETERS,
+                "headers": HEADERS,
+                "securitySchemes": security_schemes(facts),
+            },
+            **({"x-scamp-left-out": left_out} if left_out else {}),
+        }
+
+    def _of(self, action: Announced) -> Described:
+        key = action_key(action.sector, action.spelling, action.version)
+        described = self._described.get(key)
+        if described is None:
+            section = self._sections.get(key, NOTHING)
+            described = self._described[key] = describe(action, section, self._components)
+            self._tags.add(action.spelling.rpartition(".")[0])
+        return described
+
+    def _add_routes(self, routes: Iterable[tuple[Route, Announced]]) -> None:
+        """Templates that differ only in the names or types of their parameters are one path here,
+        under the names of the first."""
+        paths: dict[tuple[str, ...], Route] = {}
+        for route, action in routes:
+            if not media_types(action) and route.envelope is None:
+                continue
+            first = paths.setdefault(_structure(route), route)
+            names = {
+                one.name: other.name
+                for one, other in zip(route.segments, first.segments, strict=True)
+                if one.name
+            }
+            item = self._paths.setdefault(first.plain_template, {})
+            operations = route_operations(route, self._of(action), names, self._facts)
+            for method, operation in operations:
+                if method in item:
+                    self._left_out["routes"] += 1
+                else:
+                    item[method] = operation
+
+
+def _order(action: Announced) -> tuple[bool, str, str, int]:
+    sector = action.sector.lower()
+    return (sector != "main", sector, action.spelling.lower(), action.version)
+
+
+def _structure(route: Route) -> tuple[str, ...]:
+    """What is left of a template without the names: empty for a parameter, as no text is."""
+    return tuple("" if one.name else one.text for one in route.segments)
+
+
+def _drop_doubles(paths: Mapping[str, Mapping[str, Any]]) -> None:
+    """An operation needs no id, but two may not have the same."""
+    seen: set[str] = set()
+    for path in sorted(paths):
+        for method in sorted(paths[path]):
+            operation = paths[path][method]
+            if not isinstance(operation, dict) or "operationId" not in operation:
+                continue
+            if operation["operationId"] in seen:
+                del operation["operationId"]
+            else:
+                seen.add(operation["operationId"])

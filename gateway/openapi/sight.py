@@ -1,0 +1,100 @@
+"""What a caller may see of the mesh, and the actions of an index that are left then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+
+from gateway.openapi.operations import is_addressable
+from gateway.routes.model import Route
+from gateway.translate import Announced, announced
+from scamp.authz import AuthzTable
+from scamp.discovery import Offer
+from scamp.discovery.pace import STRIDE, no_pause
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one caller, or everyone in the same position, may see.
+
+    With `everything` that is all; without, it is what needs no ticket, and for one with a ticket
+    what the `table` permits its `privileges`. Equal ones see the same.
+    """
+
+    everything: bool = False
+    table: AuthzTable | None = None
+    privileges: frozenset[int] = frozenset()
+
+    def action(self, spelling: str, *, noauth: bool) -> bool:
+        """Whether the action is shown."""
+        if self.everything or noauth:
+            return True
+        if self.table is None:
+            return False
+        required = self.table.required(spelling)
+        return required is not None and required <= self.privileges
+
+    def route(self, route: Route, action: Announced) -> bool:
+        """Whether a route to the action is shown."""
+        if route.ticket is False:
+            return True
+        if route.ticket and action.noauth:
+            return self.everything or self.table is not None
+        return self.action(action.spelling, noauth=action.noauth)
+
+
+ALL = Sight(everything=True)
+OPEN = Sight()
+"""Without a ticket."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The actions that are shown, and how many more there would be."""
+
+    actions: tuple[Announced, ...]
+    left_out: int
+
+
+def select(
+    index: Iterable[tuple[Offer, ...]],
+    sight: Sight,
+    *,
+    sectors: Collection[str],
+    default_timeout: float,
+    limit: int,
+    pause: Callable[[], None] = no_pause,
+) -> Selection:
+    """Those of `index` (`Registry.actions`) in the exposed `sectors`, `limit` at most, the first by
+    sector and name.
+
+    Pure, and for any thread; `pause` is called between small steps. Cheap tests come first: an
+    index may have 100,000 actions and a caller see ten of them.
+    """
+    exposed = frozenset(one.lower() for one in sectors)
+    found: list[tuple[tuple[bool, str, str, int], tuple[Offer, ...]]] = []
+    for number, offers in enumerate(index):
+        if not number % STRIDE:
+            pause()
+        action = offers[0].action
+        sector, spelling = action.sector.lower(), action.spelling
+        if sector not in exposed:
+            continue
+        noauth = all(offer.action.noauth for offer in offers)
+        if not sight.action(spelling, noauth=noauth):
+            continue
+        if is_addressable(sector, spelling, action.version):
+            key = (sector != "main", sector, spelling.lower(), action.version)
+            found.append((key, offers))
+    found.sort(key=lambda one: one[0])
+    pause()
+    return Selection(
+        tuple(put_together(offers, default_timeout) for _, offers in found[:limit]),
+        max(0, len(found) - limit),
+    )
+
+
+def put_together(offers: Iterable[Offer], default_timeout: float) -> Announced:
+    """`announced`, in whatever order the offers come: its spelling is the first there is."""
+    in_order = sorted(offers, key=lambda offer: (offer.action.spelling, offer.service.key))
+    return announced(in_order, default_timeout)
