@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from importlib import metadata
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
@@ -23,8 +22,8 @@ from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
 from gateway.openapi.documentation import Documentation
 from gateway.openapi.endpoint import PATH as OPENAPI_PATH
-from gateway.openapi.endpoint import OpenApi, OpenApiOptions
-from gateway.openapi.operations import Facts
+from gateway.openapi.endpoint import OpenApi
+from gateway.openapi.options import openapi_options
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
@@ -109,11 +108,17 @@ class Assembly:
         return Authenticator(mode, verifier, self.authz)
 
     def _make_openapi(self, settings: Settings) -> OpenApi | None:
-        options = openapi_options(settings)
-        if options is None:
+        if settings.openapi == "off":
             return None
+        options = openapi_options(settings)
         documentation = Documentation(self.registry, self.requester)
-        endpoint = OpenApi(self.registry, self.authenticator, documentation, options)
+        endpoint = OpenApi(
+            self.registry,
+            self.authenticator,
+            documentation,
+            options,
+            routes=lambda: self.front.routing.routes,
+        )
         self.endpoints.add(OPENAPI_PATH, endpoint)
         return endpoint
 
@@ -244,29 +249,6 @@ class Assembly:
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""
         return sector.lower() in {one.lower() for one in self._settings.sectors}
-
-
-def openapi_options(settings: Settings) -> OpenApiOptions | None:
-    """How the gateway describes itself; None: not at all."""
-    if settings.openapi == "off":
-        return None
-    return OpenApiOptions(
-        audience=settings.openapi,
-        facts=openapi_facts(settings),
-        sectors=settings.sectors,
-        default_timeout=settings.request_timeout,
-        max_actions=settings.openapi_max_actions,
-    )
-
-
-def openapi_facts(settings: Settings) -> Facts:
-    """What holds for every operation."""
-    return Facts(
-        mode=settings.effective_auth_mode,
-        limited=settings.max_body is not None,
-        title=settings.openapi_title,
-        version=metadata.version("scamp-gateway"),
-    )
 
 
 def _client_options(settings: Settings) -> ClientOptions:

@@ -6,25 +6,24 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from gateway.auth import Authenticator
 from gateway.exchange import Exchange
 from gateway.openapi.document import PathItems, build
 from gateway.openapi.documentation import Documentation, Sections, merged
 from gateway.openapi.operations import Facts, security
+from gateway.openapi.options import OpenApiOptions
 from gateway.openapi.responses import header, parameter, problems, statuses_of
-from gateway.openapi.sight import ALL, OPEN, Selection, Sight, put_together, select
+from gateway.openapi.sight import ALL, OPEN, Sight, lead, select
 from gateway.routes.model import Route, RouteTable
 from gateway.translate import JSON_TYPE, Announced
 from scamp.client import Deadline
 from scamp.discovery import Registry
 from scamp.discovery.pace import Pace
 from scamp.limits import MIB
-
-Audience = Literal["callers", "everyone"]
 
 PATH: Final = "/openapi.json"
 
@@ -43,17 +42,6 @@ BUILD_SHARE: Final = 10
 
 TABLE_WAIT: Final = 10.0
 """Seconds that a caller waits for the privilege table."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenApiOptions:
-    """`audience`: whether callers see what they may call, or everyone all."""
-
-    audience: Audience = "callers"
-    facts: Facts = field(default_factory=Facts)
-    sectors: tuple[str, ...] = ("main",)
-    default_timeout: float = 75.0
-    max_actions: int = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +150,14 @@ class OpenApi:
     async def _make(self, sight: Sight) -> Made:
         async with self._one_at_a_time:
             state, began = self._state(), self._clock()
+            routes = lead(
+                self._registry,
+                self._routes(),
+                sight,
+                default_timeout=self.options.default_timeout,
+            )
             text = await asyncio.to_thread(
-                self._build, sight, self._led_to(sight), self.documentation.snapshot()
+                self._build, sight, routes, self.documentation.snapshot()
             )
             took = self._clock() - began
         self.built += 1
@@ -172,23 +166,11 @@ class OpenApi:
         self._keep(sight, made)
         return made
 
-    def _led_to(self, sight: Sight) -> list[tuple[Route, Announced]]:
-        """The routes that are shown, with their actions. `find` is for the loop's thread only."""
-        found = []
-        for route in self._routes().routes:
-            target = route.target
-            offers = self._registry.find(target.sector, target.action, target.version)
-            if offers:
-                action = put_together(offers, self.options.default_timeout)
-                if sight.route(route, action):
-                    found.append((route, action))
-        return found
-
     def _build(
         self, sight: Sight, routes: list[tuple[Route, Announced]], known: tuple[Sections, ...]
     ) -> bytes:
         options = self.options
-        selection: Selection = select(
+        selection = select(
             self._registry.actions(),
             sight,
             sectors=options.sectors,

@@ -45,7 +45,7 @@ _FREE_QUERY: Final[dict[str, Any]] = {
     "given twice becomes an array.",
     "style": "form",
     "explode": True,
-    "schema": {"type": "object", "additionalProperties": {"type": "string"}},
+    "schema": {"type": "object", "additionalProperties": True},
 }
 
 

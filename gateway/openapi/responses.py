@@ -77,8 +77,9 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "X-Request-ID": {
         "name": "X-Request-ID",
         "in": "header",
-        "description": "An id for the request, to be found again in logs; else one is made.",
-        "schema": {"type": "string", "pattern": r"^[\x21-\x7e]{1,128}$"},
+        "description": "An id for the request, to be found again in logs. Taken over when it has "
+        "up to 128 printable ASCII characters and no space, else one is made.",
+        "schema": {"type": "string"},
     },
 }
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from gateway.openapi.operations import is_addressable
-from gateway.routes.model import Route
+from gateway.routes.model import Route, RouteTable
 from gateway.translate import Announced, announced
 from scamp.authz import AuthzTable
-from scamp.discovery import Offer
+from scamp.discovery import Offer, Registry
 from scamp.discovery.pace import STRIDE, no_pause
 
 
@@ -92,6 +92,24 @@ def select(
         tuple(put_together(offers, default_timeout) for _, offers in found[:limit]),
         max(0, len(found) - limit),
     )
+
+
+def lead(
+    registry: Registry, table: RouteTable, sight: Sight, *, default_timeout: float
+) -> list[tuple[Route, Announced]]:
+    """The routes that are shown, in their order, each with the action that it leads to now.
+
+    For the registry's own thread only.
+    """
+    found = []
+    for route in table.routes:
+        target = route.target
+        offers = registry.find(target.sector, target.action, target.version)
+        if offers:
+            action = put_together(offers, default_timeout)
+            if sight.route(route, action):
+                found.append((route, action))
+    return found
 
 
 def put_together(offers: Iterable[Offer], default_timeout: float) -> Announced:
