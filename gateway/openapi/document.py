@@ -18,7 +18,6 @@ from gateway.openapi.operations import (
     Facts,
     describe,
     is_addressable,
-    media_types,
     native_item,
     native_path,
     route_operations,
@@ -125,8 +124,6 @@ class _Builder:
         under the names of the first."""
         paths: dict[tuple[str, ...], Route] = {}
         for route, action in routes:
-            if not media_types(action) and route.envelope is None:
-                continue
             first = paths.setdefault(_structure(route), route)
             names = {
                 one.name: other.name

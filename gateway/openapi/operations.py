@@ -19,6 +19,7 @@ from gateway.translate import (
     JSON,
     JSON_TYPE,
     Announced,
+    MediaTypes,
     content_type_of,
     is_envelope,
     label_of,
@@ -58,6 +59,8 @@ class Facts:
     """Name of the cookie that may carry a ticket."""
     limited: bool = False
     """Bodies may be too large."""
+    media_types: MediaTypes = field(default_factory=dict)
+    """Envelopes by media type, besides those that every gateway knows."""
     title: str = "SCAMP services"
     version: str = "1"
 
@@ -176,14 +179,14 @@ def _native(method: str, of: Described, facts: Facts) -> dict[str, Any]:
     if by_query:
         made["parameters"] += query_parameters(of)
     else:
-        types = media_types(action)
+        types = media_types(action, facts)
         made["requestBody"] = {
             "content": {
                 one: {"schema": _or_any(of.request)} if one == JSON_TYPE else {} for one in types
             },
             "required": bool(of.required) or JSON_TYPE not in types,
         }
-    types = [JSON_TYPE] if by_query else media_types(action)
+    types = [JSON_TYPE] if by_query else reply_types(action, facts)
     content = {one: {"schema": _or_any(of.reply)} if one == JSON_TYPE else {} for one in types}
     made["responses"] = {
         "200": success(content, head=method == "HEAD"),
@@ -230,13 +233,25 @@ def seconds(value: float) -> int | float:
     return int(value) if value == int(value) else value
 
 
-def media_types(action: Announced) -> list[str]:
-    """One for each announced envelope that HTTP can name."""
+def media_types(action: Announced, facts: Facts) -> list[str]:
+    """What stands for the announced envelopes that HTTP can name, in requests."""
+    names = _envelopes(action)
+    also = (one for one, envelope in facts.media_types.items() if envelope.lower() in names)
+    return sorted({*map(content_type_of, names.values()), *also})
+
+
+def reply_types(action: Announced, facts: Facts) -> list[str]:
+    """The same in replies, one for each envelope."""
+    names = _envelopes(action).values()
+    return sorted({content_type_of(name, facts.media_types) for name in names})
+
+
+def _envelopes(action: Announced) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in sorted(action.envelopes):
         if is_envelope(name):
-            found.setdefault(name.lower(), content_type_of(name))
-    return sorted(found.values())
+            found.setdefault(name.lower(), name)
+    return found
 
 
 def success(content: Mapping[str, Any], *, head: bool = False) -> dict[str, Any]:
@@ -315,7 +330,8 @@ def route_operations(
     """Method, in lower case, and operation. `names` are those of the path's parameters in the
     document by those in the route."""
     for method in route.all_methods:
-        yield method.lower(), _route(method, route, of, names, facts)
+        if of.action.read or method not in ("GET", "HEAD"):
+            yield method.lower(), _route(method, route, of, names, facts)
 
 
 def _route(
@@ -340,15 +356,15 @@ def _route(
         *_route_query(route, of),
     ]
     if route.body is not None:
-        made["requestBody"] = _route_body(route, of)
+        made["requestBody"] = _route_body(route, of, facts)
     made["responses"] = {
-        str(route.status): success(_route_reply(route, of), head=method == "HEAD"),
+        str(route.status): success(_route_reply(route, of, facts), head=method == "HEAD"),
         **problems(
             statuses_of(
                 mode=facts.mode,
                 ticket=ticket,
                 body=route.body is not None,
-                limited=facts.limited,
+                limited=True,
             )
         ),
     }
@@ -368,8 +384,16 @@ def _path_parameter(name: str, kind: Any, route: Route, names: Mapping[str, str]
 
 def _route_query(route: Route, of: Described) -> list[dict[str, Any]]:
     if route.query_parameters is None:
+        if route.body is not None:
+            return []
         set_elsewhere = {one.member for one in route.path_parameters}
-        return query_parameters(of, set_elsewhere) if route.body is None else []
+        found = query_parameters(of, set_elsewhere)
+        return [
+            {key: value for key, value in one.items() if key != "required"}
+            if one["name"] in route.defaults
+            else one
+            for one in found
+        ]
     return [_query_parameter(one) for one in route.query_parameters]
 
 
@@ -385,7 +409,7 @@ def _query_parameter(one: Parameter) -> dict[str, Any]:
     return {**made, "description": one.description} if one.description else made
 
 
-def _route_body(route: Route, of: Described) -> dict[str, Any]:
+def _route_body(route: Route, of: Described, facts: Facts) -> dict[str, Any]:
     schema: Schema = {}
     required = True
     if route.body == WHOLE_BODY:
@@ -396,7 +420,7 @@ def _route_body(route: Route, of: Described) -> dict[str, Any]:
     return {
         "content": {
             one: {"schema": schema} if one == JSON_TYPE else {}
-            for one in route.consumes or _route_types(route, of)
+            for one in route.consumes or _route_types(route, of, facts)
         },
         "required": required,
     }
@@ -416,14 +440,18 @@ def _without(of: Described, route: Route) -> Schema:
     return {**made, "required": left} if left else made
 
 
-def _route_reply(route: Route, of: Described) -> dict[str, Any]:
-    if route.status == 204:
-        return {}
-    types = [route.produces] if route.produces else _route_types(route, of)
+def _route_reply(route: Route, of: Described, facts: Facts) -> dict[str, Any]:
+    if route.produces:
+        types = [route.produces]
+    elif route.envelope is not None:
+        types = [content_type_of(route.envelope, facts.media_types)]
+    else:
+        types = [JSON_TYPE] if route.body is None else reply_types(of.action, facts)
     return {one: {"schema": _or_any(of.reply)} if one == JSON_TYPE else {} for one in types}
 
 
-def _route_types(route: Route, of: Described) -> list[str]:
+def _route_types(route: Route, of: Described, facts: Facts) -> list[str]:
     if route.envelope is not None:
-        return [content_type_of(route.envelope)]
-    return [JSON_TYPE] if route.body is None else media_types(of.action)
+        also = [one for one, name in facts.media_types.items() if name == route.envelope]
+        return sorted([content_type_of(route.envelope), *also])
+    return media_types(of.action, facts)

@@ -30,6 +30,7 @@ def openapi_options(settings: Settings) -> OpenApiOptions:
         facts=Facts(
             mode=settings.effective_auth_mode,
             limited=settings.max_body is not None,
+            media_types=settings.media_types,
             title=settings.openapi_title,
             version=metadata.version("scamp-gateway"),
         ),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gateway.openapi.operations import is_addressable
 from gateway.routes.model import Route, RouteTable
-from gateway.translate import Announced, announced
+from gateway.translate import Announced, Target, announced
 from scamp.authz import AuthzTable
 from scamp.discovery import Offer, Registry
 from scamp.discovery.pace import STRIDE, no_pause
@@ -103,13 +103,23 @@ def lead(
     """
     found = []
     for route in table.routes:
-        target = route.target
-        offers = registry.find(target.sector, target.action, target.version)
-        if offers:
-            action = put_together(offers, default_timeout)
-            if sight.route(route, action):
-                found.append((route, action))
+        action = _action_of(registry, route.target, default_timeout)
+        if action is not None and sight.route(route, action):
+            found.append((route, action))
     return found
+
+
+def _action_of(registry: Registry, target: Target, default_timeout: float) -> Announced | None:
+    offers = registry.find(target.sector, target.action, target.version)
+    if not offers:
+        return None
+    action = put_together(offers, default_timeout)
+    if action.spelling.lower() == target.action.lower():
+        return action
+    # An alias finds the instances that announce its flag: the others count as well.
+    return put_together(
+        registry.find(action.sector, action.spelling, action.version), default_timeout
+    )
 
 
 def put_together(offers: Iterable[Offer], default_timeout: float) -> Announced:
