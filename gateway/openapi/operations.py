@@ -13,7 +13,7 @@ from gateway.openapi.documentation import NOTHING, Section
 from gateway.openapi.responses import header, parameter, problems, statuses_of
 from gateway.openapi.schemas import Components, Schema
 from gateway.problems import Problem
-from gateway.routes.model import JSON_TYPES, WHOLE_BODY, Parameter, Route
+from gateway.routes.model import JSON_TYPES, WHOLE_BODY, Parameter, Route, Segment
 from gateway.translate import (
     API_PREFIX,
     JSON,
@@ -38,6 +38,8 @@ _PLAIN_ID: Final = re.compile(
 )
 _LIKE_OURS: Final = re.compile(r"\.(?:v[0-9]+|x[0-9a-f]{8})\Z", re.IGNORECASE)
 _NOT_WORD: Final = re.compile(r"[^A-Za-z0-9]+")
+_PATH_TEXT: Final = r"^(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]+$"
+"""What no path can have in a segment, however it is encoded: see `translate.split_target`."""
 _SCALARS: Final = frozenset(("boolean", "integer", "null", "number", "string"))
 _FREE_QUERY: Final[dict[str, Any]] = {
     "name": "query",
@@ -350,7 +352,7 @@ def _route(
     if not route.retry:
         made["x-scamp-retry"] = "not-sent"
     made["parameters"] = [
-        *(_path_parameter(one.name, one.type, route, names) for one in route.segments if one.name),
+        *(_path_parameter(one, route, of, names) for one in route.segments if one.name),
         parameter("X-SCAMP-Timeout"),
         parameter("X-Request-ID"),
         *_route_query(route, of),
@@ -371,15 +373,25 @@ def _route(
     return made
 
 
-def _path_parameter(name: str, kind: Any, route: Route, names: Mapping[str, str]) -> dict[str, Any]:
-    told = next((one.description for one in route.path_parameters if one.name == name), "")
+def _path_parameter(
+    segment: Segment, route: Route, of: Described, names: Mapping[str, str]
+) -> dict[str, Any]:
+    known = next((one for one in route.path_parameters if one.name == segment.name), None)
+    schema: dict[str, Any] = {"type": JSON_TYPES[segment.type]}
+    if segment.type == "string":
+        member = of.members.get(known.member) if known is not None else None
+        if isinstance(member, dict) and member.get("type") == "string":
+            schema = member
+        schema = {"pattern": _PATH_TEXT, **schema}
     made: dict[str, Any] = {
-        "name": names[name],
+        "name": names[segment.name],
         "in": "path",
         "required": True,
-        "schema": {"type": JSON_TYPES[kind]},
+        "schema": schema,
     }
-    return {**made, "description": told} if told else made
+    if known is not None and known.description:
+        made["description"] = known.description
+    return made
 
 
 def _route_query(route: Route, of: Described) -> list[dict[str, Any]]:
