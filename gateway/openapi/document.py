@@ -120,10 +120,10 @@ class _Builder:
         return described
 
     def _add_routes(self, routes: Iterable[tuple[Route, Announced]]) -> None:
-        """Templates that differ only in the names or types of their parameters are one path here,
-        under the names of the first."""
+        """Templates that differ only in the names or types of their parameters are one path here;
+        the widest counts, and gives the names."""
         paths: dict[tuple[str, ...], Route] = {}
-        for route, action in routes:
+        for route, action in sorted(routes, key=lambda one: _narrow(one[0])):
             first = paths.setdefault(_structure(route), route)
             names = {
                 one.name: other.name
@@ -147,6 +147,11 @@ def _order(action: Announced) -> tuple[bool, str, str, int]:
 def _structure(route: Route) -> tuple[str, ...]:
     """What is left of a template without the names: empty for a parameter, as no text is."""
     return tuple("" if one.name else one.text for one in route.segments)
+
+
+def _narrow(route: Route) -> int:
+    """How many parameters do not take any text."""
+    return sum(one.type != "string" for one in route.segments if one.name)
 
 
 def _drop_doubles(paths: Mapping[str, Mapping[str, Any]]) -> None:
