@@ -2,6 +2,7 @@
 
 ``python -m benchmarks.memory --size 1GiB``. Bodies are compared by length and CRC-32. A slow reader
 takes nothing for two seconds, then 32 MiB a second: whatever is not held back piles up somewhere.
+What is packed (gzip) is a hundredth or so of the size on its way between client and gateway.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,6 +28,8 @@ from scamp.limits import MIB
 
 LIMIT: Final = 32 * MIB
 TIMEOUT: Final = 300.0
+ARGUMENTS: Final = ("--compress-replies",)
+"""Of the gateway; only clients that ask for it get any of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,41 @@ def upload(front: Gateway, size: int, action: str = "Bench.upload") -> tuple[int
         body = answer.read()
     finally:
         connection.close()
-    if answer.status != 200:
-        raise BodyDamagedError(f"{answer.status} {body[:500]!r}")
+    return _told(answer.status, body)
+
+
+def _told(status: int, body: bytes) -> tuple[int, int]:
+    if status != 200:
+        raise BodyDamagedError(f"{status} {body[:500]!r}")
     got = json.loads(body)
     return got["bytes"], got["crc32"]
+
+
+def _packed(body: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    for piece in body:
+        if packed := packer.compress(piece):
+            yield packed
+    yield packer.flush()
+
+
+def packed_upload(front: Gateway, size: int) -> tuple[int, int]:
+    """The same, compressed."""
+    connection = _connect(front)
+    try:
+        headers = dict([front.authorization, ("Content-Encoding", "gzip")])
+        connection.request(
+            "POST",
+            "/api/Bench.upload",
+            body=_packed(pieces(size)),
+            headers=headers,
+            encode_chunked=True,
+        )
+        answer = connection.getresponse()
+        body = answer.read()
+    finally:
+        connection.close()
+    return _told(answer.status, body)
 
 
 def slow_upload(front: Gateway, size: int) -> tuple[int, int]:
@@ -118,6 +152,28 @@ def download(
     return got, check
 
 
+def packed_download(front: Gateway, size: int) -> tuple[int, int]:
+    """The same, compressed on its way."""
+    connection = _connect(front)
+    try:
+        headers = dict([front.authorization, ("Accept-Encoding", "gzip")])
+        connection.request("GET", f"/api/Bench.download?bytes={size}", headers=headers)
+        answer = connection.getresponse()
+        if answer.headers["Content-Encoding"] != "gzip":
+            raise BodyDamagedError(f"{answer.status}, and not compressed")
+        unpacker = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        got, check = 0, 0
+        while piece := answer.read(len(PIECE)):
+            plain = unpacker.decompress(piece)
+            got += len(plain)
+            check = zlib.crc32(plain, check)
+    finally:
+        connection.close()
+    if not unpacker.eof:
+        raise BodyDamagedError("the compressed body broke off")
+    return got, check
+
+
 def slow_download(front: Gateway, size: int) -> tuple[int, int]:
     """The same by a client that is slow."""
     return download(front, size, delay=SLOW_START, rate=SLOW_RATE)
@@ -128,6 +184,8 @@ MOVES: Final[dict[str, Callable[[Gateway, int], tuple[int, int]]]] = {
     "download": download,
     "slow-upload": slow_upload,
     "slow-download": slow_download,
+    "packed-upload": packed_upload,
+    "packed-download": packed_download,
 }
 
 
@@ -170,7 +228,7 @@ def main(names: tuple[str, ...], size: int, times: int) -> None:
     for name in [*(names or MOVES)] * times:
         with (
             tempfile.TemporaryDirectory(prefix="scamp-bench-") as folder,
-            gateway(Path(folder)) as front,
+            gateway(Path(folder), arguments=ARGUMENTS) as front,
         ):
             found.append(measure(front, name, size))
     click.echo("\n".join(columns([HEADER, *(moved.row() for moved in found)])))

@@ -14,6 +14,8 @@ from prometheus_client.exposition import choose_encoder
 from gateway.access_log import AccessLog
 from gateway.admin import Check
 from gateway.auth import Authenticator
+from gateway.cors import Cors
+from gateway.credentials import Credentials
 from gateway.discovery import make_source
 from gateway.endpoints import Endpoints
 from gateway.exposition import GatewayCollector, Gathered, make_registry
@@ -21,12 +23,13 @@ from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTa
 from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
 from gateway.openapi.documentation import Documentation
-from gateway.openapi.endpoint import PATH as OPENAPI_PATH
 from gateway.openapi.endpoint import OpenApi
 from gateway.openapi.options import openapi_options
+from gateway.openapi.own import OPENAPI_PATH
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
+from gateway.whoami import WhoAmI
 from scamp.authz import AuthzSource, file_fetcher
 from scamp.client import ClientOptions, InstanceView, Requester, authz_fetcher
 from scamp.discovery import Change, DiscoveryStatus, LoadReport, Registry
@@ -70,6 +73,7 @@ class Assembly:
             _front_options(settings),
             endpoints=self.endpoints,
         )
+        self.front.endpoints.add("/whoami", self._make_whoami(settings))
         if settings.routes is not None:
             routes = FollowedRoutes(settings.routes, self.use_routes)
             self.front.routing.use_routes(routes.load())
@@ -89,13 +93,18 @@ class Assembly:
 
     def _make_authenticator(self, settings: Settings) -> Authenticator:
         mode = settings.effective_auth_mode
+        credentials = Credentials(
+            settings.ticket_cookie,
+            origins=settings.cors_origins,
+            scheme=None if settings.tls_certificate is None else "https",
+        )
         if mode == "forward":
-            return Authenticator(mode)
+            return Authenticator(mode, credentials=credentials)
         keys = TicketKeys(settings.ticket_keys)
         verifier = TicketVerifier(keys.load(), leeway=settings.ticket_leeway)
         self.followed.append(FollowedKeys(keys, verifier))
         if mode == "verify":
-            return Authenticator(mode, verifier)
+            return Authenticator(mode, verifier, credentials=credentials)
         path = settings.authz_table
         self.authz = AuthzSource(
             authz_fetcher(self.requester) if path is None else file_fetcher(path),
@@ -105,7 +114,15 @@ class Assembly:
             grace=settings.authz_grace if path is None else math.inf,
         )
         self.followed.append(FollowedTable(self.authz, path))
-        return Authenticator(mode, verifier, self.authz)
+        return Authenticator(mode, verifier, self.authz, credentials=credentials)
+
+    def _make_whoami(self, settings: Settings) -> WhoAmI:
+        return WhoAmI(
+            self.authenticator,
+            self.registry,
+            sectors=settings.sectors,
+            timeout=settings.request_timeout,
+        )
 
     def _make_openapi(self, settings: Settings) -> OpenApi | None:
         if settings.openapi == "off":
@@ -277,4 +294,17 @@ def _front_options(settings: Settings) -> FrontOptions:
         error_status=settings.error_status,
         server_timing=settings.server_timing,
         trusted_proxies=settings.trusted_proxies,
+        cors=_cors(settings),
+        decompress=settings.decompress_requests,
+        compress=settings.compress_replies,
+    )
+
+
+def _cors(settings: Settings) -> Cors | None:
+    if not settings.cors_origins:
+        return None
+    return Cors(
+        settings.cors_origins,
+        max_age=settings.cors_max_age,
+        credentials=settings.ticket_cookie is not None,
     )

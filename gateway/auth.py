@@ -1,4 +1,4 @@
-"""Who asks, and whether they may: tickets out of HTTP headers, checked against the action.
+"""Who asks, and whether they may: tickets of requests, checked against the action.
 
 A ticket never gets into a problem, a log line or a repr from here.
 """
@@ -15,6 +15,7 @@ from typing import Final, Literal
 from multidict import CIMultiDictProxy
 
 from gateway import catalogue
+from gateway.credentials import SAFE_METHODS, Credentials, DifferentTicketsError
 from gateway.problems import Problem, from_error, quotable
 from gateway.translate import Announced
 from scamp.authz import AuthzSource, AuthzTable
@@ -28,8 +29,6 @@ from scamp.errors import (
 from scamp.tickets import Ticket, TicketVerifier
 
 Mode = Literal["enforce", "verify", "forward"]
-
-TICKET_HEADER: Final = "X-SCAMP-Ticket"
 
 CHALLENGE: Final = (("WWW-Authenticate", "Bearer"),)
 
@@ -59,6 +58,9 @@ class Authenticator:
     An action that is announced ``noauth`` by every instance needs no ticket. One that comes along
     all the same is passed on if it is good and dropped if it is not: with an expired ticket in hand
     one must still be able to log in. Two different tickets are refused in any case.
+
+    A ticket that came from a cookie alone counts with an unsafe method only when the request is of
+    a page that may act with it: `Credentials.trusts`.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class Authenticator:
         verifier: TicketVerifier | None = None,
         authz: AuthzSource | None = None,
         *,
+        credentials: Credentials | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`verifier` is needed for all modes but ``forward``, `authz` for ``enforce``; `clock`
-        gives seconds since 1970. Raises ValueError when one is missing."""
+        """`verifier` is needed for all modes but ``forward``, `authz` for ``enforce``;
+        `credentials` tells where tickets are (default: in headers only); `clock` gives seconds
+        since 1970. Raises ValueError when one is missing."""
         if mode != "forward" and verifier is None:
             raise ValueError(f"mode {mode} needs a ticket verifier")
         if mode == "enforce" and authz is None:
@@ -78,41 +82,76 @@ class Authenticator:
         self.mode = mode
         self.verifier = verifier
         self.authz = authz
+        self.credentials = credentials or Credentials()
         self.results: Counter[str] = Counter()
         """Tickets by result: ``valid``, ``missing``, ``malformed``, ``bad_signature``, ``expired``,
-        ``not_yet_valid``, ``different``, ``dropped``, ``forwarded``, ``unneeded``."""
+        ``not_yet_valid``, ``different``, ``foreign_origin``, ``dropped``, ``forwarded``,
+        ``unneeded``."""
         self.refusals: Counter[str] = Counter()
         """Valid tickets that did not suffice: ``privilege``, ``unconfigured``, ``unavailable``."""
         self._clock = clock
 
-    def identify(self, headers: CIMultiDictProxy[str], action: Announced) -> Caller:
+    def identify(
+        self, headers: CIMultiDictProxy[str], action: Announced, method: str = "POST"
+    ) -> Caller:
         """Who asks. Raises Problem when `action` needs a ticket and there is no good one.
 
         Whether the caller may is another question while `to_check` is set: see `authorize`.
         """
-        text = self.ticket_in(headers)
+        text, ambient = self._find(headers)
+        foreign = ambient and self._foreign(headers, method)
+        if action.noauth and (foreign or self.mode != "forward"):
+            return self._unneeded(None if foreign else text, foreign=foreign)
+        if foreign:
+            raise self._origin_refused(action.label)
         if self.mode == "forward":
             return self._forward(text)
-        if action.noauth:
-            return self._unneeded(text)
         if text is None:
-            self.results["missing"] += 1
-            raise Problem(catalogue.TICKET_MISSING, action=action.label, headers=CHALLENGE)
+            raise self._missing(action.label)
         caller = self._verified(text, action.label)
         if self.mode == "enforce" and action.privileges:
             caller.to_check = caller.claims
         return caller
 
-    def identify_any(self, headers: CIMultiDictProxy[str]) -> Caller | None:
+    def identify_any(self, headers: CIMultiDictProxy[str], method: str = "GET") -> Caller | None:
         """Who asks, for what is no announced action; None when the request carries no ticket.
 
         The caller's `claims` are set unless the mode is ``forward``; privileges are not checked,
-        see `table`. Raises Problem for a ticket that is not good, and for two that differ.
+        see `table`. Raises Problem for a ticket that is not good, for two that differ, and for a
+        cookie's that came with an unsafe `method` from a foreign page. The handshake of a WebSocket
+        is a GET whose answer any page can read: give CONNECT for it.
         """
-        text = self.ticket_in(headers)
+        text, ambient = self._find(headers)
         if text is None:
             return None
+        if ambient and self._foreign(headers, method):
+            raise self._origin_refused()
         return self._forward(text) if self.mode == "forward" else self._verified(text)
+
+    def require_any(self, headers: CIMultiDictProxy[str], method: str = "GET") -> Caller:
+        """Like `identify_any`; raises Problem (ticket_missing) when there is no ticket."""
+        caller = self.identify_any(headers, method)
+        if caller is None:
+            raise self._missing()
+        return caller
+
+    def _find(self, headers: CIMultiDictProxy[str]) -> tuple[str | None, bool]:
+        try:
+            return self.credentials.find(headers)
+        except DifferentTicketsError:
+            self.results["different"] += 1
+            raise Problem(catalogue.TICKETS_DIFFER) from None
+
+    def _foreign(self, headers: CIMultiDictProxy[str], method: str) -> bool:
+        return method not in SAFE_METHODS and not self.credentials.trusts(headers)
+
+    def _origin_refused(self, label: str | None = None) -> Problem:
+        self.results["foreign_origin"] += 1
+        return Problem(catalogue.ORIGIN_REFUSED, action=label)
+
+    def _missing(self, label: str | None = None) -> Problem:
+        self.results["missing"] += 1
+        return Problem(catalogue.TICKET_MISSING, action=label, headers=CHALLENGE)
 
     def _verified(self, text: str, label: str | None = None) -> Caller:
         try:
@@ -123,28 +162,6 @@ class Authenticator:
         self.results["valid"] += 1
         return Caller(text, ticket.user_id, ticket.client_id, claims=ticket)
 
-    def ticket_in(self, headers: CIMultiDictProxy[str]) -> str | None:
-        """The one ticket that the request carries, None without one.
-
-        Raises Problem (tickets_differ). A scheme other than Bearer carries none.
-        """
-        found: str | None = None
-        if "Authorization" in headers:
-            for value in headers.getall("Authorization"):
-                found = self._same(found, _bearer(value))
-        if TICKET_HEADER in headers:
-            for value in headers.getall(TICKET_HEADER):
-                found = self._same(found, value.strip())
-        return found
-
-    def _same(self, found: str | None, other: str | None) -> str | None:
-        if not other or other == found:
-            return found
-        if found is None:
-            return other
-        self.results["different"] += 1
-        raise Problem(catalogue.TICKETS_DIFFER)
-
     def _verify(self, text: str) -> Ticket:
         assert self.verifier is not None  # noqa: S101 - the constructor saw to it
         return self.verifier.verify(text, self._clock())
@@ -152,15 +169,15 @@ class Authenticator:
     def _forward(self, text: str | None) -> Caller:
         if text is None:
             return ANONYMOUS
-        if not text.isascii():  # cannot be put into a HEADER as it is
+        if not (text.isascii() and text.isprintable()):  # cannot be put into a HEADER as it is
             self.results["malformed"] += 1
             raise _invalid("a ticket is plain ASCII")
         self.results["forwarded"] += 1
         return Caller(text)
 
-    def _unneeded(self, text: str | None) -> Caller:
+    def _unneeded(self, text: str | None, *, foreign: bool) -> Caller:
         if text is None:
-            self.results["unneeded"] += 1
+            self.results["dropped" if foreign else "unneeded"] += 1
             return ANONYMOUS
         try:
             ticket = self._verify(text)
@@ -168,7 +185,7 @@ class Authenticator:
             self.results["dropped"] += 1
             return ANONYMOUS
         self.results["valid"] += 1
-        return Caller(text, ticket.user_id, ticket.client_id)
+        return Caller(text, ticket.user_id, ticket.client_id, claims=ticket)
 
     async def authorize(self, caller: Caller, action: Announced, deadline: Deadline) -> None:
         """Raises Problem unless the caller has every privilege that `action` takes.
@@ -213,11 +230,6 @@ async def _within(deadline: Deadline, authz: AuthzSource) -> AuthzTable:
         raise AuthzTableUnavailable("", "it did not come in time", 1.0) from None
 
 
-def _bearer(value: str) -> str | None:
-    scheme, _, text = value.strip().partition(" ")
-    return text.strip() if scheme.lower() == "bearer" else None
-
-
 def _said(exc: Exception) -> str:
     return quotable(str(exc))
 
@@ -240,6 +252,7 @@ TICKET_RESULTS: Final[Sequence[str]] = (
     "expired",
     "not_yet_valid",
     "different",
+    "foreign_origin",
     "dropped",
     "forwarded",
     "unneeded",

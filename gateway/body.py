@@ -1,7 +1,8 @@
 """The body of a request: small ones collected so that they can be sent again, others as a stream.
 
 Memory is bounded by the small limit, or by aiohttp's read buffer while streaming: a service that is
-slow to take the body stops us reading it.
+slow to take the body stops us reading it. Sizes are those of the body as the service gets it,
+unpacked.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from aiohttp import HttpVersion11, web
 from gateway import catalogue
 from gateway.exchange import Exchange
 from gateway.problems import Problem
+from gateway.unpacking import BrokenEncodingError, Unpacker
 from scamp.client import Deadline
 from scamp.limits import REPLAY_LIMIT
 
@@ -28,16 +30,36 @@ class RequestBody:
     as ConnectionError when the client left.
     """
 
-    __slots__ = ("_content", "_exchange", "_held", "_idle", "_limit", "_more", "problem")
+    __slots__ = (
+        "_content",
+        "_exchange",
+        "_held",
+        "_idle",
+        "_limit",
+        "_more",
+        "_size",
+        "_unpacker",
+        "problem",
+    )
 
-    def __init__(self, exchange: Exchange, *, limit: int | None, idle: float) -> None:
-        """At most `limit` bytes in all, `idle` seconds between two pieces."""
+    def __init__(
+        self,
+        exchange: Exchange,
+        *,
+        limit: int | None,
+        idle: float,
+        unpacker: Unpacker | None = None,
+    ) -> None:
+        """At most `limit` bytes in all, `idle` seconds between two pieces. `unpacker` for a body
+        that comes compressed."""
         self._exchange = exchange
         self._content = exchange.request.content
         self._limit = limit
         self._idle = idle
         self._held: list[bytes] = []
         self._more = True
+        self._size = 0
+        self._unpacker = unpacker
         self.problem: Problem | None = None
         """What was raised, for when it did not come out where the request was sent."""
 
@@ -47,15 +69,14 @@ class RequestBody:
         Raises Problem when the body is announced or found to be too large, or is not here within
         `deadline`.
         """
-        request = self._exchange.request
         content = self._content
-        if content.is_eof():
+        if self._unpacker is None and content.is_eof():
             exception = content.exception()
             if exception is None:
                 body = content.read_nowait()
                 self._count(len(body))
                 return body
-        length = request.content_length
+        length = self._announced()
         if length is not None and self._limit is not None and length > self._limit:
             raise self._too_large()
         self._invite()
@@ -79,7 +100,7 @@ class RequestBody:
 
         Raises Problem as `collect`, and when there is more.
         """
-        length = self._exchange.request.content_length
+        length = self._announced()
         if length is not None and length > limit:
             raise self._too_large(limit)
         first = await self.collect(deadline)
@@ -117,6 +138,10 @@ class RequestBody:
                 return piece
         raise StopAsyncIteration
 
+    def _announced(self) -> int | None:
+        """The size, where the request tells: the length of a compressed body is not it."""
+        return self._exchange.request.content_length if self._unpacker is None else None
+
     def _invite(self) -> None:
         """Ask for the body when the client waits to be asked."""
         request = self._exchange.request
@@ -129,11 +154,16 @@ class RequestBody:
     async def _read(self, seconds: float) -> bytes:
         try:
             async with asyncio.timeout(seconds):
-                piece = await self._content.readany()
+                if self._unpacker is None:
+                    piece = await self._content.readany()
+                else:
+                    piece = await self._unpacked(self._unpacker)
         except TimeoutError:
             raise self._fail(Problem(catalogue.REQUEST_TIMEOUT, close=True)) from None
         except web.RequestPayloadError:
             raise self._fail(Problem(catalogue.BAD_FRAMING, close=True)) from None
+        except BrokenEncodingError as exc:
+            raise self._fail(Problem(catalogue.BAD_FRAMING, str(exc), close=True)) from None
         except (OSError, RuntimeError) as exc:  # aiohttp's ways to say that the connection is lost
             raise ConnectionResetError("the client has left") from exc
         if piece:
@@ -142,9 +172,21 @@ class RequestBody:
             self._more = False
         return piece
 
+    async def _unpacked(self, unpacker: Unpacker) -> bytes:
+        while not (piece := unpacker.take()):
+            packed = await self._content.readany()
+            if not packed:
+                unpacker.finish()
+                break
+            self._exchange.bytes_in += len(packed)
+            unpacker.feed(packed)
+        return piece
+
     def _count(self, size: int) -> None:
-        self._exchange.bytes_in += size
-        if self._limit is not None and self._exchange.bytes_in > self._limit:
+        self._size += size
+        if self._unpacker is None:
+            self._exchange.bytes_in += size
+        if self._limit is not None and self._size > self._limit:
             raise self._fail(self._too_large())
 
     def _too_large(self, limit: int | None = None) -> Problem:

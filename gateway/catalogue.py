@@ -65,7 +65,8 @@ BAD_HEADER = _kind(
 )  # fmt: skip
 BAD_FRAMING = _kind(
     105, "bad_framing", 400, "Request body broken",
-    "The body's framing (chunks or length) is broken, or a GET or HEAD came with a body.",
+    "The body's framing (chunks or length) or its compression is broken, or a GET or HEAD came "
+    "with a body.",
 )  # fmt: skip
 UNKNOWN_PATH = _kind(
     106, "unknown_path", 404, "No such resource",
@@ -89,7 +90,7 @@ REQUEST_TIMEOUT = _kind(
 )  # fmt: skip
 BODY_TOO_LARGE = _kind(
     110, "body_too_large", 413, "Request body too large",
-    "The body is larger than the gateway's limit.",
+    "The body, unpacked if it is compressed, is larger than the gateway's limit.",
 )  # fmt: skip
 URI_TOO_LONG = _kind(
     111, "uri_too_long", 414, "Request target too long",
@@ -102,8 +103,8 @@ UNSUPPORTED_ENVELOPE = _kind(
 )  # fmt: skip
 UNSUPPORTED_ENCODING = _kind(
     113, "unsupported_encoding", 415, "Content encoding not supported",
-    "Bodies go through as they are, and services do not unpack: send them without "
-    "`Content-Encoding`.",
+    "The body's `Content-Encoding` is none that the gateway unpacks, or more than one. "
+    "`Accept-Encoding` names what it takes.",
 )  # fmt: skip
 EXPECTATION_FAILED = _kind(
     114, "expectation_failed", 417, "Expectation not understood",
@@ -134,7 +135,7 @@ TICKET_INVALID = _kind(
 )  # fmt: skip
 TICKETS_DIFFER = _kind(
     203, "tickets_differ", 400, "More than one ticket",
-    "The request carries two different tickets.",
+    "The request carries two different tickets, in headers or cookies.",
     **_DENIED,
 )  # fmt: skip
 PRIVILEGE_MISSING = _kind(
@@ -151,6 +152,13 @@ AUTHORIZATION_UNAVAILABLE = _kind(
     206, "authorization_unavailable", 503, "Authorization not available",
     "There is no authorization table, or it is too old to be trusted.",
     proxy_error="destination_unavailable",
+)  # fmt: skip
+ORIGIN_REFUSED = _kind(
+    207, "origin_refused", 403, "Origin not trusted",
+    "The ticket came in a cookie, with a method that changes something, and `Origin` (or "
+    "`Sec-Fetch-Site`) does not say that a page of this origin, or of one that is listed, sent it. "
+    "Programs send the ticket in a header.",
+    **_DENIED,
 )  # fmt: skip
 
 # -- 3xx: the way to the service --------------------------------------------------------

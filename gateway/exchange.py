@@ -5,14 +5,19 @@ from __future__ import annotations
 
 import socket
 import struct
+import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.compression_utils import ZLibCompressor
 from multidict import CIMultiDict, istr
+
+from gateway import compression
 
 if TYPE_CHECKING:
     from gateway.auth import Caller
+    from gateway.cors import Cors
     from gateway.metrics import ActionSeries
     from gateway.translate import Announced, Target
 
@@ -37,11 +42,15 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("draining",)
+    __slots__ = ("compress", "cors", "draining")
 
-    def __init__(self) -> None:
+    def __init__(self, *, cors: Cors | None = None, compress: bool = False) -> None:
+        """`cors`: which origins may read answers; None: only our own. `compress`: answers, for
+        those who accept that."""
         self.draining = False
         """Every answer ends its connection."""
+        self.cors = cors
+        self.compress = compress
 
 
 class Exchange:
@@ -54,6 +63,7 @@ class Exchange:
 
     __slots__ = (
         "_http10",
+        "_packer",
         "action",
         "address",
         "asked",
@@ -134,6 +144,7 @@ class Exchange:
         self.was_cut = False
         """The answer was ended before it was complete."""
         self.response: web.StreamResponse | None = None
+        self._packer: ZLibCompressor | None = None
         self._http10 = request.version < HttpVersion11
 
     @property
@@ -146,9 +157,16 @@ class Exchange:
         self, status: int, content_type: str | None, body: bytes, extra: Fields = ()
     ) -> web.Response:
         """A complete answer, noted as the one that is given; to be sent at once."""
+        headers = self._headers(content_type, extra)
         response = web.Response(
-            status=status, headers=self._headers(content_type, extra), body=body
+            status=status, headers=headers, body=body, zlib_executor_size=compression.MAX_AT_ONCE
         )
+        if (
+            self.serving.compress
+            and len(body) >= compression.MIN_SIZE
+            and compression.negotiate(response.headers, self.request.headers)
+        ):
+            response.enable_compression(web.ContentCoding.gzip)
         self._note(response)
         if self.method != hdrs.METH_HEAD:
             self.bytes_out = len(body)
@@ -163,10 +181,20 @@ class Exchange:
         """
         await self.send(self.whole(status, content_type, body, extra))
 
+    async def send_options(self, allow: str) -> None:
+        """Answer OPTIONS: `allow` is the value of ``Allow``, a browser's preflight gets what it
+        asks for. Raises ConnectionError when the client has left."""
+        extra = [("Allow", allow)]
+        if self.serving.cors is not None:
+            extra += self.serving.cors.preflight(self.request.headers, allow)
+        await self.send_whole(204, None, b"", extra)
+
     async def send(self, response: web.Response) -> None:
         """Send what `whole` made. Raises ConnectionError when the client has left."""
         self.head_sent = True
         await response.prepare(self.request)
+        if response.compression and self.method != hdrs.METH_HEAD:
+            self.bytes_out = response.content_length or 0
         await response.write_eof()
 
     async def begin(
@@ -179,6 +207,9 @@ class Exchange:
         """
         self.streamed = True
         response = web.StreamResponse(status=status, headers=self._headers(content_type, extra))
+        if self.serving.compress and compression.negotiate(response.headers, self.request.headers):
+            response.headers[hdrs.CONTENT_ENCODING] = "gzip"
+            self._packer = ZLibCompressor("gzip", max_sync_chunk_size=compression.MAX_AT_ONCE)
         self._note(response)
         head_alone = self.method == hdrs.METH_HEAD
         if self._http10 and not head_alone:
@@ -196,6 +227,9 @@ class Exchange:
         Raises ConnectionError when the client has left.
         """
         assert self.response is not None  # noqa: S101 - begun
+        if self._packer is not None:
+            # aiohttp's own compression of streams keeps back what a slow one has sent so far.
+            data = await self._packer.compress(data) + self._packer.flush(zlib.Z_SYNC_FLUSH)
         self.bytes_out += len(data)
         await self.response.write(data)
         # aiohttp waits every 64 KiB only; what is added to a full buffer would hide that it drains.
@@ -205,7 +239,9 @@ class Exchange:
     async def end(self) -> None:
         """The body that `begin` opened is complete. Raises ConnectionError."""
         assert self.response is not None  # noqa: S101 - begun
-        await self.response.write_eof()
+        last = b"" if self._packer is None else self._packer.flush()
+        self.bytes_out += len(last)
+        await self.response.write_eof(last)
 
     def cut(self) -> None:
         """End the connection so that nobody takes what was sent for a whole answer.
@@ -234,6 +270,8 @@ class Exchange:
             headers[hdrs.CONTENT_TYPE] = content_type
         if extra:
             headers.update(extra)  # over the common ones; one that is given twice stays twice
+        if self.serving.cors is not None:
+            self.serving.cors.mark(headers, self.request.headers)
         return headers
 
     def _note(self, response: web.StreamResponse) -> None:

@@ -28,6 +28,7 @@ from gateway.context import (
     continue_trace,
     is_request_id,
 )
+from gateway.cors import Cors
 from gateway.endpoints import Endpoint, Endpoints, allow_of, check_endpoint_method
 from gateway.exchange import CLIENT_LEFT, Exchange, Serving
 from gateway.inbound import Intake, refuse_body
@@ -60,6 +61,7 @@ class FrontOptions:
     request_timeout: float = limits.RPC_TIMEOUT
     body_idle: float = limits.BODY_IDLE
     max_body: int | None = None
+    """Counted unpacked."""
     max_mapped_body: int = limits.MIB
     """Of a body that a route puts together with parts of the URL."""
     media_types: MediaTypes = field(default_factory=dict)
@@ -69,6 +71,12 @@ class FrontOptions:
     """HTTP status by a service's error_code, over the built-in ones."""
     server_timing: bool = False
     trusted_proxies: tuple[Network, ...] = ()
+    cors: Cors | None = None
+    """Which origins may read answers."""
+    decompress: bool = True
+    """Unpack request bodies."""
+    compress: bool = False
+    """Compress replies for those who accept it."""
 
 
 class Front:
@@ -105,8 +113,9 @@ class Front:
             mapped_limit=self.options.max_mapped_body,
             idle=self.options.body_idle,
             media_types=self.options.media_types,
+            decompress=self.options.decompress,
         )
-        self._serving = Serving()
+        self._serving = Serving(cors=self.options.cors, compress=self.options.compress)
         self.routing = Routing(
             registry,
             discovery_status,
@@ -192,7 +201,7 @@ class Front:
         routed: Routed | None = None
         if known is None:
             if method == "OPTIONS" and path == "*":
-                await exchange.send_whole(204, None, b"", [("Allow", ", ".join(METHODS))])
+                await exchange.send_options(", ".join(METHODS))
                 return
             decoded, _ = split_target(path)
             endpoint = self.endpoints.find(decoded)
@@ -202,8 +211,7 @@ class Front:
             routed = self.routing.routed(method, decoded, exchange)
             known = self.routing.find(path, exchange) if routed is None else routed.known
         if method == "OPTIONS":
-            allow = known.action.allow if routed is None else routed.allow
-            await exchange.send_whole(204, None, b"", [("Allow", allow)])
+            await exchange.send_options(known.action.allow if routed is None else routed.allow)
             return
         if routed is None:
             check_method(method, known.action)
@@ -219,11 +227,9 @@ class Front:
         fields: Mapping[str, str] = _NO_FIELDS
         if "traceparent" in headers:
             fields = _trace(headers, exchange)
-        caller = exchange.caller = self._auth.identify(headers, action)
+        caller = exchange.caller = self._auth.identify(headers, action, exchange.method)
         if caller.to_check is not None:
             await self._auth.authorize(caller, action, deadline)
-        if "Content-Encoding" in headers:
-            _check_encoding(",".join(headers.getall("Content-Encoding")))
         match = routed.match if routed is not None else None
         inbound = await self._intake.take(exchange, action, match, query, deadline)
         retry_safe = action.read
@@ -255,7 +261,7 @@ class Front:
     ) -> None:
         exchange.route = endpoint.route
         if exchange.method == "OPTIONS":
-            await exchange.send_whole(204, None, b"", [("Allow", allow_of(endpoint.methods))])
+            await exchange.send_options(allow_of(endpoint.methods))
             return
         check_endpoint_method(exchange.method, endpoint)
         if exchange.method in ("GET", "HEAD"):
@@ -359,12 +365,3 @@ def _check_framing(request: web.BaseRequest) -> None:
     if request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
         detail = "The one Transfer-Encoding is chunked, in HTTP/1.1."
         raise Problem(catalogue.BAD_FRAMING, detail, close=True)
-
-
-def _check_encoding(value: str) -> None:
-    if not {one.strip().lower() for one in value.split(",")} <= {"", "identity"}:
-        raise Problem(
-            catalogue.UNSUPPORTED_ENCODING,
-            "Send the body without Content-Encoding.",
-            headers=(("Accept-Encoding", "identity"),),
-        )

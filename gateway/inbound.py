@@ -19,6 +19,7 @@ from gateway.translate import (
     media_type_of,
     query_object,
 )
+from gateway.unpacking import unpacker_of
 from scamp.client import Deadline
 
 if TYPE_CHECKING:
@@ -47,17 +48,25 @@ class Inbound:
 class Intake:
     """Reads requests; one for all of a front."""
 
-    __slots__ = ("_idle", "_limit", "_mapped_limit", "_media_types")
+    __slots__ = ("_decompress", "_idle", "_limit", "_mapped_limit", "_media_types")
 
     def __init__(
-        self, *, limit: int | None, mapped_limit: int, idle: float, media_types: MediaTypes
+        self,
+        *,
+        limit: int | None,
+        mapped_limit: int,
+        idle: float,
+        media_types: MediaTypes,
+        decompress: bool = True,
     ) -> None:
         """`limit`: bytes of a body, of one that is put together with others `mapped_limit`.
-        `idle`: seconds between two pieces of it."""
+        `idle`: seconds between two pieces of it. `decompress`: unpack what comes compressed, else
+        refuse it."""
         self._limit = limit
         self._mapped_limit = mapped_limit
         self._idle = idle
         self._media_types = media_types
+        self._decompress = decompress
 
     async def take(
         self,
@@ -92,7 +101,10 @@ class Intake:
         return Inbound(b"", envelope, self._upload(exchange), fields)
 
     def _upload(self, exchange: Exchange) -> RequestBody:
-        return RequestBody(exchange, limit=self._limit, idle=self._idle)
+        headers, unpacker = exchange.request.headers, None
+        if "Content-Encoding" in headers:
+            unpacker = unpacker_of(headers, enabled=self._decompress)
+        return RequestBody(exchange, limit=self._limit, idle=self._idle, unpacker=unpacker)
 
     @staticmethod
     async def _collect(inbound: Inbound, deadline: Deadline) -> None:

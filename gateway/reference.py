@@ -14,6 +14,7 @@ _GROUPS: Final = {
     "scamp_conf": "The mesh",
     "auth_mode": "Tickets and privileges",
     "request_timeout": "Requests",
+    "ticket_cookie": "Browsers",
     "openapi": "Descriptions",
     "workers": "The process",
 }

@@ -31,6 +31,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from gateway.credentials import Credentials, check_origins
 from scamp import limits
 from scamp.config import SEARCHED, VARIABLES
 from scamp.errors import ConfigError
@@ -315,6 +316,33 @@ class Settings(BaseSettings):
 
     # -- browsers -----------------------------------------------------------------------
 
+    ticket_cookie: str | None = _setting(
+        None,
+        "Cookie that may carry the ticket; with a method that changes something only from pages of "
+        "the gateway's own origin and of cors_origins.",
+        unit="name",
+        unset="tickets come in headers only",
+    )
+    cors_origins: Names = _setting(
+        (),
+        "Origins whose pages may read answers, each SCHEME://HOST[:PORT]; * is every origin, and "
+        "gives none of them the cookie.",
+        unit="origin",
+        flag="cors-origin",
+    )
+    cors_max_age: int = _setting(
+        600, "How long a browser may remember what it was permitted.",
+        unit="seconds", ge=0, le=86400,
+    )  # fmt: skip
+    decompress_requests: bool = _setting(
+        True, "Unpack request bodies that come with Content-Encoding gzip or deflate."
+    )
+    compress_replies: bool = _setting(
+        False,
+        "Compress replies (gzip) for those who accept it. Costs CPU, and lets who can measure "
+        "lengths guess at secrets in replies (BREACH).",
+    )
+
     # -- rate limits --------------------------------------------------------------------
 
     # -- events -------------------------------------------------------------------------
@@ -376,6 +404,17 @@ class Settings(BaseSettings):
             if "*" in code[:-1]:
                 raise ValueError(f"{code!r}: * may stand at the end only")
         return value
+
+    @field_validator("ticket_cookie")
+    @classmethod
+    def _name_of_a_cookie(cls, value: str | None) -> str | None:
+        Credentials(value)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_in_full(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return check_origins(value)
 
     @field_validator("media_types")
     @classmethod

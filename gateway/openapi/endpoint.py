@@ -5,18 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Final
+from typing import Final
 
 from gateway.auth import Authenticator
 from gateway.exchange import Exchange
 from gateway.openapi.document import PathItems, build
 from gateway.openapi.documentation import Documentation, Sections, merged
-from gateway.openapi.operations import Facts, security
 from gateway.openapi.options import OpenApiOptions
-from gateway.openapi.responses import header, parameter, problems, statuses_of
+from gateway.openapi.own import OPENAPI_PATH, own_items
 from gateway.openapi.sight import ALL, OPEN, Sight, lead, select
 from gateway.routes.model import Route, RouteTable
 from gateway.translate import JSON_TYPE, Announced
@@ -24,8 +23,6 @@ from scamp.client import Deadline
 from scamp.discovery import Registry
 from scamp.discovery.pace import Pace
 from scamp.limits import MIB
-
-PATH: Final = "/openapi.json"
 
 MAX_DOCUMENTS: Final = 32
 """Documents that are kept: as many groups of callers with the same privileges."""
@@ -57,7 +54,7 @@ class Made:
 class OpenApi:
     """The endpoint. Belongs to one event loop; documents are made in a thread, one at a time."""
 
-    route = PATH
+    route = OPENAPI_PATH
     methods = ("GET", "HEAD")
 
     def __init__(
@@ -71,7 +68,8 @@ class OpenApi:
         own: PathItems | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`routes` gives the table in force; `own` are path items of what else is served."""
+        """`routes` gives the table in force; `own` are path items of what else is served, besides
+        those of `own_items`."""
         self.options = options or OpenApiOptions()
         self.documentation = documentation
         self.built = 0
@@ -79,10 +77,7 @@ class OpenApi:
         self._registry = registry
         self._auth = authenticator
         self._routes = routes
-        self._own: dict[str, Mapping[str, Mapping[str, Any]]] = {
-            PATH: path_item(self.options.facts)
-        }
-        self._own.update(own or {})
+        self._own = {**own_items(self.options.facts), **(own or {})}
         self._clock = clock
         self._kept: OrderedDict[Sight, Made] = OrderedDict()
         self._making: dict[Sight, asyncio.Task[Made]] = {}
@@ -208,36 +203,3 @@ class OpenApi:
 def _matches(wanted: str, etag: str) -> bool:
     tags = {one.strip().removeprefix("W/") for one in wanted.split(",")}
     return etag in tags or "*" in tags
-
-
-def path_item(facts: Facts) -> dict[str, Any]:
-    """What the document says of itself."""
-    described = {
-        "tags": ["gateway"],
-        "parameters": [
-            parameter("X-Request-ID"),
-            {"name": "If-None-Match", "in": "header", "schema": {"type": "string"}},
-        ],
-        "security": [*security(facts, needed=True), {}],
-    }
-    told = {
-        "ETag": {"required": True, "schema": {"type": "string"}},
-        "X-Request-ID": header("X-Request-ID"),
-    }
-    document = {"schema": {"type": "object", "required": ["openapi", "info", "paths"]}}
-    wrong = problems(statuses_of(mode=facts.mode, ticket=True, body=False))
-    wrong.pop("403", None)
-    unchanged = {"description": "What the caller has is still right.", "headers": told}
-
-    def operation(method: str) -> dict[str, Any]:
-        found: dict[str, Any] = {"description": "The document.", "headers": told}
-        if method == "get":
-            found["content"] = {JSON_TYPE: document}
-        return {
-            **described,
-            "operationId": f"{method}_openapi",
-            "summary": "This document, as the caller may see it",
-            "responses": {"200": found, "304": unchanged, **wrong},
-        }
-
-    return {method: operation(method) for method in ("get", "head")}

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from gateway.checks import read_discovery
 from gateway.openapi.document import build
-from gateway.openapi.endpoint import PATH, path_item
 from gateway.openapi.options import openapi_options
+from gateway.openapi.own import own_items
 from gateway.openapi.sight import ALL, Sight, lead, select
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
@@ -70,6 +70,6 @@ def document(settings: Settings, ticket: Path | None, *, routes: RouteTable) -> 
         selection.actions,
         options.facts,
         routes=lead(registry, routes, sight, default_timeout=options.default_timeout),
-        own={PATH: path_item(options.facts)},
+        own=own_items(options.facts),
         left_out=selection.left_out,
     )

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
-from gateway.auth import TICKET_HEADER, Mode
+from gateway.auth import Mode
+from gateway.credentials import TICKET_HEADER
 from gateway.openapi.documentation import NOTHING, Section
 from gateway.openapi.responses import header, parameter, problems, statuses_of
 from gateway.openapi.schemas import Components, Schema

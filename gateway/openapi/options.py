@@ -29,6 +29,7 @@ def openapi_options(settings: Settings) -> OpenApiOptions:
         audience="everyone" if settings.openapi == "everyone" else "callers",
         facts=Facts(
             mode=settings.effective_auth_mode,
+            cookie=settings.ticket_cookie,
             limited=settings.max_body is not None,
             media_types=settings.media_types,
             title=settings.openapi_title,

@@ -83,23 +83,26 @@ def compose(route: Route, members: Mapping[str, Any], body: bytes) -> bytes:
     What the body says keeps its spelling, numbers too. A member that is given by the URL may be in
     the body as well if it says the same. Raises Problem (bad_body).
     """
+    given = {**route.defaults, **members}
     if route.body is None or not body:
-        return orjson.dumps({**route.defaults, **members})
+        return orjson.dumps(given)
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as exc:
         raise Problem(catalogue.BAD_BODY, f"The body is not JSON: {exc}.") from None
     if route.body != WHOLE_BODY:
-        rest = orjson.dumps({**route.defaults, **members})
-        return _joined(orjson.dumps({route.body: 0})[:-2] + body + b"}", rest)
+        if route.body in members:
+            what = f"{route.body} is given by the body; leave it out of the query."
+            raise Problem(catalogue.BAD_QUERY, what)
+        given.pop(route.body, None)
+        return _joined(orjson.dumps({route.body: 0})[:-2] + body + b"}", orjson.dumps(given))
     if not isinstance(value, dict):
         raise Problem(catalogue.BAD_BODY, "The body is a JSON object here.")
     twice = members.keys() & value.keys()
     if twice:
         _check_same(body, {name: members[name] for name in sorted(twice)})
-    added = {**route.defaults, **members}
-    added = {name: one for name, one in added.items() if name not in value}
-    return _joined(body, orjson.dumps(added)) if value else orjson.dumps(added)
+    added = orjson.dumps({name: one for name, one in given.items() if name not in value})
+    return _joined(body, added) if value else added
 
 
 def _joined(first: bytes, second: bytes) -> bytes:

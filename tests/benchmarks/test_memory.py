@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.memory import MOVES, measure
+from benchmarks.memory import ARGUMENTS, MOVES, measure
 from benchmarks.mesh import gateway
 from scamp.limits import MIB
 
@@ -17,6 +17,6 @@ ALLOWED = 16 * MIB
 
 @pytest.mark.parametrize("name", MOVES)
 def test_a_body_moves_the_peak_by_much_less_than_its_size(name: str, tmp_path: Path) -> None:
-    with gateway(tmp_path) as front:
+    with gateway(tmp_path, arguments=ARGUMENTS) as front:
         moved = measure(front, name, SIZE)
     assert moved.growth < ALLOWED, moved

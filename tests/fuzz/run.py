@@ -151,7 +151,7 @@ def _guided(work: str, name: str, minutes: str, seed: str) -> int:
     """The child: libFuzzer takes over and exits."""
     import atheris  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
-    with atheris.instrument_imports(include=["scamp"]):
+    with atheris.instrument_imports(include=["scamp", "gateway"]):
         from tests.fuzz.targets import TARGETS
 
     target = TARGETS[name]

@@ -58,7 +58,7 @@ def ticket(mesh: Stand, *privileges: int) -> Path:
 async def test_everything_that_is_exposed_is_described_without_a_key(mesh: Stand) -> None:
     assert paths(invoke(*given(mesh))) == {
         *("/api/Test.Gate.open", "/api/Test.Gate.wait", "/api/Test.Gate.guarded"),
-        *("/api/Auth.getAuthzTable", "/openapi.json"),
+        *("/api/Auth.getAuthzTable", "/openapi.json", "/whoami"),
     }
 
 
@@ -76,7 +76,7 @@ async def test_routes_and_settings_count(mesh: Stand, tmp_path: Path) -> None:
     routes.write_text('[[routes]]\nmethod = "GET"\npath = "/o"\naction = "Test.Gate.open"\n')
     shown = invoke(*given(mesh), "--routes", routes, "--openapi-title", "Gates",
                    "--openapi-max-actions", "1")  # fmt: skip
-    assert paths(shown) == {"/api/Auth.getAuthzTable", "/o", "/openapi.json"}
+    assert paths(shown) == {"/api/Auth.getAuthzTable", "/o", "/openapi.json", "/whoami"}
     document = json.loads(shown.stdout)
     assert document["info"]["title"] == "Gates"
     assert document["x-scamp-left-out"] == {"actions": 3}
@@ -94,7 +94,7 @@ async def test_file_is_written_whole_and_the_same_each_time(mesh: Stand, tmp_pat
 async def test_what_is_wrong_is_told_in_a_line(mesh: Stand, tmp_path: Path) -> None:
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("nonsense")
-    one = ["--ticket", ticket(mesh, 1)]
+    one: list[str | Path] = ["--ticket", ticket(mesh, 1)]
     cases: list[tuple[list[str | Path], int, str]] = [
         ([], 2, "no discovery cache: give --discovery-cache"),
         (["--discovery-cache", tmp_path / "none"], 2, "none: "),

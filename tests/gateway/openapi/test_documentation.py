@@ -20,6 +20,7 @@ from gateway.openapi.documentation import (
     merged,
     read_documentation,
 )
+from gateway.openapi.schemas import MAX_SCHEMA
 from scamp.discovery import Action, Announcement
 from scamp.server import Request, Service
 from scamp.testing import make_identity, until
@@ -27,9 +28,8 @@ from scamp.testing.mesh import Mesh
 
 
 def announced(*spellings: str, sector: str = "main") -> Announcement:
-    actions = tuple(
-        Action(sector, *spelling.rsplit(".", 1), 1, (), ("json",)) for spelling in spellings
-    )
+    split = (spelling.rsplit(".", 1) for spelling in spellings)
+    actions = tuple(Action(sector, one[0], one[1], 1, (), ("json",)) for one in split)
     return Announcement("s", "F", "main", 1, 5.0, "u", "h", 1, ("json",), actions, 1.0)
 
 
@@ -75,7 +75,7 @@ def test_texts_and_schemas_have_limits() -> None:
             "name": "Shop.list",
             "summary": "s" * 9000,
             "description": "d" * 9000,
-            "request": {"enum": ["x" * documentation.MAX_SCHEMA]},
+            "request": {"enum": ["x" * MAX_SCHEMA]},
         }
     ).values()
     assert len(section.summary) == MAX_SUMMARY

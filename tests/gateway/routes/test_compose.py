@@ -125,6 +125,14 @@ def test_members_are_added_and_what_the_body_says_keeps_its_spelling() -> None:
     }
 
 
+def test_a_member_that_is_the_body_comes_from_nowhere_else() -> None:
+    one = route('body = "price"\nquery = "*"\ndefaults = { price = 1 }')
+    members = members_of(one, (), "price=3")
+    assert refusal(lambda: compose(one, members, b"2"))[0] == "bad_query"
+    assert outermost(compose(one, {}, b"2")) == [("price", 2)]
+    assert outermost(compose(one, {}, b"")) == [("price", 1)]
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b" { } "])
 def test_an_empty_body_is_an_empty_object(body: bytes) -> None:
     one = route("defaults = { colour = 'red' }", path="/{id}")
