@@ -124,9 +124,13 @@ def operation_id(method: str, action: Announced) -> str:
 
 
 def route_id(method: str, route: Route) -> str:
-    """``route_get_skus_code``, with a digest that keeps it apart from routes that read alike."""
-    words = _NOT_WORD.sub("_", route.plain_template).strip("_")
-    return f"route_{method.lower()}_{words}_x{_digest(route.plain_template)}"
+    """``route_get_v1_skus_by_code``, with a digest at its end where another could read alike."""
+    words = [f"by_{one.name}" if one.name else one.text for one in route.segments]
+    texts = [one.name or one.text for one in route.segments]
+    made = f"route_{method.lower()}_{_NOT_WORD.sub('_', '_'.join(words)).strip('_')}"
+    if all(one.isalnum() and one.isascii() and one != "by" for one in texts):
+        return made
+    return f"{made}_x{_digest(route.plain_template)}"
 
 
 def _digest(text: str) -> str:

@@ -347,7 +347,7 @@ class Components:
             for holder, key, target in parts[one].refs:
                 holder[key] = f"{_PREFIX}{places[target]}"
         for one in hoisted:
-            self.schemas[places[one]] = parts[one].schema
+            self.schemas[places[one]] = _untitled(parts[one].schema)
         return {"$ref": f"{_PREFIX}{places[_ROOT]}"} if _ROOT in places else schema
 
     def _name_for(self, parts: dict[str, Part], part: str, namespace: str, name: str) -> str:
@@ -360,6 +360,13 @@ class Components:
             full = f"{full}-{digest}"
             self._digests[full] = digest
         return full
+
+
+def _untitled(schema: Schema) -> Schema:
+    """A component has its name; by their titles generators would take two for one."""
+    if isinstance(schema, bool):
+        return schema
+    return {keyword: value for keyword, value in schema.items() if keyword != "title"}
 
 
 def _reach(parts: Mapping[str, Part], start: str) -> set[str]:

@@ -16,7 +16,7 @@ import pytest
 LAST_LINE: Final = "# Ctrl-C ends all of it."
 LEFT_ALONE: Final = ("export", "slow", "broken")
 """Actions that are large, slow, or answer 500 as they are meant to."""
-BY_PATH: Final = "_v1_skus_code"
+BY_PATH: Final = "_by_code"
 """In the ids of operations whose path has a parameter."""
 PATIENT: Final = ("-H", "X-SCAMP-Timeout: 30")
 """Else it asks for answers within a microsecond, and is told 504."""

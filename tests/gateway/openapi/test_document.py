@@ -244,6 +244,18 @@ def test_operation_id_does_not_depend_on_what_else_there_is() -> None:
     assert operation_id("GET", one) == "get_Product_Sku_fetch"
 
 
+def test_operation_ids_of_routes_differ_though_templates_look_alike() -> None:
+    alike = ["/a/b", "/a_b", "/a-b", "/a/{b}", "/a/by/b", "/A/b"]
+    text = "".join(
+        f'[[routes]]\nmethod = "POST"\npath = "{path}"\naction = "A.b"\n' for path in alike
+    )
+    document = shown(service(action("A.b")), routes=text)
+    ids = [document["paths"][path]["post"]["operationId"] for path in alike]
+    assert ids[0] == "route_post_a_b"
+    assert ids[3] == "route_post_a_by_b"
+    assert len(set(ids)) == len(alike)
+
+
 # -- routes -----------------------------------------------------------------------------
 
 ROUTES = """

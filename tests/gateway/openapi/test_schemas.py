@@ -55,6 +55,7 @@ def test_definitions_become_components_and_references_follow() -> None:
     assert isinstance(node, dict)
     assert node["properties"]["left"] == {"$ref": "#/components/schemas/Shop.Sku.Node"}
     assert set(components.schemas) == {"Shop.Sku.Tree", "Shop.Sku.Node"}
+    assert "title" not in node, "generators would name classes for it"
 
 
 def test_equal_ones_are_one_and_others_of_that_name_are_kept_apart() -> None:
