@@ -164,14 +164,14 @@ class OpenApi:
     def _build(
         self, sight: Sight, routes: list[tuple[Route, Announced]], known: tuple[Sections, ...]
     ) -> bytes:
-        options = self.options
+        options, pause = self.options, Pace()
         selection = select(
             self._registry.actions(),
             sight,
             sectors=options.sectors,
             default_timeout=options.default_timeout,
             limit=options.max_actions,
-            pause=Pace(),
+            pause=pause,
         )
         return build(
             selection.actions,
@@ -180,6 +180,7 @@ class OpenApi:
             sections=merged(known),
             own=self._own,
             left_out=selection.left_out,
+            pause=pause,
         )
 
     def _keep(self, sight: Sight, made: Made) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from openapi_spec_validator import validate
@@ -14,6 +16,7 @@ from openapi_spec_validator import validate
 from fronted import Answer, Fronted
 from gateway.auth import Authenticator, Mode
 from gateway.endpoints import Endpoints
+from gateway.lifecycle import running
 from gateway.openapi import endpoint as module
 from gateway.openapi.documentation import Documentation
 from gateway.openapi.endpoint import MAX_DOCUMENTS, OpenApi
@@ -22,8 +25,10 @@ from gateway.openapi.options import Audience, OpenApiOptions
 from gateway.openapi.own import OPENAPI_PATH as PATH
 from gateway.routes.load import parse_routes
 from scamp.authz import AuthzSource
+from scamp.server.builtin import add_documentation
 from scamp.testing import ScriptedPeer, make_identity
 from scamp.tickets import TicketVerifier
+from stand import stand
 
 TABLE = b'{"shop.read": [1], "shop.both": [1, 2]}'
 Make = Callable[..., str]
@@ -271,3 +276,34 @@ async def test_end_while_a_document_is_made_is_told() -> None:
             await here.openapi.close()
             answer = await waiting
         assert (answer.status, answer.json()["code"]) == (503, "stopping")
+
+
+# -- in the whole gateway ---------------------------------------------------------------
+
+
+async def test_gateway_describes_what_its_services_say_of_themselves(tmp_path: Path) -> None:
+    async with stand(tmp_path) as mesh, aiohttp.ClientSession() as http:
+        add_documentation(mesh.service, 75.0)
+        mesh.announce()
+        loaded = mesh.loaded(authz_table=mesh.write_table(), openapi_title="Gates")
+        async with running(loaded) as gateway:
+            url = f"{gateway.public.url}{PATH}"
+            async with http.get(url) as answer:
+                document = await answer.json()
+            async with http.get(url, headers=mesh.ticket()) as answer:
+                more = await answer.json()
+    validate(document)
+    assert document["info"]["title"] == "Gates"
+    said = document["paths"]["/api/_meta.documentation"]["get"]["summary"]
+    assert said.startswith("Every action of this service")
+    assert set(more["paths"]) - set(document["paths"]) == {"/api/Test.Gate.guarded"}
+
+
+async def test_gateway_that_is_told_so_does_not_describe_itself(tmp_path: Path) -> None:
+    async with stand(tmp_path) as mesh, running(mesh.loaded(openapi="off")) as gateway:
+        async with (
+            aiohttp.ClientSession() as http,
+            http.get(f"{gateway.public.url}{PATH}") as answer,
+        ):
+            assert answer.status == 404
+            assert (await answer.json())["code"] == "unknown_path"
