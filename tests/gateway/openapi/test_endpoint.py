@@ -300,10 +300,11 @@ async def test_gateway_describes_what_its_services_say_of_themselves(tmp_path: P
 
 
 async def test_gateway_that_is_told_so_does_not_describe_itself(tmp_path: Path) -> None:
-    async with stand(tmp_path) as mesh, running(mesh.loaded(openapi="off")) as gateway:
-        async with (
-            aiohttp.ClientSession() as http,
-            http.get(f"{gateway.public.url}{PATH}") as answer,
-        ):
-            assert answer.status == 404
-            assert (await answer.json())["code"] == "unknown_path"
+    async with (
+        stand(tmp_path) as mesh,
+        running(mesh.loaded(openapi="off")) as gateway,
+        aiohttp.ClientSession() as http,
+        http.get(f"{gateway.public.url}{PATH}") as answer,
+    ):
+        assert answer.status == 404
+        assert (await answer.json())["code"] == "unknown_path"
