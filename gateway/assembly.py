@@ -26,6 +26,8 @@ from gateway.openapi.documentation import Documentation
 from gateway.openapi.endpoint import OpenApi
 from gateway.openapi.options import openapi_options
 from gateway.openapi.own import OPENAPI_PATH
+from gateway.ratelimit.limiter import RateLimiter
+from gateway.ratelimit.shared import SharedCounts
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
@@ -63,6 +65,7 @@ class Assembly:
         self.access_log = AccessLog(settings.access_log)
         self.endpoints = Endpoints()
         self.openapi = self._make_openapi(settings)
+        self.limiter = _limiter(settings)
         self.front = Front(
             self.registry,
             self.requester,
@@ -74,9 +77,10 @@ class Assembly:
             endpoints=self.endpoints,
         )
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
+        self._use_routes(RouteTable())
         if settings.routes is not None:
             routes = FollowedRoutes(settings.routes, self.use_routes)
-            self.front.routing.use_routes(routes.load())
+            self._use_routes(routes.load())
             self.followed.append(routes)
         collector = GatewayCollector(
             registry=self.registry,
@@ -85,6 +89,7 @@ class Assembly:
             authenticator=self.authenticator,
             access_log=self.access_log,
             in_flight=self.in_flight,
+            limiter=self.limiter,
         )
         self.exposition = make_registry(self.counters, collector)
         self._lag = LoopLag(self.counters.lag)
@@ -153,6 +158,8 @@ class Assembly:
             log.warning("%s", warning)
         if self._settings.authorized_services is None:
             log.warning("no authorized_services given: every service may offer every action")
+        if self.limiter.shared is not None:
+            await self.limiter.shared.start()
         await self.follower.start()
         if not self.follower.status.loaded:
             why = self.follower.status.last_error or "listening for announcements"
@@ -169,8 +176,14 @@ class Assembly:
 
     def use_routes(self, table: RouteTable) -> None:
         """Take another routes file's routes from now on."""
-        self.front.routing.use_routes(table)
+        self._use_routes(table)
         self._tell_unknown_routes()
+
+    def _use_routes(self, table: RouteTable) -> None:
+        self.front.routing.use_routes(table)
+        limited = {route.key for route in table.routes if route.rate is not None}
+        self.limiter.retain(limited)
+        self.front.limiter = self.limiter if limited or self.limiter.general else None
 
     def _tell_unknown_routes(self) -> None:
         """Services come and go, so it is no reason to refuse the file."""
@@ -212,6 +225,8 @@ class Assembly:
             await self.authz.close()
         await self.follower.stop()
         await self.requester.close()
+        if self.limiter.shared is not None:
+            await self.limiter.shared.close()
         self.access_log.close()
 
     # -- what the admin pages show ------------------------------------------------------
@@ -279,6 +294,21 @@ def _client_options(settings: Settings) -> ClientOptions:
         retries=settings.retries,
         retry_budget=settings.retry_budget,
         legacy_rsa=settings.legacy_rsa,
+    )
+
+
+def _limiter(settings: Settings) -> RateLimiter:
+    redis = settings.rate_limit_redis
+    shared = None
+    if redis is not None:
+        shared = SharedCounts(redis.get_secret_value(), timeout=settings.rate_limit_redis_timeout)
+    return RateLimiter(
+        user=settings.rate_limit_user,
+        client=settings.rate_limit_client,
+        address=settings.rate_limit_address,
+        shared=shared,
+        on_failure=settings.rate_limit_on_failure,
+        max_entries=settings.rate_limit_max_callers,
     )
 
 

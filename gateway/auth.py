@@ -162,6 +162,20 @@ class Authenticator:
         self.results["valid"] += 1
         return Caller(text, ticket.user_id, ticket.client_id, claims=ticket)
 
+    def glance(self, headers: CIMultiDictProxy[str]) -> Caller:
+        """Who asks, as far as a good ticket says so; anybody else is `ANONYMOUS`.
+
+        For counting requests of what is no action: nothing is refused here.
+        """
+        try:
+            text, _ = self._find(headers)
+            if text is None or self.mode == "forward":
+                return ANONYMOUS
+            ticket = self._verify(text)
+        except (Problem, TicketError):
+            return ANONYMOUS
+        return Caller(text, ticket.user_id, ticket.client_id)
+
     def _verify(self, text: str) -> Ticket:
         assert self.verifier is not None  # noqa: S101 - the constructor saw to it
         return self.verifier.verify(text, self._clock())

@@ -160,6 +160,17 @@ ORIGIN_REFUSED = _kind(
     "Programs send the ticket in a header.",
     **_DENIED,
 )  # fmt: skip
+RATE_LIMITED = _kind(
+    208, "rate_limited", 429, "Too many requests",
+    "The caller has used up a limit; the detail names it, `RateLimit` and `RateLimit-Policy` tell "
+    "how the limits stand. `Retry-After` is when the next request will be let through.",
+    **_DENIED,
+)  # fmt: skip
+RATE_LIMIT_UNAVAILABLE = _kind(
+    209, "rate_limit_unavailable", 503, "Count of requests not available",
+    "The store that holds the count of requests is away, and nobody may pass uncounted.",
+    proxy_error="destination_unavailable",
+)  # fmt: skip
 
 # -- 3xx: the way to the service --------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from gateway.discovery import multicast_group
 from gateway.listener import tls_context
+from gateway.ratelimit.shared import connector
 from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
@@ -47,7 +48,7 @@ def examine(loaded: Loaded, *, now: Callable[[], float] = time.time) -> list[Fin
     findings = [Finding("ok", "settings", f"{len(loaded.origins)} set")]
     findings += [Finding("warn", "scamp.conf", warning) for warning in loaded.warnings]
     findings += [Finding("FAIL", "settings", problem) for problem in settings.problems()]
-    for part in (_authorized, _keys, _table, _tls, _routes, _access_log):
+    for part in (_authorized, _keys, _table, _tls, _routes, _access_log, _redis):
         findings += _guarded(part, settings)
     if settings.discovery_source == "multicast":
         findings += _guarded(_multicast, settings)
@@ -63,7 +64,12 @@ def _guarded(
     try:
         yield from part(settings)
     except (ScampError, OSError) as exc:
-        about = {"keys": "ticket keys", "table": "authorization table", "tls": "TLS"}
+        about = {
+            "keys": "ticket keys",
+            "table": "authorization table",
+            "tls": "TLS",
+            "redis": "rate limits",
+        }
         yield Finding("FAIL", about.get(name, "discovery"), str(exc))
 
 
@@ -184,3 +190,9 @@ def _access_log(settings: Settings) -> Iterator[Finding]:
         yield Finding("FAIL", "access log", f"{path} is a directory")
     elif not os.access(path if path.exists() else path.parent, os.W_OK):
         yield Finding("FAIL", "access log", f"{path} cannot be written to by this user")
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    if settings.rate_limit_redis is not None:
+        connector()
+        yield Finding("ok", "rate limits", "counted in Redis; whether it is there was not tried")

@@ -12,6 +12,9 @@ from gateway.problems import Problem
 RESERVED: Final = ("/api", "/docs", "/openapi.json", "/whoami")
 """Paths that are ours, with all below them: no route of one's own begins with one of these."""
 
+UNCOUNTED: Final = ("/docs",)
+"""Paths below which a page is made of many files: they count for no rate limit."""
+
 
 class Endpoint(Protocol):
     """One path, or all below one, and what answers there."""
@@ -62,6 +65,11 @@ class Endpoints:
                 if path.startswith(prefix):
                     return endpoint
         return found
+
+
+def is_counted(path: str) -> bool:
+    """Whether a request for this decoded path counts for its caller's rate limits."""
+    return not any(path == one or path.startswith(f"{one}/") for one in UNCOUNTED)
 
 
 def allow_of(methods: Iterable[str]) -> str:

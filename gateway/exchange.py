@@ -77,6 +77,7 @@ class Exchange:
         "head_sent",
         "method",
         "queued",
+        "rate_limits",
         "request",
         "request_id",
         "response",
@@ -122,6 +123,8 @@ class Exchange:
         self.source = "gateway"
         self.cause: str | None = None
         """Why it did not end well, in one word; None when it did."""
+        self.rate_limits: Fields = ()
+        """What the answer tells of the caller's limits."""
         self.upstream_code: str | None = None
         self.address: str | None = None
         """Of the instance that had the request."""
@@ -268,6 +271,8 @@ class Exchange:
         headers[_X_REQUEST_ID] = self.request_id
         if content_type is not None:
             headers[hdrs.CONTENT_TYPE] = content_type
+        if self.rate_limits:
+            headers.extend(self.rate_limits)
         if extra:
             headers.update(extra)  # over the common ones; one that is given twice stays twice
         if self.serving.cors is not None:

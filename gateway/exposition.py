@@ -22,6 +22,8 @@ from prometheus_client.registry import Collector
 from gateway.access_log import AccessLog
 from gateway.auth import REFUSALS, TICKET_RESULTS, Authenticator
 from gateway.metrics import PREFIX
+from gateway.ratelimit.limiter import LIMITS, RateLimiter
+from gateway.ratelimit.shared import FAILED
 from scamp.client import InstanceView, Requester
 from scamp.discovery import DiscoveryStatus, Registry
 
@@ -80,6 +82,7 @@ class GatewayCollector(Collector):
         authenticator: Authenticator,
         access_log: AccessLog,
         in_flight: Callable[[], int],
+        limiter: RateLimiter | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -88,6 +91,7 @@ class GatewayCollector(Collector):
         self._authenticator = authenticator
         self._access_log = access_log
         self._in_flight = in_flight
+        self._limiter = limiter
         self._clock = clock
 
     def describe(self) -> Iterable[Metric]:
@@ -101,6 +105,8 @@ class GatewayCollector(Collector):
         yield from self._instances(self._requester.instances())
         yield from self._discovery()
         yield from self._tickets()
+        if self._limiter is not None:
+            yield from self._rates(self._limiter)
         yield from self._process()
 
     def _client(self) -> Iterator[Metric]:
@@ -200,6 +206,28 @@ class GatewayCollector(Collector):
             yield gauge(
                 "authz_table_age_seconds", "Age of the authorization table.", auth.authz.age()
             )
+
+    def _rates(self, limiter: RateLimiter) -> Iterator[Metric]:
+        yield counters(
+            "rate_limited", "Requests refused for their rate, by limit.", "limit",
+            limiter.limited, LIMITS,
+        )  # fmt: skip
+        yield gauges(
+            "rate_limit_entries", "Callers kept in mind, by limit.", "limit", limiter.entries
+        )
+        yield counter(
+            "rate_limit_entries_dropped", "Callers forgotten too soon, for want of room.",
+            limiter.dropped,
+        )  # fmt: skip
+        shared = limiter.shared
+        if shared is not None:
+            yield gauge(
+                "rate_limit_redis_up", "1 while Redis counts requests.", float(shared.available)
+            )
+            yield counters(
+                "rate_limit_redis_failures", "Requests that Redis did not decide.", "reason",
+                shared.failures, FAILED,
+            )  # fmt: skip
 
     def _process(self) -> Iterator[Metric]:
         yield counter("access_log_dropped_lines", "Log lines dropped.", self._access_log.dropped)

@@ -18,7 +18,7 @@ from multidict import CIMultiDictProxy
 
 from gateway import catalogue
 from gateway.access_log import AccessLog
-from gateway.auth import Authenticator
+from gateway.auth import ANONYMOUS, Authenticator, Caller
 from gateway.connection import Connection
 from gateway.context import (
     ClientAddresses,
@@ -29,12 +29,19 @@ from gateway.context import (
     is_request_id,
 )
 from gateway.cors import Cors
-from gateway.endpoints import Endpoint, Endpoints, allow_of, check_endpoint_method
+from gateway.endpoints import (
+    Endpoint,
+    Endpoints,
+    allow_of,
+    check_endpoint_method,
+    is_counted,
+)
 from gateway.exchange import CLIENT_LEFT, Exchange, Serving
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
 from gateway.problems import PROBLEM_TYPE, Problem, StatusMap, from_error
 from gateway.proxy import Proxy
+from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routed, Routing
 from gateway.translate import (
     METHODS,
@@ -93,8 +100,10 @@ class Front:
         options: FrontOptions | None = None,
         *,
         endpoints: Endpoints | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
-        """`endpoints` are served besides actions; more may be added to them later."""
+        """`endpoints` are served besides actions; more may be added to them later. Without a
+        `limiter` nobody's requests are counted."""
         self.options = options or FrontOptions()
         self.endpoints = Endpoints() if endpoints is None else endpoints
         self.in_flight = 0
@@ -108,6 +117,8 @@ class Front:
             idle=self.options.body_idle,
             server_timing=self.options.server_timing,
         )
+        self.limiter = limiter
+        """May be set at any time, to begin or to end counting."""
         self._intake = Intake(
             limit=self.options.max_body,
             mapped_limit=self.options.max_mapped_body,
@@ -173,6 +184,8 @@ class Front:
                 return Problem(catalogue.SATURATED, "Too many requests under way.", retry_after=1.0)
             await self._serve(exchange)
         except Problem as exc:
+            if self.limiter is not None and exc.kind in _BAD_TICKETS:
+                return await self._count_bad_ticket(exchange, exc, self.limiter)
             return exc
         except ScampError as exc:
             label = exchange.action.label if exchange.action is not None else None
@@ -190,6 +203,19 @@ class Front:
                 return None
             return Problem(catalogue.INTERNAL)
         return None
+
+    @staticmethod
+    async def _count_bad_ticket(
+        exchange: Exchange, problem: Problem, limiter: RateLimiter
+    ) -> Problem:
+        """Whoever tries tickets is counted by address. A good one from there passes all the same:
+        it cannot be guessed, and many may be behind one address."""
+        if not exchange.rate_limits:  # not counted yet
+            try:
+                await limiter.admit(exchange, ANONYMOUS)
+            except Problem as exc:
+                return exc
+        return problem
 
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
@@ -227,9 +253,7 @@ class Front:
         fields: Mapping[str, str] = _NO_FIELDS
         if "traceparent" in headers:
             fields = _trace(headers, exchange)
-        caller = exchange.caller = self._auth.identify(headers, action, exchange.method)
-        if caller.to_check is not None:
-            await self._auth.authorize(caller, action, deadline)
+        caller = await self._admit(exchange, action, deadline, routed)
         match = routed.match if routed is not None else None
         inbound = await self._intake.take(exchange, action, match, query, deadline)
         retry_safe = action.read
@@ -256,6 +280,23 @@ class Front:
             content_type,
         )
 
+    async def _admit(
+        self, exchange: Exchange, action: Announced, deadline: Deadline, routed: Routed | None
+    ) -> Caller:
+        """Who asks; counted, also when a privilege is missing."""
+        caller = exchange.caller = self._auth.identify(
+            exchange.request.headers, action, exchange.method
+        )
+        if self.limiter is not None:
+            known = routed.known if routed is not None else None
+            if known is None or known.rate is None:
+                await self.limiter.admit(exchange, caller)
+            else:
+                await self.limiter.admit(exchange, caller, known.rate_key, known.rate)
+        if caller.to_check is not None:
+            await self._auth.authorize(caller, action, deadline)
+        return caller
+
     async def _serve_endpoint(
         self, exchange: Exchange, endpoint: Endpoint, path: str, query: str
     ) -> None:
@@ -266,6 +307,8 @@ class Front:
         check_endpoint_method(exchange.method, endpoint)
         if exchange.method in ("GET", "HEAD"):
             refuse_body(exchange)
+        if self.limiter is not None and is_counted(path):
+            await self.limiter.admit(exchange, self._auth.glance(exchange.request.headers))
         await endpoint.serve(exchange, path, query)
 
     # -- beginning and end --------------------------------------------------------------
@@ -328,6 +371,12 @@ class Front:
         except ConnectionError:
             self._client_left(exchange)
 
+
+_BAD_TICKETS: Final = (
+    catalogue.TICKET_MISSING,
+    catalogue.TICKET_INVALID,
+    catalogue.TICKETS_DIFFER,
+)
 
 _NO_FIELDS: Final[Mapping[str, str]] = {}
 

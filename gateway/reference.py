@@ -15,6 +15,7 @@ _GROUPS: Final = {
     "auth_mode": "Tickets and privileges",
     "request_timeout": "Requests",
     "ticket_cookie": "Browsers",
+    "rate_limit_user": "Rate limits",
     "openapi": "Descriptions",
     "workers": "The process",
 }

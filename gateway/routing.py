@@ -10,6 +10,7 @@ from gateway import catalogue
 from gateway.exchange import Exchange
 from gateway.metrics import ActionSeries, Metrics
 from gateway.problems import Problem
+from gateway.ratelimit.rate import Rate
 from gateway.routes.match import Match, Matcher, by_method
 from gateway.routes.model import Route, RouteTable
 from gateway.translate import (
@@ -42,6 +43,9 @@ class Known:
     action: Announced
     series: ActionSeries
     route: str = NATIVE_ROUTE
+    rate: Rate | None = None
+    """The limit that each caller of the route has for it alone."""
+    rate_key: str = ""
 
 
 @dataclass(slots=True)
@@ -211,7 +215,7 @@ class Routing:
         known = None
         if action is not None:
             series = self._metrics.series(action)
-            known = Known(_as_routed(action, route), series, route.template)
+            known = Known(_as_routed(action, route), series, route.template, route.rate, route.key)
         self._by_route[route] = known
         return known
 

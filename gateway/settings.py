@@ -32,6 +32,9 @@ from pydantic_settings import (
 )
 
 from gateway.credentials import Credentials, check_origins
+from gateway.ratelimit.buckets import MAX_ENTRIES
+from gateway.ratelimit.rate import Rate
+from gateway.ratelimit.shared import check_url
 from scamp import limits
 from scamp.config import SEARCHED, VARIABLES
 from scamp.errors import ConfigError
@@ -105,6 +108,7 @@ Network = Annotated[
     IPv4Network | IPv6Network, BeforeValidator(lambda value: ip_network(str(value)))
 ]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
+PerTime = Annotated[Rate, NoDecode, BeforeValidator(Rate.parse), PlainSerializer(str)]
 
 
 class Settings(BaseSettings):
@@ -345,6 +349,54 @@ class Settings(BaseSettings):
 
     # -- rate limits --------------------------------------------------------------------
 
+    rate_limit_user: PerTime | None = _setting(
+        None,
+        "Requests of one user, known by a verified ticket: 600/min, 10/s, 100/15min, "
+        "10/s;burst=50.",
+        unit="COUNT/UNIT",
+        unset="no limit",
+    )
+    rate_limit_client: PerTime | None = _setting(
+        None,
+        "Requests of one client (the ticket's client id), whoever its users are.",
+        unit="COUNT/UNIT",
+        unset="no limit",
+    )
+    rate_limit_address: PerTime | None = _setting(
+        None,
+        "Requests from one address without a ticket that was verified, bad tickets included; "
+        "IPv6 counts by /64.",
+        unit="COUNT/UNIT",
+        unset="no limit",
+    )
+    rate_limit_max_callers: int = _setting(
+        MAX_ENTRIES,
+        "Callers that are kept in mind for each limit, at some 300 bytes each.",
+        unit="count",
+        ge=1024,
+    )
+    rate_limit_redis: SecretStr | None = _setting(
+        None,
+        "Redis that holds the counts, for several gateways: redis://HOST:PORT/DB, rediss://, "
+        "unix://. Needs the extra `redis`.",
+        unit="URL",
+        unset="each gateway counts by itself",
+        flag="",
+    )
+    rate_limit_redis_file: Path | None = _setting(
+        None,
+        "File that holds that URL, for one with a password.",
+        unit="file",
+    )
+    rate_limit_redis_timeout: float = _setting(
+        0.05, "How long a request waits for Redis.", unit="seconds", gt=0, le=10
+    )
+    rate_limit_on_failure: Literal["local", "open", "closed"] = _setting(
+        "local",
+        "While Redis fails: local: each gateway counts by itself; open: nothing is limited; "
+        "closed: requests that fall under a limit get 503.",
+    )
+
     # -- events -------------------------------------------------------------------------
 
     # -- descriptions -------------------------------------------------------------------
@@ -425,6 +477,13 @@ class Settings(BaseSettings):
             if name.lower() == "application/json" or "/vnd.scamp." in name.lower():
                 raise ValueError(f"{name!r} has its envelope already")
         return {name.lower(): envelope for name, envelope in value.items()}
+
+    @field_validator("rate_limit_redis")
+    @classmethod
+    def _url_of_a_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_url(value.get_secret_value())
+        return value
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:

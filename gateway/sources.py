@@ -265,5 +265,6 @@ def _explain(exc: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
         name = str(error["loc"][0])
         inner = [str(part) for part in error["loc"][1:] if isinstance(part, str)]
         setting = ".".join([name, *inner[:1]]) if name == "error_status" else name
-        shown = "" if "password" in name else f" {error['input']!r}"[:100]
+        secret = f"{name}_file" in Settings.model_fields
+        shown = "" if secret else f" {error['input']!r}"[:100]
         yield f"{origins.get(name, 'default')}: {setting}{shown}: {message}"

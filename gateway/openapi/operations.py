@@ -62,6 +62,8 @@ class Facts:
     """Name of the cookie that may carry a ticket."""
     limited: bool = False
     """Bodies may be too large."""
+    rated: bool = False
+    """Callers may ask too often."""
     media_types: MediaTypes = field(default_factory=dict)
     """Envelopes by media type, besides those that every gateway knows."""
     title: str = "SCAMP services"
@@ -203,6 +205,7 @@ def _native(method: str, of: Described, facts: Facts) -> dict[str, Any]:
                 ticket=not action.noauth,
                 body=not by_query,
                 limited=facts.limited,
+                rated=facts.rated,
             )
         ),
     }
@@ -372,6 +375,7 @@ def _route(
                 ticket=ticket,
                 body=route.body is not None,
                 limited=True,
+                rated=facts.rated or route.rate is not None,
             )
         ),
     }

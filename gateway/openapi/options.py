@@ -31,6 +31,9 @@ def openapi_options(settings: Settings) -> OpenApiOptions:
             mode=settings.effective_auth_mode,
             cookie=settings.ticket_cookie,
             limited=settings.max_body is not None,
+            rated=any(
+                (settings.rate_limit_user, settings.rate_limit_client, settings.rate_limit_address)
+            ),
             media_types=settings.media_types,
             title=settings.openapi_title,
             version=metadata.version("scamp-gateway"),

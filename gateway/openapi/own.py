@@ -72,7 +72,7 @@ def _readable(
     parameters: list[dict[str, Any]] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """GET and HEAD of a JSON document that takes a ticket; an `optional` one may be missing."""
-    wrong = problems(statuses_of(mode=facts.mode, ticket=True, body=False))
+    wrong = problems(statuses_of(mode=facts.mode, ticket=True, body=False, rated=facts.rated))
     wrong.pop("403", None)
     ways = security(facts, needed=True)
     if optional and {} not in ways:

@@ -123,16 +123,18 @@ def problems(statuses: Iterable[int]) -> dict[str, Any]:
     return {**named, "default": {"$ref": f"{_RESPONSES}Problem"}}
 
 
-def statuses_of(*, mode: Mode, ticket: bool, body: bool, limited: bool = False) -> list[int]:
+def statuses_of(
+    *, mode: Mode, ticket: bool, body: bool, limited: bool = False, rated: bool = False
+) -> list[int]:
     """What can go wrong with one operation: one that needs a `ticket`, that takes a `body`, whose
-    body is `limited` in size."""
+    body is `limited` in size, that is `rated`: callers may ask too often."""
     found = [400, 404, 405, 431, 500, 502, 503, 504]
     if ticket and mode != "forward":
         found += [401, 403] if mode == "enforce" else [401]
     found += [408, 415] if body else [414]
     if body and limited:
         found.append(413)
-    if any(kind.status == 429 for kind in CATALOGUE.values()):
+    if rated:
         found.append(429)
     return sorted(found)
 

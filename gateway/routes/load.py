@@ -12,6 +12,7 @@ from typing import Any, Final, get_args
 
 from pydantic import ValidationError
 
+from gateway.ratelimit.rate import Rate
 from gateway.routes.entries import (
     ALL,
     Query,
@@ -198,22 +199,22 @@ class _Loader:
 
 
 def _shared(route: Route, entry: Shared) -> Route:
-    if entry.rate is not None:
-        _check_rate(entry.rate)
     return replace(
         route,
         timeout=entry.timeout,
         retry=entry.retry,
         ticket=entry.ticket,
-        rate=entry.rate,
+        rate=_rate(entry.rate) if entry.rate is not None else None,
         defaults=_plain(entry.defaults),
         description=entry.description,
     )
 
 
-def _check_rate(text: str) -> None:
-    if not re.fullmatch(r"[1-9][0-9]{0,8}/\w+", text):
-        raise BadEntry("rate", f"{text!r} is not COUNT/UNIT, such as 10/s or 600/min")
+def _rate(text: str) -> Rate:
+    try:
+        return Rate.parse(text)
+    except ValueError as exc:
+        raise BadEntry("rate", f"{text!r}: {exc}") from None
 
 
 def _plain(defaults: dict[str, Any]) -> dict[str, Any]:

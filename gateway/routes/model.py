@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from gateway.ratelimit.rate import Rate
 from gateway.translate import Target
 
 ParameterType = Literal["string", "int", "number", "bool"]
@@ -82,8 +83,8 @@ class Route:
     ticket: bool | None = None
     """True: needed even where the action is ``noauth``; False: not needed; None: as the action
     says."""
-    rate: str | None = None
-    """``COUNT/UNIT`` for each caller of this route, such as ``10/s``."""
+    rate: Rate | None = None
+    """For each caller of this route."""
     envelope: str | None = None
     """What the action is called with, whatever the Content-Type; None: by the Content-Type."""
     consumes: tuple[str, ...] = ()
@@ -99,6 +100,11 @@ class Route:
     def template(self) -> str:
         """The path as it was written."""
         return "".join(f"/{segment}" for segment in self.segments)
+
+    @property
+    def key(self) -> str:
+        """Its name, the same after each load of the file: ``GET /skus/{code}``."""
+        return f"{','.join(self.methods)} {self.template}"
 
     @property
     def plain_template(self) -> str:

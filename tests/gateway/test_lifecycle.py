@@ -343,6 +343,28 @@ async def test_routes_file_is_followed_and_a_bad_one_is_not(
         assert await status(http, f"{url}/v2/open") == 200
 
 
+async def test_a_rate_of_a_route_comes_and_goes_with_the_file(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/open"))
+    async with running(mesh.loaded(routes=path)) as gateway:
+        url = f"{gateway.public.url}/v1/open"
+        assert [await status(http, url) for _ in range(3)] == [200] * 3
+        assert gateway.parts.front.limiter is None  # nothing is counted for nothing
+        limited = route("/v1/open") + 'rate = "2/d"\n'
+        path.write_text(limited)
+        await until(lambda: counted(gateway, "routes", "ok") == 1)
+        assert [await status(http, url) for _ in range(3)] == [200, 200, 429]
+        path.write_text(limited + route("/v1/other"))
+        await until(lambda: counted(gateway, "routes", "ok") == 2)
+        assert await status(http, url) == 429
+        path.write_text(route("/v1/open"))
+        await until(lambda: counted(gateway, "routes", "ok") == 3)
+        assert await status(http, url) == 200
+        assert gateway.parts.limiter.entries["route"] == 0
+
+
 async def test_bad_routes_file_keeps_it_from_starting(mesh: Stand) -> None:
     path = mesh.folder / "routes.toml"
     path.write_text(route("/api/x"))

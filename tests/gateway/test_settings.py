@@ -169,6 +169,13 @@ IN_THE_ENVIRONMENT = {
     "openapi_max_actions": "7",
     "decompress_requests": "false",
     "compress_replies": "true",
+    "rate_limit_user": "600/min",
+    "rate_limit_client": "10/s;burst=50",
+    "rate_limit_address": "100/15min",
+    "rate_limit_max_callers": "2048",
+    "rate_limit_redis": "redis://:secret@redis.example/1",
+    "rate_limit_redis_timeout": "0.2",
+    "rate_limit_on_failure": "closed",
     "workers": "1",
     "log_level": "debug",
     "log_format": "text",
@@ -189,7 +196,8 @@ def test_every_setting_can_be_given_in_the_environment(
     given = sources.load().settings
     same = {name for name in IN_THE_ENVIRONMENT if getattr(given, name) == getattr(defaults, name)}
     assert same == {"workers"}  # there is only one value so far
-    assert IN_THE_ENVIRONMENT.keys() | {"tls_key_password_file"} == Settings.model_fields.keys()
+    twins = {"tls_key_password_file", "rate_limit_redis_file"}
+    assert IN_THE_ENVIRONMENT.keys() | twins == Settings.model_fields.keys()
 
 
 # -- refusals ---------------------------------------------------------------------------
@@ -233,6 +241,8 @@ def test_every_setting_can_be_given_in_the_environment(
         ("cors_origins = ['null']", "is no origin"),
         ("cors_origins = ['https://app.example:65536']", "is no origin"),
         ("cors_origins = ['https://app.example:443']", "browsers leave the usual port out"),
+        ("rate_limit_user = '10/fortnight'", ":1: rate_limit_user '10/fortnight': not COUNT/UNIT"),
+        ("rate_limit_client = '0/s'", "a rate's count is between 1 and 1000000, not 0"),
         ("drain_limit = inf", ":1: drain_limit inf: Input should be a finite number"),
     ],
 )
@@ -335,6 +345,19 @@ def test_secret_given_twice_or_unreadable_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         sources.load(config=toml(tmp_path, "tls_key_password = 12345678"))
     assert "12345678" not in str(caught.value)
+
+
+def test_url_of_a_redis_is_never_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "url"
+    secret.write_text("redis://:hunter2@redis.example:6379/0\n")
+    settings = sources.load({"rate_limit_redis_file": str(secret)}).settings
+    assert settings.rate_limit_redis is not None
+    assert settings.rate_limit_redis.get_secret_value().endswith("@redis.example:6379/0")
+    assert "hunter2" not in repr(settings) + settings.model_dump_json()
+    secret.write_text("http://:hunter2@redis.example")
+    with pytest.raises(ConfigError, match="not redis://HOST:PORT/DB") as caught:
+        sources.load({"rate_limit_redis_file": str(secret)})
+    assert "hunter2" not in str(caught.value)
 
 
 # -- addresses and the page -------------------------------------------------------------

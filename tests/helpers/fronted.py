@@ -28,6 +28,7 @@ from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
 from gateway.metrics import Metrics
 from gateway.public import PublicServer, public_server
+from gateway.ratelimit.limiter import RateLimiter
 from gateway.routes.load import parse_routes
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
@@ -84,6 +85,7 @@ class Fronted:
         client: ClientOptions | None = None,
         status: DiscoveryStatus = FRESH,
         max_actions: int = 1000,
+        limiter: RateLimiter | None = None,
         routes: str = "",
         endpoints: Endpoints | None = None,
         **server: Any,
@@ -95,6 +97,7 @@ class Fronted:
         self.auth = auth or Authenticator("forward")
         self.log = Remembering()
         self.metrics = Metrics(self.mesh.registry, max_actions=max_actions)
+        self.limiter = limiter
         self.port = 0
         self._routes = parse_routes(routes, "routes.toml")
         self._options = options
@@ -127,6 +130,7 @@ class Fronted:
             self.log,
             self._options,
             endpoints=self._endpoints,
+            limiter=self.limiter,
         )
         self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(
@@ -138,6 +142,7 @@ class Fronted:
                 authenticator=self.auth,
                 access_log=self.log,
                 in_flight=lambda: self.front.in_flight,
+                limiter=self.limiter,
             ),
         )
         self._server = public_server(self._front, **self._server_options)

@@ -199,8 +199,8 @@ def test_tickets_are_told_of_where_they_are_needed(
     assert ({} in post["security"]) is (mode == "forward")
     assert document["components"]["securitySchemes"]["ticketCookie"]["name"] == "ticket"
     assert {"413"} & set(post["responses"]) == set()
-    limited = shown(service(action("A.b")), limited=True)
-    assert "413" in limited["paths"]["/api/A.b"]["post"]["responses"]
+    limited = shown(service(action("A.b")), limited=True, rated=True)
+    assert {"413", "429"} <= set(limited["paths"]["/api/A.b"]["post"]["responses"])
 
 
 def test_operation_ids_differ_though_names_look_alike() -> None:
@@ -278,6 +278,7 @@ status = 202
 timeout = 2.5
 ticket = false
 retry = false
+rate = "10/s"
 summary = "Set it"
 query = { dry = "bool", tag = { many = true, required = true, description = "Tags" } }
 
@@ -335,6 +336,8 @@ def test_route_is_told_as_the_file_has_it() -> None:
     assert post["x-scamp-timeout"] == 2.5
     assert post["x-scamp-retry"] == "not-sent"
     assert post["summary"] == "Set it"
+    assert "429" in post["responses"]
+    assert "429" not in document["paths"]["/v1/skus"]["post"]["responses"]
     assert list(post["responses"]["202"]["content"]) == ["application/json"]
     put = document["paths"]["/v1/image"]["put"]
     assert list(put["requestBody"]["content"]) == ["image/*"]

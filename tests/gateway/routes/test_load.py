@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.ratelimit.rate import Rate
 from gateway.routes.load import MAX_FILE, MAX_ROUTES, load_routes, parse_routes
 from gateway.routes.model import Parameter
 from gateway.translate import Target
@@ -55,7 +56,9 @@ description = "A label"
         Parameter("tray", "paper_tray", required=True, description="1"),
     )
     assert (route.body, route.defaults) == ("template", {"colour": False})
-    assert (route.timeout, route.retry, route.ticket, route.rate) == (3, False, True, "10/s")
+    assert (route.timeout, route.retry, route.ticket) == (3, False, True)
+    assert route.rate == Rate(10, 1, 10)
+    assert route.key == "POST /v1/skus/{code}/labels/{page:int}"
     assert (route.produces, route.status) == ("application/pdf", 202)
     assert (route.summary, route.description) == ("Print", "A label")
 
@@ -138,7 +141,8 @@ def test_a_resource_may_say_which_actions() -> None:
         (ROUTE + 'members = { a = "b" }', 5, "'a' is not in the path"),
         (ROUTE + "timeout = 0", 5, "timeout: input should be greater than 0"),
         (ROUTE + "timeout = inf", 5, "timeout: input should be"),
-        (ROUTE + 'rate = "fast"', 5, "'fast' is not COUNT/UNIT"),
+        (ROUTE + 'rate = "fast"', 5, "'fast': not COUNT/UNIT"),
+        (ROUTE + 'rate = "0/s"', 5, "'0/s': a rate's count is between 1 and 1000000, not 0"),
         (ROUTE + "status = 404", 5, "status: input should be less than or equal to 299"),
         (ROUTE + "status = 204", 5, "status: an answer has a body"),
         (ROUTE + 'retry = "no"', 5, "retry: input should be a valid boolean"),
