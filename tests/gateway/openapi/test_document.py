@@ -406,6 +406,23 @@ def test_flood_of_actions_is_cut_and_counted() -> None:
     assert document["x-scamp-left-out"] == {"actions": 2990}
 
 
+def test_schemas_of_one_name_are_told_apart_in_the_same_way_in_any_order() -> None:
+    actions = select(
+        registry(service(action("A.b"), action("A.c"))).actions(),
+        ALL,
+        sectors=["main"],
+        default_timeout=75,
+        limit=9,
+    ).actions
+    sections = {
+        **described("A.b", reply=FETCH),
+        **described("A.c", reply={**FETCH, "required": []}),
+    }
+    text = build(actions, Facts(), sections=sections)
+    assert build(reversed(actions), Facts(), sections=sections) == text
+    assert len(orjson.loads(text)["components"]["schemas"]) == 3
+
+
 # -- whatever is announced --------------------------------------------------------------
 
 _NAMES = st.text(min_size=1, max_size=12) | st.sampled_from(
@@ -448,7 +465,7 @@ def test_document_is_valid_and_the_same_in_any_order(
             chance.shuffle(found)
         sections = {
             action_key(one.sector, one.spelling, one.version): Section(
-                said, said, orjson.dumps(FETCH), orjson.dumps({"title": said, "type": "object"})
+                said, said, orjson.dumps(FETCH), reply(said, one)
             )
             for one in found
         }
@@ -464,6 +481,11 @@ def test_document_is_valid_and_the_same_in_any_order(
     ]
     if len(shuffled) == len(services) and not _doubled(services):
         assert text(shuffled, 1) == first
+
+
+def reply(title: str, action: Announced) -> bytes:
+    """Of one name and another content for each action."""
+    return orjson.dumps({"title": title, "properties": {}, "description": action.label.lower()})
 
 
 def _doubled(services: list[Announcement]) -> bool:

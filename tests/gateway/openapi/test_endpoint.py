@@ -221,6 +221,14 @@ async def test_document_is_made_once_for_all_who_wait_and_until_something_change
         assert here.openapi.built == 3
 
 
+async def test_what_services_say_later_makes_another_document() -> None:
+    async with site() as here:
+        await here.get()
+        here.openapi.documentation.version += 1
+        await here.get()
+        assert here.openapi.built == 2
+
+
 async def test_large_mesh_that_changes_all_the_time_is_not_described_all_the_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
