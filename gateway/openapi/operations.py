@@ -66,6 +66,8 @@ class Facts:
     """Callers may ask too often."""
     media_types: MediaTypes = field(default_factory=dict)
     """Envelopes by media type, besides those that every gateway knows."""
+    events_open: bool = False
+    """There are services whose events take no ticket."""
     title: str = "SCAMP services"
     version: str = "1"
 

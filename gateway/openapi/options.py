@@ -35,6 +35,7 @@ def openapi_options(settings: Settings) -> OpenApiOptions:
                 (settings.rate_limit_user, settings.rate_limit_client, settings.rate_limit_address)
             ),
             media_types=settings.media_types,
+            events_open=bool(settings.events_open),
             title=settings.openapi_title,
             version=metadata.version("scamp-gateway"),
         ),

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from gateway.events.stream import MEDIA_TYPE
+from gateway.events.topic import PREFIX
 from gateway.openapi.document import PathItems
 from gateway.openapi.operations import Facts, security
 from gateway.openapi.responses import header, parameter, problems, statuses_of
 from gateway.translate import JSON_TYPE
+from scamp.limits import MAX_FILTER_CODES, MAX_SUBDATA_NAME
 
 OPENAPI_PATH: Final = "/openapi.json"
 WHOAMI_PATH: Final = "/whoami"
+EVENTS_PATH: Final = f"{PREFIX}{{service}}"
 
 TAG: Final = "gateway"
+
+_SERVICE: Final = r"^([A-Za-z0-9_.-]+:)?[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
 
 _WHOAMI: Final[dict[str, Any]] = {
     "type": "object",
@@ -39,7 +45,11 @@ _NONE_MATCH: Final = {"name": "If-None-Match", "in": "header", "schema": {"type"
 
 def own_items(facts: Facts) -> PathItems:
     """The path items of what every gateway serves."""
-    return {OPENAPI_PATH: _openapi(facts), WHOAMI_PATH: _whoami(facts)}
+    return {
+        OPENAPI_PATH: _openapi(facts),
+        WHOAMI_PATH: _whoami(facts),
+        EVENTS_PATH: {"get": _events(facts)},
+    }
 
 
 def _openapi(facts: Facts) -> dict[str, dict[str, Any]]:
@@ -58,6 +68,56 @@ def _openapi(facts: Facts) -> dict[str, dict[str, Any]]:
 
 def _whoami(facts: Facts) -> dict[str, dict[str, Any]]:
     return _readable(facts, "whoami", "What the caller's ticket says, and permits", _WHOAMI)
+
+
+def _events(facts: Facts) -> dict[str, Any]:
+    name = {"type": "string", "minLength": 1, "maxLength": MAX_SUBDATA_NAME}
+    ways = security(facts, needed=True)
+    if facts.events_open and {} not in ways:
+        ways.append({})
+    wrong = problems(statuses_of(mode="enforce", ticket=True, body=False, rated=facts.rated))
+    return {
+        "operationId": "get_events",
+        "summary": "Values that a service publishes, as they change",
+        "tags": [TAG],
+        "parameters": [
+            {
+                "name": "service",
+                "in": "path",
+                "required": True,
+                "description": "[SECTOR:]SERVICE",
+                "schema": {"type": "string", "pattern": _SERVICE},
+            },
+            {
+                "name": "code",
+                "in": "query",
+                "required": True,
+                "description": "Under which the values are published.",
+                "schema": {
+                    "type": "array",
+                    "items": name,
+                    "minItems": 1,
+                    "maxItems": MAX_FILTER_CODES,
+                },
+            },
+            {
+                "name": "Last-Event-ID",
+                "in": "header",
+                "description": "The last event that the caller has seen.",
+                "schema": {"type": "string"},
+            },
+            parameter("X-Request-ID"),
+        ],
+        "security": ways,
+        "responses": {
+            "200": {
+                "description": "Server-Sent Events, until one side ends it.",
+                "headers": {"X-Request-ID": header("X-Request-ID")},
+                "content": {MEDIA_TYPE.partition(";")[0]: {}},
+            },
+            **wrong,
+        },
+    }
 
 
 def _readable(

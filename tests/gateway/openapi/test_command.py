@@ -58,7 +58,7 @@ def ticket(mesh: Stand, *privileges: int) -> Path:
 async def test_everything_that_is_exposed_is_described_without_a_key(mesh: Stand) -> None:
     assert paths(invoke(*given(mesh))) == {
         *("/api/Test.Gate.open", "/api/Test.Gate.wait", "/api/Test.Gate.guarded"),
-        *("/api/Auth.getAuthzTable", "/openapi.json", "/whoami"),
+        *("/api/Auth.getAuthzTable", "/openapi.json", "/whoami", "/api/events/{service}"),
     }
 
 
@@ -76,7 +76,13 @@ async def test_routes_and_settings_count(mesh: Stand, tmp_path: Path) -> None:
     routes.write_text('[[routes]]\nmethod = "GET"\npath = "/o"\naction = "Test.Gate.open"\n')
     shown = invoke(*given(mesh), "--routes", routes, "--openapi-title", "Gates",
                    "--openapi-max-actions", "1")  # fmt: skip
-    assert paths(shown) == {"/api/Auth.getAuthzTable", "/o", "/openapi.json", "/whoami"}
+    assert paths(shown) == {
+        "/api/Auth.getAuthzTable",
+        "/o",
+        "/openapi.json",
+        "/whoami",
+        "/api/events/{service}",
+    }
     document = json.loads(shown.stdout)
     assert document["info"]["title"] == "Gates"
     assert document["x-scamp-left-out"] == {"actions": 3}
