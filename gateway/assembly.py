@@ -17,6 +17,7 @@ from gateway.auth import Authenticator
 from gateway.cors import Cors
 from gateway.credentials import Credentials
 from gateway.discovery import make_source
+from gateway.endpoints import Endpoints
 from gateway.events.endpoint import EventsEndpoint
 from gateway.events.exposition import EventsCollector
 from gateway.events.hub import Hub, HubLimits
@@ -26,6 +27,10 @@ from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
 from gateway.front import Front, FrontOptions
 from gateway.metrics import LoopLag, Metrics
+from gateway.openapi.documentation import Documentation
+from gateway.openapi.endpoint import OpenApi
+from gateway.openapi.options import openapi_options
+from gateway.openapi.own import OPENAPI_PATH
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.shared import SharedCounts
 from gateway.routes.model import RouteTable
@@ -63,6 +68,8 @@ class Assembly:
         self.authenticator = self._make_authenticator(settings)
         self.counters = Metrics(self.registry)
         self.access_log = AccessLog(settings.access_log)
+        self.endpoints = Endpoints()
+        self.openapi = self._make_openapi(settings)
         self.limiter = _limiter(settings)
         self.front = Front(
             self.registry,
@@ -72,6 +79,7 @@ class Assembly:
             self.counters,
             self.access_log,
             _front_options(settings),
+            endpoints=self.endpoints,
         )
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
         self._use_routes(RouteTable())
@@ -127,6 +135,21 @@ class Assembly:
             sectors=settings.sectors,
             timeout=settings.request_timeout,
         )
+
+    def _make_openapi(self, settings: Settings) -> OpenApi | None:
+        if settings.openapi == "off":
+            return None
+        options = openapi_options(settings)
+        documentation = Documentation(self.registry, self.requester)
+        endpoint = OpenApi(
+            self.registry,
+            self.authenticator,
+            documentation,
+            options,
+            routes=lambda: self.front.routing.routes,
+        )
+        self.endpoints.add(OPENAPI_PATH, endpoint)
+        return endpoint
 
     def _events(self, settings: Settings) -> EventsEndpoint:
         return EventsEndpoint(
@@ -226,6 +249,8 @@ class Assembly:
         if self._prefetch is not None:
             self._prefetch.cancel()
             await asyncio.wait({self._prefetch})
+        if self.openapi is not None:
+            await self.openapi.close()
         if self.authz is not None:
             await self.authz.close()
         await self.hub.close()

@@ -18,7 +18,7 @@ from gateway.sources import Loaded
 from scamp import limits
 from scamp.authz import AuthzTable
 from scamp.discovery.authorized import AuthorizedServices
-from scamp.discovery.cachefile import read_file
+from scamp.discovery.cachefile import FileState, read_file
 from scamp.discovery.loader import Loaded as Discovered
 from scamp.discovery.loader import count_reasons, load
 from scamp.discovery.model import count_actions
@@ -105,16 +105,7 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     about, path = "discovery cache", settings.discovery_cache
     if path is None:
         return
-    permitted = (
-        None
-        if settings.authorized_services is None
-        else _read_authorized(settings.authorized_services)
-    )
-    data, state = read_file(path, limits.MAX_CACHE_FILE)
-    try:
-        found = load(Discovered(), data or b"", permitted).state
-    except DiscoveryError as exc:
-        raise DiscoveryError(f"{path}: {exc}") from exc
+    found, state = read_discovery(settings, path)
     for identity, reason, detail in found.rejections[:_SHOWN]:
         yield Finding("warn", about, f"record of {identity} refused: {reason}: {detail}")
     reasons = count_reasons(found.rejections)
@@ -131,6 +122,23 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     if age > settings.discovery_max_age:
         text = f"stale: {age:.0f} s old, the limit is {settings.discovery_max_age:g} s"
         yield Finding("warn", about, f"{text}; what writes it may have died")
+
+
+def read_discovery(settings: Settings, path: Path) -> tuple[Discovered, FileState]:
+    """What a gateway would take from the discovery cache file at `path`, and the file's state.
+
+    Blocks. Raises `DiscoveryError`.
+    """
+    permitted = (
+        None
+        if settings.authorized_services is None
+        else _read_authorized(settings.authorized_services)
+    )
+    data, state = read_file(path, limits.MAX_CACHE_FILE)
+    try:
+        return load(Discovered(), data or b"", permitted).state, state
+    except DiscoveryError as exc:
+        raise DiscoveryError(f"{path}: {exc}") from exc
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ _GROUPS: Final = {
     "ticket_cookie": "Browsers",
     "rate_limit_user": "Rate limits",
     "events_open": "Live events",
+    "openapi": "Descriptions",
     "workers": "The process",
 }
 """Heading by the first field below it."""

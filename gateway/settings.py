@@ -428,6 +428,19 @@ class Settings(BaseSettings):
 
     # -- descriptions -------------------------------------------------------------------
 
+    openapi: Literal["callers", "everyone", "off"] = _setting(
+        "callers",
+        "What /openapi.json shows: callers: what the ticket permits, without one what needs none; "
+        "everyone: all exposed actions, to everyone; off: there is none.",
+    )
+    openapi_title: str = _setting(
+        "SCAMP services", "Title of that document.", min_length=1, max_length=200
+    )
+    openapi_max_actions: int = _setting(
+        2000, "Actions in that document, the first by name; the rest is counted in it.",
+        unit="count", ge=1, le=100_000,
+    )  # fmt: skip
+
     # -- process ------------------------------------------------------------------------
 
     workers: int = _setting(1, "Worker processes. Only 1 in this version.", unit="count")

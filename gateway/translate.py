@@ -291,7 +291,7 @@ def envelope_of(
 
 
 def _unsupported(what: str, action: Announced) -> Problem:
-    types = [content_type_of(name) for name in action.envelopes if _ENVELOPE.fullmatch(name)]
+    types = [content_type_of(name) for name in action.envelopes if is_envelope(name)]
     offered = ", ".join(types)
     return Problem(
         catalogue.UNSUPPORTED_ENVELOPE,
@@ -299,6 +299,11 @@ def _unsupported(what: str, action: Announced) -> Problem:
         action=action.label,
         headers=(("Accept", offered),) if offered else (),
     )
+
+
+def is_envelope(name: str) -> bool:
+    """Whether a ``Content-Type`` can stand for an envelope of this name."""
+    return _ENVELOPE.fullmatch(name) is not None
 
 
 def content_type_of(envelope: str, media_types: MediaTypes = NO_MEDIA_TYPES) -> str:

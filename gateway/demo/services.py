@@ -6,8 +6,11 @@ import argparse
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+from pydantic import BeforeValidator, Field
 
 from gateway.demo.folder import Folder
 from gateway.demo.store import Sku, Store
@@ -42,6 +45,67 @@ EXPORT_SIZE: Final = EXPORT_ROWS * (len(_EXPORT_ROW.format(0, 0)) + 1) + 1
 SLOW_SECONDS: Final = 10.0
 
 
+Code = Annotated[str, Field(min_length=1, max_length=100, examples=["CHAIR-1"])]
+Name = Annotated[str, Field(min_length=1, max_length=100, examples=["Oak chair"])]
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 1.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Price = Annotated[
+    int,
+    Field(ge=0, lt=10**9, strict=True, description="In cents.", examples=[14900]),
+    BeforeValidator(_whole),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """No members."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    code: Code
+
+
+@dataclass(frozen=True, slots=True)
+class New:
+    code: Code
+    name: Name
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class Renamed:
+    code: Code
+    name: Name
+
+
+@dataclass(frozen=True, slots=True)
+class Priced:
+    code: Code
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    skus: list[Sku]
+
+
+@dataclass(frozen=True, slots=True)
+class Destroyed:
+    destroyed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    pong: bool
+    instance: str
+
+
 def authorization_table() -> dict[str, Any]:
     """What ``Auth.getAuthzTable`` returns: privileges by action, and their names."""
     table: dict[str, Any] = {
@@ -59,7 +123,8 @@ def auth_service(folder: Folder, name: str) -> Service:
     service = _service(folder, name, name)
 
     @service.action("Auth.getAuthzTable", flags="noauth,read")
-    async def get_authz_table(request: Request) -> dict[str, Any]:
+    async def get_authz_table(request: Request, body: Nothing) -> dict[str, Any]:
+        """Which privileges each action takes, by number, and the names of these."""
         return authorization_table()
 
     return service
@@ -75,40 +140,50 @@ def shop_service(folder: Folder, name: str) -> Service:
     _add_odd_actions(service, name)
 
     @service.action("Product.Sku.list", flags="read")
-    async def list_skus(request: Request) -> dict[str, Any]:
-        return {"skus": [sku.as_dict() for sku in await asyncio.to_thread(store.list)]}
+    async def list_skus(request: Request, body: Nothing) -> Listed:
+        """All articles, by code.
+
+        The first 1000 of them.
+        """
+        return Listed(await asyncio.to_thread(store.list))
 
     @service.action("Product.Sku.fetch", flags="read")
-    async def fetch(request: Request) -> dict[str, Any]:
-        code = _text(await _object(request), "code")
-        return _found(code, await asyncio.to_thread(store.get, code))
+    async def fetch(request: Request, body: Wanted) -> Sku:
+        """One article.
+
+        Without one of this code the error is `not_found`.
+        """
+        return _found(body.code, await asyncio.to_thread(store.get, body.code))
 
     @service.action("Product.Sku.create", flags="create")
-    async def create(request: Request) -> dict[str, Any]:
-        given = await _object(request)
-        sku = Sku(_text(given, "code"), _text(given, "name"), _price(given))
+    async def create(request: Request, body: New) -> Sku:
+        """Add an article.
+
+        When there is one of this code already, the error is `conflict`.
+        """
+        sku = Sku(body.code, body.name, body.price)
         if not await asyncio.to_thread(store.add, sku):
             raise ServiceError("conflict", f"{sku.code} exists already", {"code": sku.code})
-        return sku.as_dict()
+        return sku
 
     @service.action("Product.Sku.update", flags="update")
-    async def update(request: Request) -> dict[str, Any]:
-        given = await _object(request)
-        code, name = _text(given, "code"), _text(given, "name")
-        return _found(code, await asyncio.to_thread(store.change, code, name=name))
+    async def update(request: Request, body: Renamed) -> Sku:
+        """Give an article another name."""
+        changed = await asyncio.to_thread(store.change, body.code, name=body.name)
+        return _found(body.code, changed)
 
     @service.action("Product.Sku.destroy", flags="destroy")
-    async def destroy(request: Request) -> dict[str, Any]:
-        code = _text(await _object(request), "code")
-        if not await asyncio.to_thread(store.remove, code):
-            raise _missing(code)
-        return {"destroyed": code}
+    async def destroy(request: Request, body: Wanted) -> Destroyed:
+        """Take an article out."""
+        if not await asyncio.to_thread(store.remove, body.code):
+            raise _missing(body.code)
+        return Destroyed(body.code)
 
     @service.action("Product.Price.set", flags="update")
-    async def set_price(request: Request) -> dict[str, Any]:
-        given = await _object(request)
-        code, price = _text(given, "code"), _price(given)
-        return _found(code, await asyncio.to_thread(store.change, code, price=price))
+    async def set_price(request: Request, body: Priced) -> Sku:
+        """Set what an article costs, in cents."""
+        changed = await asyncio.to_thread(store.change, body.code, price=body.price)
+        return _found(body.code, changed)
 
     return service
 
@@ -117,11 +192,13 @@ def _add_odd_actions(service: Service, name: str) -> None:
     """A free one, a large one, a slow one and one that fails."""
 
     @service.action("Product.Sku.ping", flags="noauth,read")
-    async def ping(request: Request) -> dict[str, Any]:
-        return {"pong": True, "instance": name}
+    async def ping(request: Request, body: Nothing) -> Pong:
+        """Whether anybody is there, and who; takes no ticket."""
+        return Pong(True, name)
 
     @service.action("Product.Sku.export", flags="read")
-    async def export(request: Request) -> AsyncIterator[bytes]:
+    async def export(request: Request, body: Nothing) -> AsyncIterator[bytes]:
+        """A long list of made-up articles, as a stream of some 5 MB."""
         for first in range(0, EXPORT_ROWS, _ROWS_AT_ONCE):
             rows = range(first + 1, first + _ROWS_AT_ONCE + 1)
             text = ",".join(_EXPORT_ROW.format(row, row) for row in rows)
@@ -129,12 +206,14 @@ def _add_odd_actions(service: Service, name: str) -> None:
             yield f"{',' if first else '['}{text}{']' if last else ''}".encode()
 
     @service.action("Product.Sku.slow", flags="read,t30")
-    async def slow(request: Request) -> dict[str, Any]:
+    async def slow(request: Request, body: Nothing) -> dict[str, float]:
+        """Takes ten seconds: try `X-SCAMP-Timeout` on it."""
         await asyncio.sleep(SLOW_SECONDS)
         return {"slept": SLOW_SECONDS}
 
     @service.action("Product.Sku.broken", flags="read")
-    async def broken(request: Request) -> None:
+    async def broken(request: Request, body: Nothing) -> None:
+        """Always fails, with an error of the service's own."""
         raise ServiceError("printer_on_fire", "the label printer is on fire", {"printer": 3})
 
 
@@ -177,31 +256,10 @@ def _service(folder: Folder, files: str, name: str) -> Service:
     )
 
 
-async def _object(request: Request) -> dict[str, Any]:
-    given = await request.json()
-    if not isinstance(given, dict):
-        raise ServiceError("bad_request", "the body is not a JSON object")
-    return given
-
-
-def _text(given: dict[str, Any], key: str) -> str:
-    value = given.get(key)
-    if not isinstance(value, str) or not 1 <= len(value) <= 100:
-        raise ServiceError("bad_request", f"{key} is a text of 1 to 100 characters")
-    return value
-
-
-def _price(given: dict[str, Any]) -> int:
-    value = given.get("price")
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 10**9:
-        raise ServiceError("bad_request", "price is a whole number of cents")
-    return value
-
-
-def _found(code: str, sku: Sku | None) -> dict[str, Any]:
+def _found(code: str, sku: Sku | None) -> Sku:
     if sku is None:
         raise _missing(code)
-    return sku.as_dict()
+    return sku
 
 
 def _missing(code: str) -> ServiceError:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 MAX_LISTED: Final = 1000
 """Articles in one answer of `Store.list`."""
@@ -33,9 +33,6 @@ class Sku:
     code: str
     name: str
     price: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 class Store:

@@ -87,6 +87,9 @@ def steps() -> Iterator[Step]:
     yield Step(
         *(404, "it is gone", f"{sku}.destroy", "alice", "DELETE", {"code": "LAMP-1"}),
     )
+    yield Step(
+        200, "the API describes itself: what bob may call", "/openapi.json", "bob", show="size"
+    )
     yield Step(200, "ready, and why", "/readyz?verbose", admin=True)
     yield Step(200, "metrics for Prometheus", "/metrics", admin=True)
 

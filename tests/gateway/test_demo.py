@@ -190,6 +190,7 @@ CHECKS: dict[str, Callable[[Answer], bool]] = {
     "price as the whole body": lambda got: got.json()["price"] == 4200,
     "it is gone": lambda got: got.json()["upstream_code"] == "not_found",
     "destroying": lambda got: got.json() == {"destroyed": "LAMP-1"},
+    "describes itself": lambda got: int(got.body.split()[0]) > 10_000,
     "ready, and why": lambda got: got.body.startswith(b"[+] index: 3 services"),
     "metrics": lambda got: b"scamp_gateway_requests_total" in got.body,
 }

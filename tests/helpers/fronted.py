@@ -94,6 +94,7 @@ class Fronted:
         hub: HubLimits | None = None,
         stream: StreamOptions | None = None,
         routes: str = "",
+        endpoints: Endpoints | None = None,
         **server: Any,
     ) -> None:
         """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
@@ -111,6 +112,7 @@ class Fronted:
         self._stream = stream
         self._hub: Hub | None = None
         self._routes = parse_routes(routes, "routes.toml")
+        self._endpoints = Endpoints() if endpoints is None else endpoints
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
@@ -152,6 +154,7 @@ class Fronted:
             timeout=self._options.request_timeout,
             options=self._stream,
         )
+        self._endpoints.add("/api/events/", events)
         self._front = Front(
             self.mesh.registry,
             self.mesh.requester,
@@ -160,8 +163,8 @@ class Fronted:
             self.metrics,
             self.log,
             self._options,
+            endpoints=self._endpoints,
             limiter=self.limiter,
-            endpoints=Endpoints([("/api/events/", events)]),
         )
         self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(

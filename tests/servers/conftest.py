@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -32,10 +33,11 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def tool() -> Tool:
-    """Where a program is; the test is skipped when it is nowhere."""
+    """Where a program is, also one of Python's environment; the test is skipped when it is
+    nowhere."""
 
     def find(name: str) -> str:
-        found = shutil.which(name)
+        found = shutil.which(name) or shutil.which(name, path=Path(sys.executable).parent)
         if found is None:
             pytest.skip(f"needs {name}")
         return found

@@ -1,0 +1,1 @@
+"""Commands of ``scamp-gateway`` that have a module of their own."""

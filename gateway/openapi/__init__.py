@@ -1,0 +1,1 @@
+"""The gateway describes itself: ``/openapi.json``, made from what is announced."""

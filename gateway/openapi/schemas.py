@@ -1,0 +1,384 @@
+"""JSON Schemas that services give of their actions, made fit for a document.
+
+Whoever may announce an action may write its schema, so it is not taken over but built anew: known
+keywords with values of the right kind, references that lead somewhere, a bounded size. What has
+anything else in it is left out as a whole; half a schema would say something that nobody meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from hashlib import sha256
+from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
+
+import orjson
+
+from scamp.limits import KIB, MIB
+
+MAX_SCHEMA: Final = 64 * KIB
+"""Bytes of one schema; pydantic's of a hundred fields has 10 KiB."""
+
+MAX_NODES: Final = 2000
+"""Schemas within one schema."""
+
+MAX_DEPTH: Final = 32
+"""Schemas within schemas; tools follow them by recursion."""
+
+MAX_ALL_SCHEMAS: Final = 8 * MIB
+"""Bytes of all schemas of one document."""
+
+MAX_TEXT: Final = 1000
+"""Characters of a title or description within a schema; the rest is cut off."""
+
+MAX_PATTERN: Final = 500
+"""Characters of a regular expression."""
+
+Schema: TypeAlias = "dict[str, Any] | bool"
+
+_PREFIX: Final = "#/components/schemas/"
+_TYPES: Final = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
+_POINTER: Final = re.compile(r"#/(?:\$defs|definitions)/([^/]+)")
+_NOT_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_ROOT: Final = ""
+
+
+class UnfitError(ValueError):
+    """A schema that cannot be taken over."""
+
+
+def plain_text(text: str, limit: int) -> str:
+    """`text` without control characters, cut off at `limit` characters."""
+    text = _CONTROL.sub(" ", text)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+# -- reading one ------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Part:
+    """A schema or one of its definitions, references still within itself."""
+
+    schema: Schema
+    refs: list[tuple[dict[str, Any], str, str]] = field(default_factory=list)
+    """Who refers: the object, its key, and the definition's name; `_ROOT` is the whole."""
+
+
+def read_schema(text: bytes) -> dict[str, Part]:
+    """The schema and its definitions by name, the whole itself as ``""``. Raises UnfitError."""
+    if len(text) > MAX_SCHEMA:
+        raise UnfitError(f"larger than {MAX_SCHEMA} bytes")
+    try:
+        given = orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        raise UnfitError(f"not JSON: {exc}") from exc
+    return _Reader().read(given)
+
+
+class _Reader:
+    """Reads one schema, counting."""
+
+    def __init__(self) -> None:
+        self._nodes = 0
+        self._part = Part(True)
+        self._name = _ROOT
+        self._at_once: dict[str, set[str]] = {}
+        """Definitions by those that apply them to the same value: a circle would never end."""
+
+    def read(self, given: object) -> dict[str, Part]:
+        definitions: dict[str, Any] = {}
+        if isinstance(given, dict):
+            for keyword in ("$defs", "definitions"):
+                definitions |= _mapping(given.get(keyword, {}))
+        parts: dict[str, Part] = {}
+        for name, value in ((_ROOT, given), *definitions.items()):
+            self._name, self._part = name, Part(True)
+            self._at_once[name] = set()
+            self._part.schema = self._schema(value, 0, at_once=True)
+            if name in parts:
+                raise UnfitError("a definition without a name")
+            parts[name] = self._part
+        if any(name not in parts for part in parts.values() for _, _, name in part.refs):
+            raise UnfitError("a reference that leads nowhere")
+        try:
+            TopologicalSorter(self._at_once).prepare()
+        except CycleError as exc:
+            raise UnfitError("a schema that is defined by itself") from exc
+        return parts
+
+    def _schema(self, given: object, depth: int, *, at_once: bool) -> Schema:
+        self._nodes += 1
+        if self._nodes > MAX_NODES or depth > MAX_DEPTH:
+            raise UnfitError("too many schemas in one")
+        if isinstance(given, bool):
+            return given
+        made: dict[str, Any] = {}
+        for keyword, value in _mapping(given).items():
+            if keyword == "$ref":
+                self._refer(made, keyword, value, at_once=at_once)
+            elif keyword == "discriminator":
+                made[keyword] = self._discriminator(value)
+            elif keyword in _SCHEMA:
+                inner = at_once and keyword in _SAME_VALUE
+                made[keyword] = self._schema(value, depth + 1, at_once=inner)
+            elif keyword in _SCHEMAS:
+                inner = at_once and keyword in _SAME_VALUE
+                made[keyword] = [
+                    self._schema(one, depth + 1, at_once=inner) for one in _some(value)
+                ]
+            elif keyword in _SCHEMA_MAP:
+                inner = at_once and keyword in _SAME_VALUE
+                made[keyword] = {
+                    _regex(name) if keyword == "patternProperties" else name: self._schema(
+                        one, depth + 1, at_once=inner
+                    )
+                    for name, one in _mapping(value).items()
+                }
+            elif keyword in _VALUES:
+                made[keyword] = _VALUES[keyword](value)
+            elif keyword in _REFUSED:
+                raise UnfitError(f"{keyword} is not understood")
+        return made
+
+    def _refer(self, holder: dict[str, Any], key: str, value: object, *, at_once: bool) -> None:
+        name = _ROOT
+        if value != "#":
+            match = _POINTER.fullmatch(unquote(_text(value)))
+            if match is None:
+                raise UnfitError("a reference to elsewhere")
+            name = match[1].replace("~1", "/").replace("~0", "~")
+        holder[key] = f"#/$defs/{name}"
+        self._part.refs.append((holder, key, name))
+        if at_once:
+            self._at_once[self._name].add(name)
+
+    def _discriminator(self, given: object) -> dict[str, Any]:
+        known = _mapping(given)
+        made: dict[str, Any] = {"propertyName": _text(known.get("propertyName"))}
+        mapping: dict[str, Any] = {}
+        for value, target in _mapping(known.get("mapping", {})).items():
+            self._refer(mapping, value, target, at_once=False)
+        return {**made, "mapping": mapping} if mapping else made
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UnfitError("not an object where one has to be")
+    return value
+
+
+def _some(value: object) -> list[Any]:
+    if not isinstance(value, list) or not value:
+        raise UnfitError("not a list with something in it where one has to be")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise UnfitError("not a text where one has to be")
+    return value
+
+
+def _shown(value: object) -> str:
+    return plain_text(_text(value), MAX_TEXT)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UnfitError("not true or false where it has to be")
+    return value
+
+
+def _number(value: object) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UnfitError("not a number where one has to be")
+    return value
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UnfitError("not a count where one has to be")
+    return value
+
+
+def _step(value: object) -> int | float:
+    if _number(value) <= 0:
+        raise UnfitError("multipleOf is not above 0")
+    return _number(value)
+
+
+def _types(value: object) -> str | list[str]:
+    if isinstance(value, list):
+        names = sorted({_text(one) for one in _some(value)})
+        if not _TYPES.issuperset(names):
+            raise UnfitError("a type that there is not")
+        return names
+    if _text(value) not in _TYPES:
+        raise UnfitError("a type that there is not")
+    return _text(value)
+
+
+def _names(value: object) -> list[str]:
+    if not isinstance(value, list):
+        raise UnfitError("not a list where one has to be")
+    return sorted({_text(one) for one in value})
+
+
+def _names_by_name(value: object) -> dict[str, list[str]]:
+    return {name: _names(one) for name, one in _mapping(value).items()}
+
+
+def _regex(value: object) -> str:
+    pattern = _text(value)
+    try:
+        if len(pattern) > MAX_PATTERN:
+            raise UnfitError("a regular expression that is too long")
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as exc:
+        raise UnfitError("a regular expression that is none") from exc
+    return pattern
+
+
+def _any(value: object) -> object:
+    """A value that stands for itself; tools may follow a ``$ref`` in it all the same."""
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            if "$ref" in one:
+                raise UnfitError("a value with a reference in it")
+            left.extend(one.values())
+        elif isinstance(one, list):
+            left.extend(one)
+    return value
+
+
+_SCHEMA: Final = frozenset(
+    (
+        *("additionalProperties", "contains", "else", "if", "items", "not", "propertyNames"),
+        *("then", "unevaluatedItems", "unevaluatedProperties"),
+    )
+)
+_SCHEMAS: Final = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
+_SCHEMA_MAP: Final = frozenset(("dependentSchemas", "patternProperties", "properties"))
+_SAME_VALUE: Final = frozenset(
+    ("allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas")
+)
+_REFUSED: Final = frozenset(
+    ("$anchor", "$dynamicAnchor", "$dynamicRef", "$id", "$recursiveRef", "id")
+)
+_VALUES: Final[Mapping[str, Callable[[object], object]]] = {
+    **dict.fromkeys(("title", "description"), _shown),
+    **dict.fromkeys(("contentEncoding", "contentMediaType", "format"), _text),
+    **dict.fromkeys(("deprecated", "readOnly", "uniqueItems", "writeOnly"), _flag),
+    **dict.fromkeys(("exclusiveMaximum", "exclusiveMinimum", "maximum", "minimum"), _number),
+    **dict.fromkeys(("maxContains", "maxItems", "maxLength", "maxProperties"), _count),
+    **dict.fromkeys(("minContains", "minItems", "minLength", "minProperties"), _count),
+    **dict.fromkeys(("enum", "examples"), lambda value: _any(_some(value))),
+    **dict.fromkeys(("const", "default"), _any),
+    "multipleOf": _step,
+    "pattern": _regex,
+    "required": _names,
+    "dependentRequired": _names_by_name,
+    "type": _types,
+}
+
+
+# -- putting them into a document -------------------------------------------------------
+
+
+class Components:
+    """``components/schemas`` of one document: definitions with names that are theirs alone.
+
+    Equal definitions of one namespace are one. Which of two different ones keeps the plain name
+    depends on the order in which they come, and on nothing else.
+    """
+
+    def __init__(self) -> None:
+        self.schemas: dict[str, Schema] = {}
+        self.left_out = 0
+        """Schemas that were no good or for which there was no room."""
+        self._digests: dict[str, str] = {}
+        self._size = 0
+
+    def add(self, text: bytes | None, namespace: str, name: str) -> Schema | None:
+        """What stands for the schema `text` where it is used; None when it is left out.
+
+        An object becomes a component, named for its title or else `name`; anything else stands
+        where it is used, with its definitions as components.
+        """
+        if text is None:
+            return None
+        try:
+            if self._size + len(text) > MAX_ALL_SCHEMAS:
+                raise UnfitError("no room")  # noqa: TRY301
+            parts = read_schema(text)
+        except UnfitError:
+            self.left_out += 1
+            return None
+        self._size += len(text)
+        return self._place(parts, namespace, name)
+
+    def resolve(self, schema: Schema | None) -> dict[str, Any]:
+        """The schema itself where `schema` is a reference that `add` gave; empty for none."""
+        if not isinstance(schema, dict):
+            return {}
+        reference = schema.get("$ref")
+        found = self.schemas[reference.removeprefix(_PREFIX)] if reference else schema
+        return found if isinstance(found, dict) else {}
+
+    def _place(self, parts: dict[str, Part], namespace: str, name: str) -> Schema:
+        root = parts[_ROOT]
+        schema = root.schema
+        reached = _reach(parts, _ROOT)
+        hoisted = sorted(reached - {_ROOT})
+        if isinstance(schema, dict) and ("properties" in schema or _refers(parts, reached, _ROOT)):
+            hoisted.append(_ROOT)
+        title = schema.get("title", name) if isinstance(schema, dict) else name
+        places = {
+            one: self._name_for(parts, one, namespace, one or title or name) for one in hoisted
+        }
+        for one in reached:
+            for holder, key, target in parts[one].refs:
+                holder[key] = f"{_PREFIX}{places[target]}"
+        for one in hoisted:
+            self.schemas[places[one]] = _untitled(parts[one].schema)
+        return {"$ref": f"{_PREFIX}{places[_ROOT]}"} if _ROOT in places else schema
+
+    def _name_for(self, parts: dict[str, Part], part: str, namespace: str, name: str) -> str:
+        content = {one: parts[one].schema for one in _reach(parts, part) if one != part}
+        digest = sha256(
+            orjson.dumps([parts[part].schema, content], option=orjson.OPT_SORT_KEYS)
+        ).hexdigest()[:16]
+        full = f"{namespace}.{_NOT_NAME.sub('_', name)[:80]}"
+        if self._digests.setdefault(full, digest) != digest:
+            full = f"{full}-{digest}"
+            self._digests[full] = digest
+        return full
+
+
+def _untitled(schema: Schema) -> Schema:
+    """A component has its name; by their titles generators would take two for one."""
+    if isinstance(schema, bool):
+        return schema
+    return {keyword: value for keyword, value in schema.items() if keyword != "title"}
+
+
+def _reach(parts: Mapping[str, Part], start: str) -> set[str]:
+    """Everything that `start` refers to, over any number of steps, and itself."""
+    found, left = {start}, [start]
+    while left:
+        for _, _, name in parts[left.pop()].refs:
+            if name not in found:
+                found.add(name)
+                left.append(name)
+    return found
+
+
+def _refers(parts: Mapping[str, Part], among: Iterable[str], target: str) -> bool:
+    return any(name == target for one in among for _, _, name in parts[one].refs)

@@ -1,0 +1,119 @@
+"""``scamp-gateway openapi``: the document out of files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from openapi_spec_validator import validate
+
+from gateway.cli import main
+from gateway.settings import ENV_PREFIX
+from stand import Stand
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("scamp.config.SEARCHED", ())
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> Stand:
+    """Announced, and not running any more."""
+    made = Stand(tmp_path)
+    await made.service.start(port=0)
+    made.announce()
+    await made.service.stop(grace=0)
+    return made
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["openapi", *map(str, arguments)])
+
+
+def given(mesh: Stand) -> list[str | Path]:
+    return ["--discovery-cache", mesh.cache, "--authorized-services", mesh.authorized]
+
+
+def paths(result: Result) -> set[str]:
+    assert result.exit_code == 0, result.output
+    document: dict[str, Any] = json.loads(result.stdout)
+    validate(document)
+    return set(document["paths"])
+
+
+def ticket(mesh: Stand, *privileges: int) -> Path:
+    path = mesh.folder / "ticket"
+    path.write_text(mesh.ticket(privileges)["Authorization"].removeprefix("Bearer ") + "\n")
+    return path
+
+
+async def test_everything_that_is_exposed_is_described_without_a_key(mesh: Stand) -> None:
+    assert paths(invoke(*given(mesh))) == {
+        *("/api/Test.Gate.open", "/api/Test.Gate.wait", "/api/Test.Gate.guarded"),
+        *("/api/Auth.getAuthzTable", "/openapi.json", "/whoami", "/api/events/{service}"),
+    }
+
+
+async def test_what_one_ticket_permits_is_told_by_the_table(mesh: Stand) -> None:
+    table = ("--authz-table", mesh.write_table())
+    may = invoke(*given(mesh), *table, "--ticket", ticket(mesh, 1))
+    may_not = invoke(*given(mesh), *table, "--ticket", ticket(mesh, 2))
+    assert paths(may) - paths(may_not) == {"/api/Test.Gate.guarded"}
+    anyone = invoke(*given(mesh), "--auth-mode", "forward", "--ticket", ticket(mesh, 2))
+    assert "/api/Test.Gate.guarded" in paths(anyone)
+
+
+async def test_routes_and_settings_count(mesh: Stand, tmp_path: Path) -> None:
+    routes = tmp_path / "routes.toml"
+    routes.write_text('[[routes]]\nmethod = "GET"\npath = "/o"\naction = "Test.Gate.open"\n')
+    shown = invoke(*given(mesh), "--routes", routes, "--openapi-title", "Gates",
+                   "--openapi-max-actions", "1")  # fmt: skip
+    assert paths(shown) == {
+        "/api/Auth.getAuthzTable",
+        "/o",
+        "/openapi.json",
+        "/whoami",
+        "/api/events/{service}",
+    }
+    document = json.loads(shown.stdout)
+    assert document["info"]["title"] == "Gates"
+    assert document["x-scamp-left-out"] == {"actions": 3}
+
+
+async def test_file_is_written_whole_and_the_same_each_time(mesh: Stand, tmp_path: Path) -> None:
+    path = tmp_path / "api.json"
+    assert invoke(*given(mesh), "--output", path).output == ""
+    first = path.read_bytes()
+    assert first.endswith(b"}\n")
+    assert invoke(*given(mesh), "--output", path).exit_code == 0
+    assert path.read_bytes() == first
+
+
+async def test_what_is_wrong_is_told_in_a_line(mesh: Stand, tmp_path: Path) -> None:
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_text("nonsense")
+    one: list[str | Path] = ["--ticket", ticket(mesh, 1)]
+    cases: list[tuple[list[str | Path], int, str]] = [
+        ([], 2, "no discovery cache: give --discovery-cache"),
+        (["--discovery-cache", tmp_path / "none"], 2, "none: "),
+        ([*given(mesh), *one], 2, "give --authz-table"),
+        ([*given(mesh), *one, "--authz-table", nonsense], 2, "nonsense: the authorization table"),
+        ([*given(mesh), "--ticket", nonsense], 2, "nonsense: "),
+        ([*given(mesh), "--ticket", tmp_path / "none"], 2, "none"),
+        ([*given(mesh), "--routes", nonsense], 2, "nonsense:1: "),
+        ([*given(mesh), "--output", tmp_path / "no" / "where"], 1, "where: No such file"),
+    ]
+    for arguments, status, message in cases:
+        result = invoke(*arguments)
+        assert (result.exit_code, result.stdout) == (status, ""), arguments
+        assert message in result.stderr
+        assert "Traceback" not in result.stderr
+    assert mesh.ticket()["Authorization"] not in invoke(*given(mesh), *one).output
