@@ -17,6 +17,8 @@ from gateway.auth import Authenticator
 from gateway.cors import Cors
 from gateway.credentials import Credentials
 from gateway.discovery import make_source
+from gateway.endpoints import Endpoints
+from gateway.explorer import Explorer
 from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
 from gateway.front import Front, FrontOptions
@@ -67,6 +69,7 @@ class Assembly:
             self.counters,
             self.access_log,
             _front_options(settings),
+            endpoints=_endpoints(settings),
         )
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
         self._use_routes(RouteTable())
@@ -256,6 +259,15 @@ class Assembly:
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""
         return sector.lower() in {one.lower() for one in self._settings.sectors}
+
+
+def _endpoints(settings: Settings) -> Endpoints:
+    endpoints = Endpoints()
+    if settings.docs:
+        explorer = Explorer()
+        endpoints.add("/docs", explorer)
+        endpoints.add("/docs/", explorer)
+    return endpoints
 
 
 def _client_options(settings: Settings) -> ClientOptions:

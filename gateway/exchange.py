@@ -274,7 +274,7 @@ class Exchange:
         if self.rate_limits:
             headers.extend(self.rate_limits)
         if extra:
-            headers.extend(extra)
+            headers.update(extra)  # over the common ones; one that is given twice stays twice
         if self.serving.cors is not None:
             self.serving.cors.mark(headers, self.request.headers)
         return headers

@@ -401,6 +401,8 @@ class Settings(BaseSettings):
 
     # -- descriptions -------------------------------------------------------------------
 
+    docs: bool = _setting(True, "Serve the explorer, a page to try actions on, at /docs.")
+
     # -- process ------------------------------------------------------------------------
 
     workers: int = _setting(1, "Worker processes. Only 1 in this version.", unit="count")

@@ -173,6 +173,7 @@ IN_THE_ENVIRONMENT = {
     "rate_limit_redis": "redis://:secret@redis.example/1",
     "rate_limit_redis_timeout": "0.2",
     "rate_limit_on_failure": "closed",
+    "docs": "false",
     "workers": "1",
     "log_level": "debug",
     "log_format": "text",

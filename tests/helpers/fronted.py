@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.access_log import AccessLog, line_of
 from gateway.auth import Authenticator
+from gateway.endpoints import Endpoints
 from gateway.exchange import Exchange
 from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
@@ -86,6 +87,7 @@ class Fronted:
         max_actions: int = 1000,
         limiter: RateLimiter | None = None,
         routes: str = "",
+        endpoints: Endpoints | None = None,
         **server: Any,
     ) -> None:
         """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
@@ -99,6 +101,7 @@ class Fronted:
         self.port = 0
         self._routes = parse_routes(routes, "routes.toml")
         self._options = options
+        self._endpoints = endpoints
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
@@ -127,6 +130,7 @@ class Fronted:
             self.log,
             self._options,
             limiter=self.limiter,
+            endpoints=self._endpoints,
         )
         self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(
