@@ -2,7 +2,7 @@
 
 import { announce, copyButton, fill, h } from "./dom.js";
 import { breakable, preferred } from "./list.js";
-import { keyOf, parameterForm } from "./parameters.js";
+import { keyOf, pairs, parameterForm } from "./parameters.js";
 import { replyText, replyView } from "./reply.js";
 import { curlLine, makeCall, missing } from "./request.js";
 import { example } from "./schema.js";
@@ -111,7 +111,7 @@ export class ActionView {
     const curl = h("pre", { class: "code", tabindex: "0", "aria-label": "curl line" });
     const size = h("span", { class: "muted", role: "status" });
     const body = hasBody(operation) ? this.#body(operation, draft, described, refresh) : null;
-    const extra = freeQuery(operation);
+    const extra = takesAnyQuery(operation);
     const button = h("button", { type: "submit", class: "primary", title: "Ctrl+Enter" }, "Send");
     const cancel = h("button", { type: "button", hidden: true, onclick: () => this.#running?.abort() }, "Cancel");
 
@@ -144,7 +144,7 @@ export class ActionView {
       operation.parameters.length > 0 && h("section", { class: "block" }, h("h2", {}, "Parameters"),
         parameterForm(operation.parameters, described.resolve, draft.values, refresh)),
       extra && h("section", { class: "block" }, h("h2", {}, "Query"),
-        parameterForm([extra], described.resolve, new Map([["query Query", draft.extra]]), refresh)),
+        h("p", { class: "muted" }, "Names and values become the JSON object that the action gets."), pairs(draft.extra, "Query", refresh)),
       body,
       h("details", { class: "block curl" }, h("summary", {}, "As a curl line"), curl, copyButton("Copy", () => curl.textContent ?? "")));
     refresh();
@@ -257,11 +257,9 @@ function hasBody(operation) {
 }
 
 /** Where nothing is said about the query of what takes one, it is whatever one likes. */
-function freeQuery(operation) {
+function takesAnyQuery(operation) {
   const takes = ["GET", "HEAD"].includes(operation.method) || (operation.method === "DELETE" && operation.body === null);
-  if (!takes || operation.parameters.some((one) => one.where !== "header") || !operation.action) return null;
-  return { name: "Query", where: "query", required: false, description: "Names and values become the JSON object that the action gets.",
-    schema: { type: "object" }, example: undefined, style: "form", explode: true, json: false };
+  return takes && operation.action !== "" && operation.parameters.every((one) => one.where === "header");
 }
 
 function prefilled(chosen, resolve) {

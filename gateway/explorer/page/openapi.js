@@ -9,7 +9,7 @@ const MAX_REFERENCES = 20;
  * @typedef {{name: string, where: string, required: boolean, description: string, schema: any,
  *   example: any, style: string, explode: boolean, json: boolean}} Parameter
  * @typedef {{required: boolean, description: string, types: {type: string, schema: any, example: any}[]}} Body
- * @typedef {{method: string, summary: string, description: string, deprecated: boolean,
+ * @typedef {{method: string, tag: string, summary: string, description: string, deprecated: boolean,
  *   parameters: Parameter[], body: Body | null, ticket: "required" | "optional" | "none",
  *   replies: {status: string, description: string}[], flags: string[], timeout: number | null,
  *   retry: any, action: string}} Operation
@@ -25,34 +25,39 @@ const MAX_REFERENCES = 20;
  * @returns {Described}
  */
 export function readDocument(doc) {
-  const resolve = resolver(doc);
-  const described = new Map();
-  for (const tag of list(doc?.tags)) described.set(text(tag?.name), text(tag?.description));
-  const groups = new Map();
+  const whole = object(doc);
+  const info = object(whole.info);
+  const resolve = resolver(whole);
   const entries = new Map();
-  for (const [path, item] of Object.entries(object(doc?.paths))) {
-    const entry = readPath(path, object(resolve(item)), doc, resolve);
-    if (entry === null) continue;
-    entries.set(entry.key, entry);
-    if (!groups.has(entry.group)) {
-      groups.set(entry.group, { name: entry.group, description: described.get(entry.group) ?? "", entries: [] });
-    }
-    groups.get(entry.group).entries.push(entry);
+  for (const [path, item] of Object.entries(object(whole.paths))) {
+    const entry = readPath(path, object(resolve(item)), whole, resolve);
+    if (entry !== null) entries.set(entry.key, entry);
   }
-  for (const group of groups.values()) group.entries.sort((a, b) => a.short.localeCompare(b.short));
-  const order = [...described.keys()];
-  const place = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
   return {
-    title: text(doc?.info?.title),
-    version: text(doc?.info?.version),
-    description: text(doc?.info?.description),
-    base: text(list(doc?.servers)[0]?.url),
-    groups: [...groups.values()].sort(
-      (a, b) => place(a.name) - place(b.name) || a.name.localeCompare(b.name),
-    ),
+    title: text(info.title),
+    version: text(info.version),
+    description: text(info.description),
+    base: text(object(list(whole.servers)[0]).url),
+    groups: grouped(entries, list(whole.tags).map(object)),
     entries,
     resolve,
   };
+}
+
+/** By tag, in the order in which the document declares them; then the others by name. */
+function grouped(entries, tags) {
+  const groups = new Map();
+  for (const tag of tags) groups.set(text(tag.name), { name: text(tag.name), description: text(tag.description), entries: [] });
+  const others = new Map();
+  for (const entry of entries.values()) {
+    const found = groups.get(entry.group) ?? others.get(entry.group) ?? { name: entry.group, description: "", entries: [] };
+    if (!groups.has(entry.group)) others.set(entry.group, found);
+    found.entries.push(entry);
+  }
+  const sorted = [...others.values()].sort((a, b) => a.name.localeCompare(b.name));
+  const all = [...groups.values(), ...sorted].filter((group) => group.entries.length > 0);
+  for (const group of all) group.entries.sort((a, b) => a.short.localeCompare(b.short));
+  return all;
 }
 
 /** @returns {Entry | null} */
@@ -61,10 +66,10 @@ function readPath(path, item, doc, resolve) {
     readOperation(method, object(resolve(item[method])), item, doc, resolve),
   );
   if (operations.length === 0) return null;
+  const [first] = operations;
   const native = /^\/api\/(.+)$/.exec(path);
   const name = native ? native[1] : path;
-  const first = item[METHODS.find((method) => item[method])];
-  const group = text(list(first?.tags)[0]) || "Other";
+  const group = first.tag || "Other";
   const short = name.toLowerCase().startsWith(`${group.toLowerCase()}.`) ? name.slice(group.length + 1) : name;
   return { key: name, name, short, path, group, operations };
 }
@@ -73,12 +78,13 @@ function readPath(path, item, doc, resolve) {
 function readOperation(method, operation, item, doc, resolve) {
   return {
     method: method.toUpperCase(),
+    tag: text(list(operation.tags)[0]),
     summary: text(operation.summary) || text(item.summary),
     description: text(operation.description) || text(item.description),
     deprecated: operation.deprecated === true,
     parameters: readParameters([...list(item.parameters), ...list(operation.parameters)], resolve),
     body: readBody(resolve(operation.requestBody), resolve),
-    ticket: security(operation.security ?? doc?.security),
+    ticket: security(operation.security ?? doc.security),
     replies: Object.entries(object(operation.responses)).map(([status, reply]) => ({
       status,
       description: text(resolve(reply)?.description),

@@ -60,21 +60,29 @@ function control(parameter, type, resolve, id, value) {
     return h("select", common, !parameter.required && h("option", { value: "", selected: value === "" }, "—"), options);
   }
   if (type.startsWith("array")) {
-    const area = h("textarea", { ...common, rows: 2, spellcheck: "false", placeholder: "one per line" });
+    const area = /** @type {HTMLTextAreaElement} */ (
+      h("textarea", { ...common, rows: 2, spellcheck: "false", placeholder: "one per line" }));
     area.value = value;
     return area;
   }
   const numeric = /^(integer|number)\b/.test(type);
-  const field = h("input", { ...common, type: "text", inputmode: numeric ? "decimal" : null, autocomplete: "off", spellcheck: "false" });
+  const field = /** @type {HTMLInputElement} */ (
+    h("input", { ...common, type: "text", inputmode: numeric ? "decimal" : null, autocomplete: "off", spellcheck: "false" }));
   field.value = value;
   return field;
 }
 
-/** Objects become name and value, as many as one likes. */
-function pairs(list, label, changed) {
+/**
+ * Objects become name and value, as many as one likes.
+ * @param {[string, string][]} list changed in place
+ * @param {string} label
+ * @param {() => void} changed
+ */
+export function pairs(list, label, changed) {
   const place = h("div", { class: "pairs" });
   const field = (pair, index, what) => {
-    const input = h("input", { type: "text", "aria-label": `${label}: ${what}`, placeholder: what, autocomplete: "off", spellcheck: "false" });
+    const input = /** @type {HTMLInputElement} */ (
+      h("input", { type: "text", "aria-label": `${label}: ${what}`, placeholder: what, autocomplete: "off", spellcheck: "false" }));
     input.value = pair[index];
     input.addEventListener("input", () => {
       pair[index] = input.value;

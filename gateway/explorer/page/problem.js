@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { jsonView } from "./json-view.js";
-import { durationText } from "./text.js";
+import { durationText, inline } from "./text.js";
 import { ticket } from "./ticket.js";
 
 const KNOWN = ["type", "title", "status", "detail", "instance", "code", "action", "upstream_code", "error_data"];
@@ -27,7 +27,7 @@ export function problemView(reply, text, setTicket) {
   const data = problem.error_data;
   return h("div", { class: "problem" },
     h("h3", {}, said("title") || `Status ${reply.status}`),
-    said("detail") && h("p", { class: "said" }, said("detail")),
+    said("detail") && h("p", { class: "said" }, inline(said("detail"))),
     advice(reply, said("code"), setTicket),
     h("dl", { class: "facts" },
       fact("Code", said("code")),

@@ -21,8 +21,8 @@ export function replyView(reply, name, setTicket) {
   const problem = text === null ? null : problemView(reply, text, setTicket);
   return h("div", { class: "reply-body" },
     statusLine(reply),
-    reply.end !== "whole" && h("p", { class: "broken" }, h("strong", {}, ENDS[reply.end]), ` ${bytesText(reply.size)} came. `,
-      reply.end === "too large" ? "The curl line above reads all of it." : "What is below is not the whole reply."),
+    reply.end !== "whole" && h("p", { class: "broken" }, h("strong", {}, ENDS[reply.end]), ` ${reply.size ? bytesText(reply.size) : "Nothing"} came. `,
+      reply.end === "too large" ? "The curl line above reads all of it." : "This is not the whole reply."),
     problem,
     bodyView(reply, text, name, problem !== null),
     headerView(reply));
@@ -52,7 +52,7 @@ function statusLine(reply) {
 }
 
 function bodyView(reply, text, name, isProblem) {
-  if (reply.size === 0) return h("p", { class: "muted" }, "No body.");
+  if (reply.size === 0) return reply.end === "whole" && h("p", { class: "muted" }, "No body.");
   const suffix = isJson(reply) ? "json" : text === null ? "bin" : "txt";
   const keep = h("button", { type: "button", class: "quiet small", onclick: () => save(new Blob(reply.chunks, { type: reply.type }), `${name}.${suffix}`) },
     `Save ${bytesText(reply.size)}`);

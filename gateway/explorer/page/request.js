@@ -48,7 +48,7 @@ export function missing(operation, values) {
 /** Where the document says that the server is, as long as that is here. */
 function baseOf(described) {
   try {
-    const url = new URL(described.base, new URL("openapi.json", root));
+    const url = new URL(described.base || "./", new URL("openapi.json", root));
     return url.origin === root.origin ? url : root;
   } catch {
     return root;

@@ -14,7 +14,7 @@ const MAX_ROWS = 300;
  */
 export function schemaView(schema, resolve) {
   const rows = [];
-  collect(schema, resolve, 0, rows);
+  collect(schema, resolve, [schema], rows);
   if (rows.length === 0) {
     const limits = limitsText(schema, resolve);
     return h("p", { class: "muted" }, [typeText(schema, resolve), ...limits].join(", "));
@@ -22,9 +22,12 @@ export function schemaView(schema, resolve) {
   return h("dl", { class: "schema" }, rows);
 }
 
-function collect(schema, resolve, depth, rows) {
+/** @param {any[]} path the schema that the members are of, and those around it */
+function collect(schema, resolve, path, rows) {
+  const depth = path.length - 1;
   for (const member of members(schema, resolve)) {
     if (rows.length >= MAX_ROWS) return;
+    const again = path.includes(member.schema);
     const notes = limitsText(member.schema, resolve);
     const description = member.schema?.description;
     rows.push(
@@ -42,10 +45,11 @@ function collect(schema, resolve, depth, rows) {
           {},
           h("span", { class: "type" }, typeText(member.schema, resolve)),
           notes.length > 0 && h("span", { class: "limits" }, notes.join(", ")),
-          typeof description === "string" && h("span", { class: "about" }, inline(description)),
+          again && h("span", { class: "limits" }, "as above"),
+          !again && typeof description === "string" && h("span", { class: "about" }, inline(description)),
         ),
       ),
     );
-    if (depth < MAX_DEPTH) collect(member.schema, resolve, depth + 1, rows);
+    if (depth < MAX_DEPTH && !again) collect(member.schema, resolve, [...path, member.schema], rows);
   }
 }

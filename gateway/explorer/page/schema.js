@@ -3,6 +3,7 @@
 
 const MAX_DEPTH = 8;
 const MAX_MEMBERS = 200;
+const FULL_DEPTH = 2; // below it, examples have what is required and nothing else
 const MAX_VISITS = 400; // schemas looked at for one answer; ten that each hold all ten have no end
 
 /** @typedef {(node: any) => any} Resolve */
@@ -158,10 +159,9 @@ function byType(one, walk, depth) {
       return null;
     default:
       return Object.fromEntries(
-        membersOf({ ...one, items: undefined }, walk).map((member) => [
-          member.name,
-          exampleOf(member.schema, walk, depth + 1),
-        ]),
+        membersOf({ ...one, items: undefined }, walk)
+          .filter((member) => member.required || depth < FULL_DEPTH)
+          .map((member) => [member.name, exampleOf(member.schema, walk, depth + 1)]),
       );
   }
 }

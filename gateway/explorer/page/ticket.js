@@ -54,17 +54,17 @@ class Ticket extends EventTarget {
   /** Ask the gateway who one is. Never fails: not every gateway tells. */
   async ask() {
     const asked = this.#text;
+    /** @type {Holder | null} */
     let holder = null;
     let refused = "";
     try {
       const reply = await fetch(new URL("whoami", root), { headers: this.headers(), cache: "no-store" });
-      const said = await reply.json();
+      const said = (await reply.json()) ?? {};
       if (reply.ok) {
-        this.mode = typeof said?.mode === "string" ? said.mode : "";
-        holder = holderOf(said?.ticket);
-        refused = typeof said?.problem?.detail === "string" ? said.problem.detail : "";
+        this.mode = String(said.mode ?? "");
+        holder = holderOf(said.ticket);
       } else if (reply.status === 401 || reply.status === 400) {
-        refused = String(said?.detail ?? said?.title ?? "The gateway refused the ticket.");
+        refused = String(said.detail ?? said.title ?? "The gateway does not take it.");
       }
     } catch {
       // Not reachable, or no JSON: what is wrong shows when something is tried.
