@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -20,7 +19,6 @@ from gateway.auth import Authenticator
 from gateway.demo.folder import Folder
 from gateway.demo.services import PRIVILEGES, auth_service, shop_service
 from gateway.demo.store import Store
-from gateway.demo.supervisor import SERVICES, USERS
 from gateway.endpoints import Endpoint, Endpoints
 from gateway.exchange import Exchange
 from gateway.explorer import Explorer
@@ -159,9 +157,7 @@ class Fixed:
 
     methods = ("GET", "HEAD", "POST", "DELETE")
 
-    def __init__(
-        self, route: str, answer: Callable[[Exchange], tuple[int, str, bytes]]
-    ) -> None:
+    def __init__(self, route: str, answer: Callable[[Exchange], tuple[int, str, bytes]]) -> None:
         self.route = route
         self._answer = answer
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -235,13 +231,13 @@ class Explored:
 
 @asynccontextmanager
 async def explored(
-    folder: Path, more: Mapping[str, Endpoint] | None = None
+    folder: Folder, more: Mapping[str, Endpoint] | None = None
 ) -> AsyncIterator[Explored]:
-    """An `Explored` with the demo's services; `more` endpoints by path."""
-    files = Folder(folder)
-    await asyncio.to_thread(files.prepare, SERVICES, USERS)
-    Store(files.database).prepare()
-    auth, shop = auth_service(files, "auth"), shop_service(files, "shop-1")
+    """An `Explored` with the demo's services and a new database; `folder` is prepared, `more` are
+    endpoints by path."""
+    folder.database.unlink(missing_ok=True)
+    Store(folder.database).prepare()
+    auth, shop = auth_service(folder, "auth"), shop_service(folder, "shop-1")
     await auth.start(port=0)
     await shop.start(port=0)
     events = FakeEvents()
@@ -249,7 +245,7 @@ async def explored(
     explorer = Explorer()
     endpoints.add("/docs", explorer)
     endpoints.add("/docs/", explorer)
-    verifier = TicketVerifier(TicketKeys([files.ticket_key]).load())
+    verifier = TicketVerifier(TicketKeys([folder.ticket_key]).load())
     found: list[Explored] = []
     source = AuthzSource(lambda: authz_fetcher(found[0].front.mesh.requester)())
     front = Fronted(
@@ -262,7 +258,7 @@ async def explored(
     endpoints.add("/whoami", Fixed("/whoami", lambda exchange: _whoami(verifier, exchange)))
     try:
         async with front:
-            found.append(Explored(front, files, events))
+            found.append(Explored(front, folder, events))
             yield found[0]
             events.hang_up()
     finally:

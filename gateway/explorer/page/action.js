@@ -1,12 +1,11 @@
 // One action: what it is, the form to try it with, and the reply.
 
+import { bodyEditor } from "./body.js";
 import { announce, copyButton, fill, h } from "./dom.js";
 import { breakable, preferred } from "./list.js";
 import { keyOf, pairs, parameterForm } from "./parameters.js";
 import { replyText, replyView } from "./reply.js";
 import { curlLine, makeCall, missing } from "./request.js";
-import { example } from "./schema.js";
-import { schemaView } from "./schema-view.js";
 import { send } from "./send.js";
 import { bytesText, durationText, inline, prose } from "./text.js";
 import { ticket } from "./ticket.js";
@@ -56,8 +55,9 @@ export class ActionView {
   /**
    * @param {Entry} entry
    * @param {Described} described
+   * @param {string} [note] what there is to say before all else
    */
-  show(entry, described) {
+  show(entry, described, note = "") {
     const same = this.#key === entry.key;
     const reply = same ? this.#place.querySelector("#reply") : null;
     if (!same) this.#leave(entry.key);
@@ -68,8 +68,11 @@ export class ActionView {
       h("article", { "aria-labelledby": "action-name" },
         h("a", { class: "back", href: "#" }, "← All actions"),
         this.#head(entry, operation),
-        h("div", { class: "prose" }, prose(operation.summary), operation.description !== operation.summary && prose(operation.description)),
-        this.#form(entry, operation, draft, described, target),
+        note && h("p", { class: "notice" }, note),
+        h("div", { class: "prose" },
+          plainName(operation.summary) !== plainName(entry.name) && prose(operation.summary),
+          operation.description !== operation.summary && prose(operation.description)),
+        this.#form(entry, operation, draft, described, target, note),
         target,
         repliesView(operation)));
   }
@@ -95,7 +98,8 @@ export class ActionView {
   #head(entry, operation) {
     const { flags, timeout, retry, deprecated } = operation;
     const tickets = { required: "ticket required", optional: "ticket optional", none: "open to everybody" };
-    const elsewhere = operation.action && operation.action.toLowerCase() !== entry.name.toLowerCase();
+    const action = plainName(operation.action);
+    const elsewhere = action !== "" && action.toLowerCase() !== plainName(entry.name).toLowerCase();
     return h("header", { class: "title" },
       h("h1", { id: "action-name", tabindex: "-1" }, breakable(entry.name)),
       h("p", { class: "chips" },
@@ -104,14 +108,17 @@ export class ActionView {
         timeout !== null && h("span", { class: "chip" }, `within ${durationText(timeout)}`),
         retry !== undefined && retry !== null && h("span", { class: "chip" }, retryText(retry)),
         deprecated && h("span", { class: "chip bad" }, "deprecated"),
-        elsewhere && h("span", { class: "chip" }, `runs ${operation.action}`)));
+        elsewhere && h("span", { class: "chip" }, `runs ${action}`)));
   }
 
-  #form(entry, operation, draft, described, target) {
+  #form(entry, operation, draft, described, target, note) {
     const curl = h("pre", { class: "code", tabindex: "0", "aria-label": "curl line" });
     const size = h("span", { class: "muted", role: "status" });
-    const body = hasBody(operation) ? this.#body(operation, draft, described, refresh) : null;
+    const body = hasBody(operation) ? bodyEditor(operation, draft, described.resolve, refresh) : null;
     const extra = takesAnyQuery(operation);
+    // Timeouts and request ids can be sent with everything and hardly ever are.
+    const fields = operation.parameters.filter((one) => one.where === "header" && !one.required);
+    const asked = operation.parameters.filter((one) => !fields.includes(one));
     const button = h("button", { type: "submit", class: "primary", title: "Ctrl+Enter" }, "Send");
     const cancel = h("button", { type: "button", hidden: true, onclick: () => this.#running?.abort() }, "Cancel");
 
@@ -134,28 +141,30 @@ export class ActionView {
         announce(`${empty.name} is part of the path and must not be empty`);
         return;
       }
-      void this.#send(call(), { target, button, cancel, size, name: entry.short });
+      void this.#send(call(), { target, button, cancel, size, name: entry.short.replace(/[^\w.-]+/g, "-").replace(/^-|-$/g, "") });
     };
     const form = h("form", { class: "try", onsubmit: submit, novalidate: true },
       h("div", { class: "line" },
-        this.#methods(entry, operation, draft, described),
+        this.#methods(entry, operation, draft, () => this.show(entry, described, note)),
         h("code", { class: "path" }, breakable(entry.path)),
         h("span", { class: "spring" }), size, cancel, button),
-      operation.parameters.length > 0 && h("section", { class: "block" }, h("h2", {}, "Parameters"),
-        parameterForm(operation.parameters, described.resolve, draft.values, refresh)),
+      asked.length > 0 && h("section", { class: "block" }, h("h2", {}, "Parameters"),
+        parameterForm(asked, described.resolve, draft.values, refresh)),
       extra && h("section", { class: "block" }, h("h2", {}, "Query"),
         h("p", { class: "muted" }, "Names and values become the JSON object that the action gets."), pairs(draft.extra, "Query", refresh)),
       body,
+      fields.length > 0 && h("details", { class: "block fields" }, h("summary", {}, "Header fields"),
+        parameterForm(fields, described.resolve, draft.values, refresh)),
       h("details", { class: "block curl" }, h("summary", {}, "As a curl line"), curl, copyButton("Copy", () => curl.textContent ?? "")));
     refresh();
     return form;
   }
 
-  #methods(entry, operation, draft, described) {
+  #methods(entry, operation, draft, show) {
     if (entry.operations.length === 1) return h("span", { class: "method", "data-method": operation.method }, operation.method);
     const choose = (event) => {
       draft.method = event.target.value;
-      this.show(entry, described);
+      show();
       /** @type {HTMLElement} */ (this.#place.querySelector("input[name=method]:checked")).focus();
     };
     return h("fieldset", { class: "methods" }, h("legend", { class: "hidden" }, "Method"),
@@ -163,53 +172,6 @@ export class ActionView {
         h("label", {},
           h("input", { type: "radio", name: "method", value: method, checked: method === operation.method, onchange: choose }),
           h("span", { class: "method", "data-method": method }, method))));
-  }
-
-  #body(operation, draft, described, changed) {
-    const types = operation.body?.types.length ? operation.body.types : [{ type: "application/json", schema: undefined, example: undefined }];
-    if (!types.some((one) => one.type === draft.type)) draft.type = types[0].type;
-    const area = /** @type {HTMLTextAreaElement} */ (
-      h("textarea", { id: "body", rows: 8, spellcheck: "false", autocapitalize: "off", "aria-describedby": "body-note" }));
-    const note = h("p", { id: "body-note", class: "note", role: "status" });
-    const side = h("div", { class: "schema-side" });
-    const format = h("button", { type: "button", class: "quiet small", onclick: tidy }, "Format");
-
-    const check = () => {
-      draft.bodies.set(draft.type, area.value);
-      note.textContent = isJsonType(draft.type) ? complaint(area.value) : "";
-      changed();
-    };
-    const choose = () => {
-      const chosen = /** @type {any} */ (types.find((one) => one.type === draft.type));
-      if (!draft.bodies.has(draft.type)) draft.bodies.set(draft.type, prefilled(chosen, described.resolve));
-      area.value = draft.bodies.get(draft.type) ?? "";
-      area.rows = Math.min(24, Math.max(6, area.value.split("\n").length + 1));
-      format.hidden = !isJsonType(draft.type);
-      fill(side, chosen.schema === undefined || chosen.schema === true
-        ? h("p", { class: "muted" }, "The service does not describe its body.")
-        : schemaView(chosen.schema, described.resolve));
-      note.textContent = isJsonType(draft.type) ? complaint(area.value) : "";
-    };
-    function tidy() {
-      try {
-        area.value = JSON.stringify(JSON.parse(area.value), null, 2);
-        check();
-      } catch {
-        area.focus();
-      }
-    }
-    area.addEventListener("input", check);
-    const select = h("select", { "aria-label": "Content type", onchange: (event) => {
-      draft.type = event.target.value;
-      choose();
-      changed();
-    } }, types.map(({ type }) => h("option", { value: type, selected: type === draft.type }, type)));
-    choose();
-    return h("section", { class: "block" },
-      h("div", { class: "body-head" }, h("h2", {}, h("label", { for: "body" }, "Body")),
-        types.length > 1 ? select : h("span", { class: "muted" }, types[0].type), h("span", { class: "spring" }), format),
-      operation.body?.description && h("p", { class: "muted" }, inline(operation.body.description)),
-      h("div", { class: "body-grid" }, h("div", {}, area, note), side));
   }
 
   async #send(call, { target, button, cancel, size, name }) {
@@ -262,29 +224,14 @@ function takesAnyQuery(operation) {
   return takes && operation.action !== "" && operation.parameters.every((one) => one.where === "header");
 }
 
-function prefilled(chosen, resolve) {
-  if (!isJsonType(chosen.type)) return typeof chosen.example === "string" ? chosen.example : "";
-  const value = chosen.example ?? example(chosen.schema, resolve);
-  return JSON.stringify(value ?? {}, null, 2);
-}
-
-function complaint(text) {
-  if (text.trim() === "") return "";
-  try {
-    JSON.parse(text);
-    return "";
-  } catch (error) {
-    return `Not JSON yet: ${error.message}`;
-  }
-}
-
-function isJsonType(type) {
-  return /[/+]json\b/.test(type);
+/** Without what is understood when it is left out. */
+function plainName(label) {
+  return label.replace(/^main:/i, "").replace(/~1$/, "");
 }
 
 function retryText(retry) {
-  if (retry === true || retry === "safe") return "safe to retry";
-  if (retry === false || retry === "unsafe") return "not retried once sent";
+  if (retry === "always") return "safe to repeat";
+  if (retry === "not-sent") return "never repeated once sent";
   return typeof retry === "string" ? retry : `retry: ${JSON.stringify(retry)}`;
 }
 

@@ -20,6 +20,10 @@ const events = new EventsPage(byId("page-events"), setTicket);
 /** @type {import("./openapi.js").Described | null} */
 let described = null;
 let loads = 0;
+/** What was shown last stays in view when another ticket does not list it: why, its reply tells.
+ * @type {{entry: import("./openapi.js").Entry, described: import("./openapi.js").Described} | null} */
+let shown = null;
+const NOT_LISTED = "It is not listed any more, or not for this ticket.";
 
 // -- the description --------------------------------------------------------------------
 
@@ -84,11 +88,18 @@ function showAction() {
   list.mark(key);
   if (described === null) return;
   const entry = described.entries.get(key);
+  if (entry) shown = { entry, described };
   document.title = key ? `${key} · scamp-gateway` : title();
-  if (entry) view.show(entry, described);
+  if (key && shown?.entry.key === key) view.show(shown.entry, shown.described, entry ? "" : NOT_LISTED);
   else if (key) view.showText(h("h1", {}, "No such action"),
     h("p", {}, h("code", {}, key), " is not announced, or not for this ticket."), h("p", {}, h("a", { href: "#" }, "All actions")));
-  else view.showText(h("h1", {}, described.title || "Actions"), prose(described.description), hints());
+  else view.showText(h("h1", {}, described.title || "Actions"), prose(described.description), invitation(), hints());
+}
+
+function invitation() {
+  if (ticket.present) return null;
+  return h("p", {}, "Without a ticket you may see only what is open to everybody. ",
+    h("button", { type: "button", class: "link", onclick: setTicket }, "Set a ticket"));
 }
 
 function hints() {

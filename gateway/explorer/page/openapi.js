@@ -67,7 +67,7 @@ function readPath(path, item, doc, resolve) {
   );
   if (operations.length === 0) return null;
   const [first] = operations;
-  const native = /^\/api\/(.+)$/.exec(path);
+  const native = /^\/api\/([^/]+)$/.exec(path);
   const name = native ? native[1] : path;
   const group = first.tag || "Other";
   const short = name.toLowerCase().startsWith(`${group.toLowerCase()}.`) ? name.slice(group.length + 1) : name;

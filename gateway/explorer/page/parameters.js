@@ -29,7 +29,7 @@ function parameterRow(parameter, resolve, values, changed) {
   const type = typeText(parameter.schema, resolve);
   if (isFree(parameter, type)) {
     if (!Array.isArray(values.get(key))) values.set(key, [["", ""]]);
-    return h("div", { class: "parameter" }, describe(parameter, type, null, resolve),
+    return h("div", { class: "parameter" }, describe(parameter, "any name and value", null, resolve),
       pairs(/** @type {[string, string][]} */ (values.get(key)), parameter.name, changed));
   }
   if (!values.has(key)) values.set(key, start(parameter, resolve));
