@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -58,6 +58,9 @@ class Browser:
         page = await self._context.new_page()
         await page.goto(self.origin + path)
         return page
+
+
+Browse = Callable[..., AbstractAsyncContextManager[Browser]]
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ SKU: Final = {
         },
         "name": {"type": "string", "minLength": 1, "maxLength": 100, "examples": ["Brass lamp"]},
         "price": {"type": "integer", "description": "In cents.", "minimum": 0, "examples": [4900]},
-        "tags": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "tags": {"type": "array", "items": {"type": "string"}, "examples": [["brass"]]},
         "origin": {"$ref": "#/components/schemas/Origin"},
     },
 }

@@ -3,7 +3,6 @@
 
 const MAX_DEPTH = 8;
 const MAX_MEMBERS = 200;
-const FULL_DEPTH = 2; // below it, examples have what is required and nothing else
 const MAX_VISITS = 400; // schemas looked at for one answer; ten that each hold all ten have no end
 
 /** @typedef {(node: any) => any} Resolve */
@@ -158,12 +157,21 @@ function byType(one, walk, depth) {
     case "null":
       return null;
     default:
-      return Object.fromEntries(
-        membersOf({ ...one, items: undefined }, walk)
-          .filter((member) => member.required || depth < FULL_DEPTH)
-          .map((member) => [member.name, exampleOf(member.schema, walk, depth + 1)]),
-      );
+      return objectOf(membersOf({ ...one, items: undefined }, walk), walk, depth);
   }
+}
+
+/** What is required, and what comes with a value of its own: an empty text for the rest would only
+ * be refused. Where nothing is required, all of the outermost. */
+function objectOf(found, walk, depth) {
+  const all = depth === 0 && !found.some((member) => member.required);
+  const wanted = found.filter(({ required, schema }) => all || required || bringsValue(schema));
+  return Object.fromEntries(wanted.map(({ name, schema }) => [name, exampleOf(schema, walk, depth + 1)]));
+}
+
+function bringsValue(schema) {
+  const given = schema ?? {};
+  return [given.example, array(given.examples)[0], given.default, given.const].some((value) => value !== undefined);
 }
 
 /** The types that one names, or shows by what else it has. */
