@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from playwright.async_api import Page
 
 PICTURE: Final = {
-    "service": "Product",
+    "service": "shop",
     "sector": "main",
     "codes": {
-        "CHAIR-1": {"name": "Oak chair", "price": 14900, "stock": 3},
-        "LAMP-1": {"name": "Brass lamp", "price": 4900, "stock": 12},
+        "price": {"CHAIR-1": 14900, "DESK-1": 39900, "LAMP-1": 4900},
+        "stock": {"CHAIR-1": 3, "DESK-1": 0, "LAMP-1": 12},
     },
 }
 """Values of a service, as a snapshot has them."""

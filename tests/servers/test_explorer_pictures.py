@@ -67,10 +67,11 @@ async def test_screenshots(site: Explored, browse: Browse, name: str, scheme: st
         page = await browser.open("/docs")
         await use_ticket(page, site, "bob" if name == "403" else "alice")
         if name == "events":
-            await follow(page, "Product", "LAMP-1 CHAIR-1")
-            for key, value in (("price", 4500), ("stock", 11)):
-                site.events.say("change", {"code": "LAMP-1", "key": key, "value": value})
-            await page.wait_for_selector(f"{value_of('LAMP-1', 'stock')}:text-is('11')")
+            await follow(page, "shop", "price stock")
+            for code, value in (("price", 4500), ("stock", 11)):
+                site.events.say("change", {"code": code, "key": "LAMP-1", "value": value})
+            await page.wait_for_selector(f"{value_of('stock', 'LAMP-1')}:text-is('11')")
+            await page.click("#page-events h1")
         else:
             shown = {"403": "Price.set", "phone": "Sku.fetch", "light": "Sku.create"}
             await page.click(f"[data-key='Product.{shown.get(name, 'Sku.list')}']")

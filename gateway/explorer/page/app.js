@@ -6,7 +6,7 @@ import { EventsPage } from "./events.js";
 import { ActionList } from "./list.js";
 import { readDocument } from "./openapi.js";
 import { actionsPage, eventsPage, fragment, onEventsPage, root } from "./places.js";
-import { prose } from "./text.js";
+import { inline, prose } from "./text.js";
 import { themeButton } from "./theme-button.js";
 import { openDialog, ticketDialog } from "./ticket-dialog.js";
 import { ticket } from "./ticket.js";
@@ -62,7 +62,7 @@ async function fetchDocument() {
 function warn(text, ...children) {
   const banner = byId("banner");
   banner.hidden = !text;
-  fill(banner, text, " ", children);
+  fill(banner, h("span", {}, inline(text)), children);
 }
 
 // -- what is shown ----------------------------------------------------------------------

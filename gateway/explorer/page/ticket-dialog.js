@@ -78,7 +78,7 @@ export function ticketDialog(dialog, button) {
   ticket.addEventListener("known", () => {
     show();
     if (ticket.refused) announce(`Ticket refused: ${ticket.refused}`);
-    else if (dialog.open && ticket.holder) dialog.close();
+    else if (dialog.open && ticket.present) dialog.close(); // also where nobody can say whose it is
   });
   button.addEventListener("click", () => openDialog(dialog));
   setInterval(show, EXPIRY_LOOK);
