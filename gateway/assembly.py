@@ -17,7 +17,6 @@ from gateway.auth import Authenticator
 from gateway.cors import Cors
 from gateway.credentials import Credentials
 from gateway.discovery import make_source
-from gateway.endpoints import Endpoints
 from gateway.explorer import Explorer
 from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
@@ -69,10 +68,13 @@ class Assembly:
             self.counters,
             self.access_log,
             _front_options(settings),
-            endpoints=_endpoints(settings),
         )
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
         self._use_routes(RouteTable())
+        if settings.docs:
+            explorer = Explorer()
+            for path in ("/docs", "/docs/"):
+                self.front.endpoints.add(path, explorer)
         if settings.routes is not None:
             routes = FollowedRoutes(settings.routes, self.use_routes)
             self._use_routes(routes.load())
@@ -259,15 +261,6 @@ class Assembly:
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""
         return sector.lower() in {one.lower() for one in self._settings.sectors}
-
-
-def _endpoints(settings: Settings) -> Endpoints:
-    endpoints = Endpoints()
-    if settings.docs:
-        explorer = Explorer()
-        endpoints.add("/docs", explorer)
-        endpoints.add("/docs/", explorer)
-    return endpoints
 
 
 def _client_options(settings: Settings) -> ClientOptions:
