@@ -268,7 +268,8 @@ async def explored(
 
 
 def _whoami(verifier: TicketVerifier, exchange: Exchange) -> tuple[int, str, bytes]:
-    text = exchange.request.headers.get("Authorization", "").removeprefix("Bearer ")
+    cookie = exchange.request.cookies.get("ticket", "")
+    text = exchange.request.headers.get("Authorization", cookie).removeprefix("Bearer ")
     ticket = verifier.verify(text, time.time())
     return _json(
         200,

@@ -191,6 +191,33 @@ async def test_reply_that_is_cut_off_is_never_shown_as_whole(
             assert [one for one in browser.complaints if "INCOMPLETE_CHUNKED" not in one] == []
 
 
+async def test_header_that_cannot_be_sent_is_not_blamed_on_the_gateway(
+    site: Explored, browse: Browse
+) -> None:
+    field = {"name": "X-Reason", "in": "header", "schema": {"type": "string"}}
+    site.document["paths"] = {"/docs": {"get": {"parameters": [field]}}}
+    async with browse(site) as browser:
+        page = await browser.open("/docs#/docs")
+        await page.click("text=Header fields")
+        await page.fill("[data-key='header X-Reason']", "\u2192")
+        await page.click(".try >> text=Send")
+        await page.wait_for_selector("text=Not sent: a header field has")
+        await page.fill("[data-key='header X-Reason']", "because")
+        assert "200 OK" in await send(page)
+
+
+async def test_ticket_in_a_cookie_shows_whose_it_is(site: Explored, browse: Browse) -> None:
+    site.document["components"]["securitySchemes"]["c"] = {"type": "apiKey", "in": "cookie"}
+    async with browse(site) as browser:
+        page = await browser.open("/docs/none")
+        await page.evaluate(f"document.cookie = 'ticket={site.ticket('bob')}; path=/'")
+        await page.goto(f"{site.origin}/docs")
+        await page.wait_for_selector("#ticket-button:has-text('User 1002')")
+        await page.click("#ticket-button")
+        assert "a cookie of this gateway" in await page.inner_text("#ticket-dialog")
+        assert await page.is_hidden("text=Forget it")
+
+
 async def test_route_of_ones_own_with_parameters_in_path_and_query(
     folder: Folder, browse: Browse
 ) -> None:

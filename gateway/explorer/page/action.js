@@ -196,9 +196,8 @@ export class ActionView {
       }
     } catch (error) {
       if (this.#running === running) {
-        const text = running.signal.aborted ? "Cancelled before the reply began." : "No reply: the gateway cannot be reached, or the connection broke.";
-        fill(target, h("h2", {}, "Reply"), h("p", { class: running.signal.aborted ? "muted" : "broken" }, text,
-          !running.signal.aborted && h("span", { class: "muted" }, ` (${error?.message ?? error})`)));
+        const text = failureText(error, running.signal.aborted);
+        fill(target, h("h2", {}, "Reply"), h("p", { class: running.signal.aborted ? "muted" : "broken" }, text));
         announce(text);
       }
     } finally {
@@ -212,6 +211,13 @@ export class ActionView {
       if (target.isConnected) target.scrollIntoView({ block: "nearest" });
     }
   }
+}
+
+function failureText(error, cancelled) {
+  if (cancelled) return "Cancelled before the reply began.";
+  const why = error?.message ?? error;
+  if (error instanceof RangeError) return `Not sent: ${why}.`;
+  return `No reply: the gateway cannot be reached, or the connection broke (${why}).`;
 }
 
 function hasBody(operation) {

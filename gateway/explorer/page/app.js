@@ -37,6 +37,7 @@ async function load() {
     document.title = title();
     list.show(described);
     warn("");
+    if (described.cookie && !ticket.present) void ticket.ask();
     if (!onEventsPage()) route();
   } catch (error) {
     if (number !== loads) return;
@@ -53,6 +54,7 @@ async function fetchDocument() {
   // A ticket that is no good must not hide what is open to everybody.
   if (response.status === 401 && ticket.present) response = await fetch(url, { cache: "no-cache" });
   const said = await response.json().catch(() => null);
+  if (response.status === 404) throw new Error("this gateway does not describe its actions.");
   if (!response.ok) throw new Error(said?.detail ?? `status ${response.status}`);
   if (said === null || typeof said !== "object") throw new Error("it is no JSON object");
   return readDocument(said);

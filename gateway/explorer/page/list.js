@@ -9,6 +9,8 @@ import { counted } from "./text.js";
  * @typedef {import("./openapi.js").Entry} Entry
  */
 
+const MAX_SHOWN = 2000; // rows; the filter finds the others
+
 export class ActionList {
   #input;
   #count;
@@ -59,16 +61,18 @@ export class ActionList {
     let shown = 0;
     const groups = described.groups.map((group) => {
       const entries = group.entries.filter((entry) => fits(entry, words));
+      const room = Math.max(0, MAX_SHOWN - shown);
       shown += entries.length;
-      if (entries.length === 0) return null;
+      if (entries.length === 0 || room === 0) return null;
       const id = `group-${described.groups.indexOf(group)}`;
       return h("section", { "aria-labelledby": id },
         h("h2", { id, title: group.description || null }, group.name),
-        h("ul", {}, entries.map((entry) => h("li", {}, this.#link(entry)))));
+        h("ul", {}, entries.slice(0, room).map((entry) => h("li", {}, this.#link(entry)))));
     });
     const total = described.entries.size;
     this.#count.textContent = words.length ? `${shown} of ${counted(total, "action")}` : counted(total, "action");
-    fill(this.#place, groups, shown === 0 && this.#nothing(total));
+    fill(this.#place, groups, shown === 0 && this.#nothing(total),
+      shown > MAX_SHOWN && h("p", { class: "empty" }, `${shown - MAX_SHOWN} more: filter to see them.`));
     this.#oneTabStop();
   }
 

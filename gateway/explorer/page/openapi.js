@@ -15,7 +15,7 @@ const MAX_REFERENCES = 20;
  *   retry: any, action: string}} Operation
  * @typedef {{key: string, name: string, short: string, path: string, group: string,
  *   operations: Operation[]}} Entry
- * @typedef {{title: string, version: string, description: string, base: string,
+ * @typedef {{title: string, version: string, description: string, cookie: boolean, base: string,
  *   groups: {name: string, description: string, entries: Entry[]}[], entries: Map<string, Entry>,
  *   resolve: (node: any) => any}} Described
  */
@@ -37,6 +37,7 @@ export function readDocument(doc) {
     title: text(info.title),
     version: text(info.version),
     description: text(info.description),
+    cookie: Object.values(object(object(whole.components).securitySchemes)).some((one) => resolve(one)?.in === "cookie"),
     base: text(object(list(whole.servers)[0]).url),
     groups: grouped(entries, list(whole.tags).map(object)),
     entries,

@@ -17,13 +17,15 @@ export const MAX_KEPT = 64 * 1024 * 1024;
  * @param {AbortSignal} signal
  * @param {(size: number) => void} progress
  * @returns {Promise<Reply>}
- * @throws {TypeError} when there is no reply at all; AbortError when cancelled before it
+ * @throws {RangeError} when it cannot be sent; TypeError when there is no reply at all; AbortError
+ *   when cancelled before it
  */
 export async function send(call, signal, progress) {
+  const headers = headersOf(call);
   const started = performance.now();
   const response = await fetch(call.url, {
     method: call.method,
-    headers: { ...call.headers, ...ticket.headers() },
+    headers,
     body: call.body,
     cache: "no-store",
     signal,
@@ -49,6 +51,14 @@ export async function send(call, signal, progress) {
   }
   reply.totalMs = performance.now() - started;
   return reply;
+}
+
+function headersOf(call) {
+  try {
+    return new Headers({ ...call.headers, ...ticket.headers() });
+  } catch {
+    throw new RangeError("a header field has a name or a value that HTTP does not have");
+  }
 }
 
 async function read(response, reply, progress) {

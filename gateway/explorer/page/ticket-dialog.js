@@ -68,8 +68,8 @@ export function ticketDialog(dialog, button) {
   function show() {
     forget.hidden = !ticket.present;
     const { holder, refused, present } = ticket;
-    const expired = present && holder?.expires && holder.expires * 1000 <= Date.now();
-    button.dataset.state = !present ? "none" : refused || expired ? "bad" : "good";
+    const expired = Boolean(holder?.expires && holder.expires * 1000 <= Date.now());
+    button.dataset.state = !present && !holder ? "none" : (present && refused) || expired ? "bad" : "good";
     fill(button, h("span", { class: "dot", "aria-hidden": "true" }), label(expired));
     fill(state, ...holderView(expired));
   }
@@ -77,8 +77,9 @@ export function ticketDialog(dialog, button) {
   ticket.addEventListener("changed", show);
   ticket.addEventListener("known", () => {
     show();
+    if (!ticket.present) return;
     if (ticket.refused) announce(`Ticket refused: ${ticket.refused}`);
-    else if (dialog.open && ticket.present) dialog.close(); // also where nobody can say whose it is
+    else if (dialog.open) dialog.close(); // also where nobody can say whose it is
   });
   button.addEventListener("click", () => openDialog(dialog));
   setInterval(show, EXPIRY_LOOK);
@@ -93,8 +94,8 @@ export function openDialog(dialog) {
 }
 
 function label(expired) {
-  if (!ticket.present) return "Set ticket";
-  if (ticket.refused) return "Ticket refused";
+  if (!ticket.present && !ticket.holder) return "Set ticket";
+  if (ticket.present && ticket.refused) return "Ticket refused";
   if (expired) return "Ticket expired";
   const { holder } = ticket;
   if (holder === null) return "Ticket set";
@@ -108,8 +109,8 @@ function remaining(holder) {
 
 function holderView(expired) {
   const { holder, refused, present, mode } = ticket;
-  if (!present) return [h("p", { class: "muted" }, "None in use. Actions that are open to everybody work without.")];
-  if (refused) return [h("p", { class: "bad" }, h("strong", {}, "Refused. "), refused)];
+  if (!present && !holder) return [h("p", { class: "muted" }, "None in use. Actions that are open to everybody work without.")];
+  if (present && refused) return [h("p", { class: "bad" }, h("strong", {}, "Refused. "), refused)];
   if (holder === null) {
     const why = mode === "forward" ? "This gateway passes tickets on unread." : "This gateway does not say whose it is.";
     return [h("p", {}, "In use. ", why)];
@@ -117,6 +118,7 @@ function holderView(expired) {
   const until = holder.expires && new Date(holder.expires * 1000).toLocaleString();
   return [
     h("dl", { class: "facts" },
+      !present && [h("dt", {}, "From"), h("dd", {}, "a cookie of this gateway’s")],
       holder.user && [h("dt", {}, "User"), h("dd", {}, holder.user)],
       holder.client && [h("dt", {}, "Client"), h("dd", {}, holder.client)],
       until && [h("dt", {}, expired ? "Expired" : "Expires"),

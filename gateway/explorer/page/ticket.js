@@ -14,7 +14,7 @@ const KEY = "scamp-ticket";
 class Ticket extends EventTarget {
   #text = kept();
 
-  /** @type {Holder | null} */
+  /** Known, though no ticket is present, when a cookie has it. @type {Holder | null} */
   holder = null;
   /** What the gateway has against it. */
   refused = "";
