@@ -1,13 +1,12 @@
 """The demo's services in this event loop behind a public listener that serves the explorer.
 
-What other parts of the gateway serve, the description, ``/whoami`` and events, is put there by the
+What other parts of the gateway serve, the description and events, is put there by the
 test, so that it can be hostile, broken, or change at a chosen moment.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -16,12 +15,14 @@ import orjson
 
 from fronted import Fronted
 from gateway.auth import Authenticator
+from gateway.credentials import Credentials
 from gateway.demo.folder import Folder
-from gateway.demo.services import PRIVILEGES, auth_service, shop_service
+from gateway.demo.services import auth_service, shop_service
 from gateway.demo.store import Store
 from gateway.endpoints import Endpoint, Endpoints
 from gateway.exchange import Exchange
 from gateway.explorer import Explorer
+from gateway.whoami import WhoAmI
 from scamp.authz import AuthzSource
 from scamp.client import authz_fetcher
 from scamp.tickets import TicketKeys, TicketVerifier
@@ -248,14 +249,14 @@ async def explored(
     verifier = TicketVerifier(TicketKeys([folder.ticket_key]).load())
     found: list[Explored] = []
     source = AuthzSource(lambda: authz_fetcher(found[0].front.mesh.requester)())
-    front = Fronted(
-        auth, shop, auth=Authenticator("enforce", verifier, source), endpoints=endpoints
-    )
+    checks = Authenticator("enforce", verifier, source, credentials=Credentials("ticket"))
+    front = Fronted(auth, shop, auth=checks, endpoints=endpoints)
     endpoints.add(
         "/openapi.json",
         Fixed("/openapi.json", lambda _: _json(200, found[0].document)),
     )
-    endpoints.add("/whoami", Fixed("/whoami", lambda exchange: _whoami(verifier, exchange)))
+    whoami = WhoAmI(checks, front.mesh.registry, sectors=("main",), timeout=10)
+    endpoints.add("/whoami", whoami)
     try:
         async with front:
             found.append(Explored(front, folder, events))
@@ -265,26 +266,6 @@ async def explored(
         await source.close()
         await auth.stop(grace=1)
         await shop.stop(grace=1)
-
-
-def _whoami(verifier: TicketVerifier, exchange: Exchange) -> tuple[int, str, bytes]:
-    cookie = exchange.request.cookies.get("ticket", "")
-    text = exchange.request.headers.get("Authorization", cookie).removeprefix("Bearer ")
-    ticket = verifier.verify(text, time.time())
-    return _json(
-        200,
-        {
-            "mode": "enforce",
-            "ticket": {
-                "user_id": ticket.user_id,
-                "client_id": ticket.client_id,
-                "expires_at": ticket.expires,
-                "privileges": [
-                    {"id": one, "name": PRIVILEGES[one - 1]} for one in sorted(ticket.privileges)
-                ],
-            },
-        },
-    )
 
 
 def _json(status: int, what: Any) -> tuple[int, str, bytes]:

@@ -209,13 +209,18 @@ async def test_header_that_cannot_be_sent_is_not_blamed_on_the_gateway(
 async def test_ticket_in_a_cookie_shows_whose_it_is(site: Explored, browse: Browse) -> None:
     site.document["components"]["securitySchemes"]["c"] = {"type": "apiKey", "in": "cookie"}
     async with browse(site) as browser:
-        page = await browser.open("/docs/none")
+        page = await browser.open("/docs/none")  # a page that asks for nothing
         await page.evaluate(f"document.cookie = 'ticket={site.ticket('bob')}; path=/'")
         await page.goto(f"{site.origin}/docs")
         await page.wait_for_selector("#ticket-button:has-text('User 1002')")
         await page.click("#ticket-button")
         assert "a cookie of this gateway" in await page.inner_text("#ticket-dialog")
         assert await page.is_hidden("text=Forget it")
+        await page.click("text=Close")
+        await page.click("[data-key='Product.Sku.create']")
+        assert "requires privilege sku_create" in await send(page)
+        await use_ticket(page, site, "alice")  # stands in for the cookie, and does not quarrel
+        assert "200 OK" in await send(page)
 
 
 async def test_route_of_ones_own_with_parameters_in_path_and_query(

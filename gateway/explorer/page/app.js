@@ -50,9 +50,9 @@ async function load() {
 
 async function fetchDocument() {
   const url = new URL("openapi.json", root);
-  let response = await fetch(url, { headers: ticket.headers(), cache: "no-cache" });
+  let response = await fetch(url, { headers: ticket.headers(), credentials: ticket.credentials, cache: "no-cache" });
   // A ticket that is no good must not hide what is open to everybody.
-  if (response.status === 401 && ticket.present) response = await fetch(url, { cache: "no-cache" });
+  if (response.status === 401 && ticket.present) response = await fetch(url, { credentials: "omit", cache: "no-cache" });
   const said = await response.json().catch(() => null);
   if (response.status === 404) throw new Error("this gateway does not describe its actions.");
   if (!response.ok) throw new Error(said?.detail ?? `status ${response.status}`);

@@ -60,7 +60,7 @@ export async function follow(url, signal, onEvent, onState) {
 function open(url, signal, lastId) {
   const headers = { Accept: "text/event-stream", ...ticket.headers() };
   if (lastId) headers["Last-Event-ID"] = lastId;
-  return fetch(url, { headers, cache: "no-store", signal });
+  return fetch(url, { headers, credentials: ticket.credentials, cache: "no-store", signal });
 }
 
 async function refusalOf(response) {

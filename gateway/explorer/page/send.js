@@ -26,6 +26,7 @@ export async function send(call, signal, progress) {
   const response = await fetch(call.url, {
     method: call.method,
     headers,
+    credentials: ticket.credentials,
     body: call.body,
     cache: "no-store",
     signal,

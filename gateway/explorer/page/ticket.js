@@ -33,6 +33,11 @@ class Ticket extends EventTarget {
     return this.present ? { Authorization: `Bearer ${this.#text}` } : {};
   }
 
+  /** A cookie may hold another ticket, and a request with two is refused: this one counts. */
+  get credentials() {
+    return /** @type {RequestCredentials} */ (this.present ? "omit" : "same-origin");
+  }
+
   /**
    * Use this text from now on; empty: none.
    * @param {string} text
@@ -58,7 +63,11 @@ class Ticket extends EventTarget {
     let holder = null;
     let refused = "";
     try {
-      const reply = await fetch(new URL("whoami", root), { headers: this.headers(), cache: "no-store" });
+      const reply = await fetch(new URL("whoami", root), {
+        headers: this.headers(),
+        credentials: this.credentials,
+        cache: "no-store",
+      });
       const said = (await reply.json()) ?? {};
       if (reply.ok) {
         this.mode = String(said.mode ?? "");
