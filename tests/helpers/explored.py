@@ -242,7 +242,7 @@ async def explored(
     await auth.start(port=0)
     await shop.start(port=0)
     events = FakeEvents()
-    endpoints = Endpoints((*(more or {}).items(), ("/api/events/", events)))
+    endpoints = Endpoints((*(more or {}).items(), ("/api/events/shop", events)))
     explorer = Explorer()
     endpoints.add("/docs", explorer)
     endpoints.add("/docs/", explorer)

@@ -55,3 +55,11 @@ async def follow(page: Page, service: str, codes: str) -> None:
 def value_of(code: str, key: str) -> str:
     """A selector for the cell."""
     return f"tr:has(th:has-text('{code}')):has(td:text-is('{key}')) .value"
+
+
+async def statuses(site: Explored, action: str, count: int) -> list[int]:
+    """What the log says of requests for an action, once there are `count`."""
+    log = site.front.log
+    while len(found := [one["status"] for one in log.lines if one["action"] == action]) < count:
+        await log.until(len(log.lines) + 1)
+    return found

@@ -11,7 +11,7 @@ import pytest
 
 from browser import Browse, browsing
 from explored import Cut, Explored, Fixed, explored
-from explorer_page import actions, send, use_ticket
+from explorer_page import actions, send, statuses, use_ticket
 from gateway.demo.folder import Folder
 from gateway.demo.services import EXPORT_SIZE
 
@@ -173,10 +173,21 @@ async def test_running_request_is_cancelled(site: Explored, browse: Browse) -> N
         await page.keyboard.press("Escape")  # the focus is on Cancel meanwhile
         await page.wait_for_selector("text=Cancelled before the reply began.")
         assert await page.is_enabled(".try >> text=Send")
-        line = (await site.front.log.until(1))[-1]
-        while line["action"] != "Product.Sku.slow":
-            line = (await site.front.log.until(len(site.front.log.lines) + 1))[-1]
-        assert line["status"] == 499
+        assert await statuses(site, "Product.Sku.slow", 1) == [499]
+
+
+async def test_second_request_takes_the_place_of_the_first(site: Explored, browse: Browse) -> None:
+    async with browse(site) as browser:
+        page = await browser.open("/docs#Product.Sku.slow")
+        await use_ticket(page, site, "bob")
+        await page.click(".try >> text=Send")
+        await page.keyboard.press("Control+Enter")
+        assert await statuses(site, "Product.Sku.slow", 1) == [499]
+        assert await page.is_visible("text=Cancel")
+        assert await page.is_disabled(".try >> text=Send")
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector("text=Cancelled before the reply began.")
+        assert await page.is_hidden(".try >> text=Cancel")
 
 
 async def test_reply_that_is_cut_off_is_never_shown_as_whole(

@@ -164,6 +164,7 @@ export class ActionView {
     if (entry.operations.length === 1) return h("span", { class: "method", "data-method": operation.method }, operation.method);
     const choose = (event) => {
       draft.method = event.target.value;
+      this.#running?.abort(); // its Cancel goes with the form
       show();
       /** @type {HTMLElement} */ (this.#place.querySelector("input[name=method]:checked")).focus();
     };
@@ -202,14 +203,18 @@ export class ActionView {
       }
     } finally {
       if (this.#running === running) this.#running = null;
-      const focused = document.activeElement === cancel || document.activeElement === document.body;
-      target.removeAttribute("aria-busy");
-      size.textContent = "";
-      button.disabled = false;
-      cancel.hidden = true;
-      if (focused) button.focus({ preventScroll: true });
-      if (target.isConnected) target.scrollIntoView({ block: "nearest" });
+      if (this.#running === null) this.#rest(target, button, cancel, size); // else the next is under way
     }
+  }
+
+  #rest(target, button, cancel, size) {
+    const focused = document.activeElement === cancel || document.activeElement === document.body;
+    target.removeAttribute("aria-busy");
+    size.textContent = "";
+    button.disabled = false;
+    cancel.hidden = true;
+    if (focused) button.focus({ preventScroll: true });
+    if (target.isConnected) target.scrollIntoView({ block: "nearest" });
   }
 }
 

@@ -147,8 +147,8 @@ export class ActionList {
  * @param {Entry} entry
  */
 export function preferred(entry) {
+  // POST last: every action takes it, so it says least.
   const order = ["GET", "PATCH", "PUT", "DELETE", "POST"];
-  // What only POST tells of it (a creating action) has POST alone.
   return order.map((method) => entry.operations.find((one) => one.method === method)).find(Boolean) ?? entry.operations[0];
 }
 

@@ -15,7 +15,7 @@ const MAX_REFERENCES = 20;
  *   retry: any, action: string}} Operation
  * @typedef {{key: string, name: string, short: string, path: string, group: string,
  *   operations: Operation[]}} Entry
- * @typedef {{title: string, version: string, description: string, cookie: boolean, base: string,
+ * @typedef {{title: string, description: string, cookie: boolean, base: string,
  *   groups: {name: string, description: string, entries: Entry[]}[], entries: Map<string, Entry>,
  *   resolve: (node: any) => any}} Described
  */
@@ -35,7 +35,6 @@ export function readDocument(doc) {
   }
   return {
     title: text(info.title),
-    version: text(info.version),
     description: text(info.description),
     cookie: Object.values(object(object(whole.components).securitySchemes)).some((one) => resolve(one)?.in === "cookie"),
     base: text(object(list(whole.servers)[0]).url),
