@@ -17,6 +17,11 @@ from gateway.auth import Authenticator
 from gateway.cors import Cors
 from gateway.credentials import Credentials
 from gateway.discovery import make_source
+from gateway.events.endpoint import EventsEndpoint
+from gateway.events.exposition import EventsCollector
+from gateway.events.hub import Hub, HubLimits
+from gateway.events.stream import StreamOptions
+from gateway.events.topic import PREFIX as EVENTS
 from gateway.explorer import Explorer
 from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
@@ -79,6 +84,8 @@ class Assembly:
             routes = FollowedRoutes(settings.routes, self.use_routes)
             self._use_routes(routes.load())
             self.followed.append(routes)
+        self.hub = Hub(self.registry, self.requester, _hub_limits(settings))
+        self.front.endpoints.add(EVENTS, self._events(settings))
         collector = GatewayCollector(
             registry=self.registry,
             requester=self.requester,
@@ -88,7 +95,7 @@ class Assembly:
             in_flight=self.in_flight,
             limiter=self.limiter,
         )
-        self.exposition = make_registry(self.counters, collector)
+        self.exposition = make_registry(self.counters, collector, EventsCollector(self.hub))
         self._lag = LoopLag(self.counters.lag)
         self._unsubscribe = self.registry.subscribe(self._on_change)
         self._prefetch: asyncio.Task[None] | None = None
@@ -124,6 +131,19 @@ class Assembly:
             self.registry,
             sectors=settings.sectors,
             timeout=settings.request_timeout,
+        )
+
+    def _events(self, settings: Settings) -> EventsEndpoint:
+        return EventsEndpoint(
+            self.hub,
+            self.authenticator,
+            self.discovery,
+            sectors=settings.sectors,
+            open_services=settings.events_open,
+            timeout=settings.request_timeout,
+            options=StreamOptions(
+                heartbeat=settings.events_heartbeat, idle=settings.body_idle_timeout
+            ),
         )
 
     # -- starting, reloading, closing ---------------------------------------------------
@@ -194,6 +214,16 @@ class Assembly:
         await self.follower.refresh()
         self.access_log.reopen()
 
+    def drain(self) -> None:
+        """From now on answers end their connections, and event streams end."""
+        self.front.draining = True
+        self.hub.drain()
+
+    @property
+    def busy(self) -> bool:
+        """Whether there is a request or an event stream to wait for before closing."""
+        return self.front.in_flight > 0 or self.hub.streams > 0
+
     async def close(self) -> None:
         """Stop following, close the connections to the mesh and the log."""
         self._unsubscribe()
@@ -203,6 +233,7 @@ class Assembly:
             await asyncio.wait({self._prefetch})
         if self.authz is not None:
             await self.authz.close()
+        await self.hub.close()
         await self.follower.stop()
         await self.requester.close()
         if self.limiter.shared is not None:
@@ -289,6 +320,14 @@ def _limiter(settings: Settings) -> RateLimiter:
         shared=shared,
         on_failure=settings.rate_limit_on_failure,
         max_entries=settings.rate_limit_max_callers,
+    )
+
+
+def _hub_limits(settings: Settings) -> HubLimits:
+    return HubLimits(
+        streams=settings.max_event_streams,
+        streams_per_subscription=settings.max_event_streams_per_subscription,
+        subscriptions=settings.max_event_subscriptions,
     )
 
 

@@ -10,14 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 from multidict import CIMultiDictProxy
 
 from gateway import catalogue
 from gateway.credentials import SAFE_METHODS, Credentials, DifferentTicketsError
 from gateway.problems import Problem, from_error, quotable
-from gateway.translate import Announced
 from scamp.authz import AuthzSource, AuthzTable
 from scamp.client import Deadline
 from scamp.errors import (
@@ -31,6 +30,30 @@ from scamp.tickets import Ticket, TicketVerifier
 Mode = Literal["enforce", "verify", "forward"]
 
 CHALLENGE: Final = (("WWW-Authenticate", "Bearer"),)
+
+
+class Guarded(Protocol):
+    """What a ticket is asked for: an announced action, or something that stands for one."""
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def spelling(self) -> str:
+        """Its name in the authorization table."""
+        ...
+
+    @property
+    def noauth(self) -> bool:
+        """Whether it needs no ticket."""
+        ...
+
+    @property
+    def privileges(self) -> bool:
+        """Whether the authorization table has a say."""
+        ...
 
 
 @dataclass(slots=True)
@@ -92,7 +115,7 @@ class Authenticator:
         self._clock = clock
 
     def identify(
-        self, headers: CIMultiDictProxy[str], action: Announced, method: str = "POST"
+        self, headers: CIMultiDictProxy[str], action: Guarded, method: str = "POST"
     ) -> Caller:
         """Who asks. Raises Problem when `action` needs a ticket and there is no good one.
 
@@ -201,7 +224,7 @@ class Authenticator:
         self.results["valid"] += 1
         return Caller(text, ticket.user_id, ticket.client_id, claims=ticket)
 
-    async def authorize(self, caller: Caller, action: Announced, deadline: Deadline) -> None:
+    async def authorize(self, caller: Caller, action: Guarded, deadline: Deadline) -> None:
         """Raises Problem unless the caller has every privilege that `action` takes.
 
         Waits only for the privilege table, and no longer than `deadline`.

@@ -57,7 +57,8 @@ BAD_PATH = _kind(
 )  # fmt: skip
 BAD_QUERY = _kind(
     103, "bad_query", 400, "Query not acceptable",
-    "The query string has an invalid escape, is not UTF-8, or has too many parameters.",
+    "The query string has an invalid escape, is not UTF-8, has too many parameters, or not those "
+    "that are needed.",
 )  # fmt: skip
 BAD_HEADER = _kind(
     104, "bad_header", 400, "Header not acceptable",
@@ -119,6 +120,11 @@ BAD_BODY = _kind(
     116, "bad_body", 400, "Request body not acceptable",
     "The route puts the body together with parts of the URL, so it has to be JSON, as the detail "
     "says.",
+)  # fmt: skip
+UNKNOWN_SERVICE = _kind(
+    120, "unknown_service", 404, "No such service",
+    "The index is up to date and has no service of this name, or its sector is not exposed.",
+    proxy_error="destination_not_found",
 )  # fmt: skip
 
 # -- 2xx: who asks ----------------------------------------------------------------------
@@ -250,6 +256,17 @@ UPSTREAM_PROTOCOL = _kind(
     406, "upstream_protocol", 502, "Service broke the protocol",
     "What came from the service is not SCAMP. It may have executed the request.",
     proxy_error="http_protocol_error",
+)  # fmt: skip
+
+SUBSCRIPTION_REFUSED = _kind(
+    420, "subscription_refused", 502, "Subscription refused",
+    "The service does not want the subscription, or does no subscriptions at all.",
+    proxy_error="destination_unavailable", retried="on every other instance",
+)  # fmt: skip
+TOO_MANY_VALUES = _kind(
+    421, "too_many_values", 502, "More values than can be passed on",
+    "The service publishes more under these codes than the gateway holds for one subscription.",
+    proxy_error="http_response_incomplete",
 )  # fmt: skip
 
 # -- 5xx: the gateway -------------------------------------------------------------------

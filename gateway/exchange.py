@@ -42,13 +42,15 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("compress", "cors", "draining")
+    __slots__ = ("compress", "cors", "draining", "in_flight")
 
     def __init__(self, *, cors: Cors | None = None, compress: bool = False) -> None:
         """`cors`: which origins may read answers; None: only our own. `compress`: answers, for
         those who accept that."""
         self.draining = False
         """Every answer ends its connection."""
+        self.in_flight = 0
+        """Requests that are not answered yet, without those that are parked."""
         self.cors = cors
         self.compress = compress
 
@@ -76,6 +78,7 @@ class Exchange:
         "close",
         "head_sent",
         "method",
+        "parked",
         "queued",
         "rate_limits",
         "request",
@@ -141,6 +144,9 @@ class Exchange:
         """Seconds spent waiting for the request's body."""
         self.streamed = False
         """A body went through piece by piece: then the time says nothing about the gateway."""
+        self.parked = False
+        """Its end is the client's to choose: leaving is no failure, and how long it took no measure
+        of anything."""
         self.head_sent = False
         self.close = False
         """The connection ends with this answer."""
@@ -155,6 +161,12 @@ class Exchange:
         """Whether there is nobody left to write to."""
         transport = self.request.transport
         return transport is None or transport.is_closing()
+
+    def park(self) -> None:
+        """Take it out of the requests in flight: it lasts as long as the client likes, under a
+        limit of its own. To be called once, before its head is sent."""
+        self.parked = True
+        self.serving.in_flight -= 1
 
     def whole(
         self, status: int, content_type: str | None, body: bytes, extra: Fields = ()

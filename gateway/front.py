@@ -106,8 +106,6 @@ class Front:
         `limiter` nobody's requests are counted."""
         self.options = options or FrontOptions()
         self.endpoints = Endpoints() if endpoints is None else endpoints
-        self.in_flight = 0
-        """Requests that are not answered yet."""
         self._auth = authenticator
         self._metrics = metrics
         self._access_log = access_log
@@ -136,6 +134,11 @@ class Front:
         )
         self._addresses = ClientAddresses(self.options.trusted_proxies)
         self._new_id = RequestIds()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are not answered yet, without those that are parked."""
+        return self._serving.in_flight
 
     @property
     def draining(self) -> bool:
@@ -314,7 +317,7 @@ class Front:
     # -- beginning and end --------------------------------------------------------------
 
     def _open(self, request: web.BaseRequest) -> Exchange:
-        self.in_flight += 1
+        self._serving.in_flight += 1
         exchange = Exchange(
             request, self._serving, self._metrics.none, time.monotonic(), time.time()
         )
@@ -328,7 +331,8 @@ class Front:
         return exchange
 
     def _close(self, exchange: Exchange) -> None:
-        self.in_flight -= 1
+        if not exchange.parked:
+            self._serving.in_flight -= 1
         total = time.monotonic() - exchange.started
         self._metrics.observe(exchange, total)
         self._access_log.record(exchange, total)
@@ -355,7 +359,8 @@ class Front:
     def _client_left(exchange: Exchange) -> None:
         protocol = exchange.request.protocol
         stalled = isinstance(protocol, Connection) and protocol.stalled
-        exchange.status = CLIENT_LEFT
+        if not exchange.parked:
+            exchange.status = CLIENT_LEFT
         exchange.source = "gateway"
         exchange.cause = "client_stalled" if stalled else exchange.cause or "client_left"
         exchange.abort()

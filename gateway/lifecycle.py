@@ -168,7 +168,7 @@ class Gateway:
         Ends early when nothing is under way, and at once when told so a second time.
         """
         settings, parts = self._settings, self.parts
-        parts.front.draining = True
+        parts.drain()
         delay = 0.0 if self.triggers.hurry else settings.drain_delay
         log.info("draining: %d requests under way, accepting for %g s", parts.in_flight(), delay)
         await self._wait(lambda: False, delay)
@@ -176,7 +176,7 @@ class Gateway:
         # Gives requests that the kernel had accepted already the turn in which they begin.
         await asyncio.sleep(0)
         self._server.pre_shutdown()
-        if not await self._wait(lambda: parts.in_flight() == 0, settings.drain_limit):
+        if not await self._wait(lambda: not parts.busy, settings.drain_limit):
             log.warning("%d requests cut off", parts.in_flight())
 
     async def _wait(self, done: Callable[[], bool], limit: float) -> bool:

@@ -181,7 +181,8 @@ class Metrics(Collector):
             exchange.source,
         )
         series.requests(key).inc()
-        series.duration.observe(total)
+        if not exchange.parked:
+            series.duration.observe(total)
         if exchange.bytes_in:
             series.bytes_in.inc(exchange.bytes_in)
         if exchange.bytes_out:

@@ -16,6 +16,7 @@ _GROUPS: Final = {
     "request_timeout": "Requests",
     "ticket_cookie": "Browsers",
     "rate_limit_user": "Rate limits",
+    "events_open": "Live events",
     "docs": "Descriptions",
     "workers": "The process",
 }

@@ -47,6 +47,8 @@ USUAL_TICKET_KEYS: Final = (
 )
 """Where meshes keep the key. Never used unasked, only named when no key was given."""
 
+SERVICE_NAME: Final = re.compile(r"(?:(?P<sector>[A-Za-z0-9_.-]+):)?(?P<service>[A-Za-z0-9_.-]+)")
+"""``[SECTOR:]SERVICE``, where the events of a service are asked for."""
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 
 AuthMode = Literal["enforce", "verify", "forward"]
@@ -399,6 +401,31 @@ class Settings(BaseSettings):
 
     # -- events -------------------------------------------------------------------------
 
+    events_open: Names = _setting(
+        (),
+        "Services whose events anybody may follow, without a ticket. In mode forward there are no "
+        "others.",
+        unit="[SECTOR:]SERVICE",
+    )
+    events_heartbeat: float = _setting(
+        15.0,
+        "An event stream on which nothing was sent for so long gets a comment.",
+        unit="seconds",
+        gt=0,
+    )
+    max_event_streams: int = _setting(
+        1000, "Event streams open at once; beyond it they get 503.", unit="count", ge=0
+    )
+    max_event_streams_per_subscription: int = _setting(
+        1000, "Of these, with the same service and codes.", unit="count", ge=1
+    )
+    max_event_subscriptions: int = _setting(
+        100,
+        "Subscriptions to services; event streams with the same service and codes share one.",
+        unit="count",
+        ge=1,
+    )
+
     # -- descriptions -------------------------------------------------------------------
 
     docs: bool = _setting(True, "Serve the explorer, a page to try actions on, at /docs.")
@@ -456,6 +483,14 @@ class Settings(BaseSettings):
     @classmethod
     def _origins_in_full(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_origins(value)
+
+    @field_validator("events_open")
+    @classmethod
+    def _services(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if SERVICE_NAME.fullmatch(name) is None:
+                raise ValueError(f"{name!r} is not [SECTOR:]SERVICE")
+        return value
 
     @field_validator("media_types")
     @classmethod

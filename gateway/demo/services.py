@@ -26,6 +26,13 @@ _REQUIRED: Final = {
     "price_set": ("Price.set",),
 }
 
+SHOP: Final = "shop"
+"""Name of both shops: who follows its prices does not mind which one tells them."""
+
+PRICE_CODE: Final = "price"
+_LOOK_INTERVAL: Final = 0.2
+"""Seconds between looks at the file, where the other instance writes too."""
+
 EXPORT_ROWS: Final = 80_000
 _EXPORT_ROW: Final = '{{"code":"SKU-{:07d}","name":"Article number {:07d}"}}'
 _ROWS_AT_ONCE: Final = 500
@@ -42,12 +49,14 @@ def authorization_table() -> dict[str, Any]:
         for name, actions in _REQUIRED.items()
         for action in actions
     }
+    # Not an action: who may follow what the shop publishes.
+    table[f"{SHOP}._events"] = [PRIVILEGES.index("sku_read") + 1]
     return {**table, "_NAMES": [None, *PRIVILEGES]}
 
 
 def auth_service(folder: Folder, name: str) -> Service:
     """Knows which privileges actions take."""
-    service = _service(folder, name)
+    service = _service(folder, name, name)
 
     @service.action("Auth.getAuthzTable", flags="noauth,read")
     async def get_authz_table(request: Request) -> dict[str, Any]:
@@ -57,12 +66,12 @@ def auth_service(folder: Folder, name: str) -> Service:
 
 
 def shop_service(folder: Folder, name: str) -> Service:
-    """Sells things. All instances share one sqlite file.
+    """Sells things. All instances share one sqlite file; `Prices` goes with it.
 
     Several actions are flagged ``read``; the last one registered is what ``Product.Sku._read``
     means, which is why ``fetch`` stands at the end of them.
     """
-    service, store = _service(folder, name), Store(folder.database)
+    service, store = _service(folder, name, SHOP), Store(folder.database)
     _add_odd_actions(service, name)
 
     @service.action("Product.Sku.list", flags="read")
@@ -129,12 +138,41 @@ def _add_odd_actions(service: Service, name: str) -> None:
         raise ServiceError("printer_on_fire", "the label printer is on fire", {"printer": 3})
 
 
-def _service(folder: Folder, name: str) -> Service:
+class Prices:
+    """Publishes the price of every article in the file.
+
+    What the file has, and not what this instance was told: so all instances publish the same, and
+    who is moved from one to another sees nothing of it.
+    """
+
+    def __init__(self, service: Service, store: Store) -> None:
+        self._service = service
+        self._store = store
+        self._published: dict[str, int] = {}
+
+    async def look(self) -> None:
+        """Publish what the file has now. For the first time before the service is announced, or who
+        subscribes at once would see everything go."""
+        now = await asyncio.to_thread(self._store.prices)
+        for code in self._published.keys() - now.keys():
+            self._service.publish(PRICE_CODE, code, None)
+        for code, price in now.items():
+            self._service.publish(PRICE_CODE, code, price)
+        self._published = now
+
+    async def follow(self) -> None:
+        """Look again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(_LOOK_INTERVAL)
+            await self.look()
+
+
+def _service(folder: Folder, files: str, name: str) -> Service:
     keys = TicketKeys([folder.ticket_key]).load()
     return Service(
         name,
-        key=folder.key(name).read_bytes(),
-        certificate=folder.certificate(name).read_bytes(),
+        key=folder.key(files).read_bytes(),
+        certificate=folder.certificate(files).read_bytes(),
         ticket_verifier=TicketVerifier(keys),
     )
 
@@ -179,10 +217,23 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format=f"{given.name}: %(message)s")
     folder = Folder(given.folder)
-    make = auth_service if given.kind == "auth" else shop_service
-    service = make(folder, given.name)
-    # The supervisor takes the record out itself, so nobody needs to be waited for.
-    asyncio.run(service.run(announce_file=folder.record(given.name), linger=0, grace=2))
+    asyncio.run(_serve(given.kind, folder, given.name))
+
+
+async def _serve(kind: str, folder: Folder, name: str) -> None:
+    async with asyncio.TaskGroup() as group:
+        beside: list[asyncio.Task[None]] = []
+        if kind == "auth":
+            service = auth_service(folder, name)
+        else:
+            service = shop_service(folder, name)
+            prices = Prices(service, Store(folder.database))
+            await prices.look()
+            beside.append(group.create_task(prices.follow()))
+        # The supervisor takes the record out itself, so nobody needs to be waited for.
+        await service.run(announce_file=folder.record(name), linger=0, grace=2)
+        for task in beside:
+            task.cancel()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,10 @@ class Store:
             ).fetchall()
         return [Sku(*row) for row in rows]
 
+    def prices(self) -> dict[str, int]:
+        """Prices by code, of the first `MAX_LISTED`."""
+        return {sku.code: sku.price for sku in self.list()}
+
     def change(self, code: str, *, name: str | None = None, price: int | None = None) -> Sku | None:
         """Set what is given; None when there is no such article."""
         with closing(self._connect()) as db, db:

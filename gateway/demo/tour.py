@@ -9,10 +9,12 @@ import json
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from gateway.demo.folder import Folder
-from gateway.demo.services import EXPORT_SIZE, SLOW_SECONDS
+from gateway.demo.services import EXPORT_SIZE, PRICE_CODE, SHOP, SLOW_SECONDS
+
+EVENTS: Final = f"/api/events/{SHOP}?code={PRICE_CODE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Step:
     show: str = ""
     """``headers``: print the answer's header too; ``size``: print how much came instead of it."""
     admin: bool = False
+    seconds: int = 0
+    """Of an answer without an end: how long to look at it; curl then says that it timed out."""
 
 
 def steps() -> Iterator[Step]:
@@ -61,6 +65,10 @@ def steps() -> Iterator[Step]:
         *(200, "the price as the whole body, by a route", "/v1/skus/LAMP-1/price", "alice"),
         *("PUT", 4200),
     )
+    yield Step(
+        *(200, "prices, live: a snapshot, then every change; 2 s of it", EVENTS, "bob"), seconds=2
+    )
+    yield Step(401, "live events need a ticket too", EVENTS)
     yield Step(404, "no service announces this action", f"{sku}.paint", "alice")
     yield Step(404, "the service's own not_found", f"{sku}.fetch?code=NONE", "alice")
     yield Step(
@@ -92,6 +100,8 @@ def curl(step: Step, folder: Folder, public: str, admin: str) -> str:
         words += ["-o", "/dev/null", "-w", "%{size_download} bytes\\n%{http_code}\\n"]
     else:
         words += ["-w", "\\n%{http_code}\\n"]
+    if step.seconds:
+        words += ["-N", "--max-time", str(step.seconds)]
     if step.method != "GET":
         words += ["-X", step.method]
     if step.user is not None:

@@ -306,7 +306,7 @@ class Requester:
 
     def subscribe(
         self,
-        service: str | Announcement | tuple[str, int, str],
+        service: str | Announcement | tuple[str, int, str] | NamedSource,
         codes: Iterable[str],
         *,
         heartbeat: float = HEARTBEAT,
@@ -314,14 +314,17 @@ class Requester:
     ) -> Subscription:
         """Follow what a service publishes under `codes`, from 1 to 10; use it with ``async with``.
 
-        `service` is ``[SECTOR:]NAME``, for any instance of that name in the registry; or one
-        instance: its announcement, or host, port and fingerprint. `heartbeat` is the time between
+        `service` is ``[SECTOR:]NAME``, for any instance of that name in the registry, or a
+        `NamedSource` to choose among them; or one instance: its announcement, or host, port and
+        fingerprint. `heartbeat` is the time between
         PINGs in seconds, 0 for none; `timeout` in seconds is for the first connection until all
         values are here. Raises LocalProtocolError for codes that cannot be asked for. The
         subscription outlives the requester: whoever made it closes it.
         """
         source: Source
-        if isinstance(service, str):
+        if isinstance(service, NamedSource):
+            source = service
+        elif isinstance(service, str):
             source = NamedSource(self.registry, service)
         elif isinstance(service, Announcement):
             source = FixedSource(Target.of(service))

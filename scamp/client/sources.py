@@ -80,9 +80,15 @@ class NamedSource:
     """The instances of ``[SECTOR:]NAME`` in a registry, by weight; those of weight 0 are leaving.
 
     NAME is `Announcement.name`; sector (``main`` when left out) and name are compared without case.
+    With `trusted`, instances for which it says False do not exist.
     """
 
-    def __init__(self, registry: Registry, text: str) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        text: str,
+        trusted: Callable[[Announcement], bool] | None = None,
+    ) -> None:
         sector, colon, name = text.partition(":")
         if not colon:
             sector, name = "main", text
@@ -90,14 +96,24 @@ class NamedSource:
         self._sector = sector.lower()
         self._service = name.lower()
         self._text = text
+        self._trusted = trusted
 
     @property
     def name(self) -> str:
         """As it was given."""
         return self._text
 
+    @property
+    def announced(self) -> bool:
+        """Whether there is any instance now, be it one that is leaving."""
+        return any(self._is_ours(one) for one in self._registry.services())
+
     def _is_ours(self, service: Announcement) -> bool:
-        return service.sector.lower() == self._sector and service.name.lower() == self._service
+        return (
+            service.sector.lower() == self._sector
+            and service.name.lower() == self._service
+            and (self._trusted is None or self._trusted(service))
+        )
 
     def _targets(self) -> list[Target]:
         return [Target.of(one) for one in self._registry.services() if self._is_ours(one)]

@@ -157,6 +157,19 @@ class Subscription:
             self._ready.clear()
             await self._ready.wait()
 
+    async def wait_news(self, *, ready: bool) -> bool:
+        """Wait until changes are `waiting` or `ready` is other than given; False once it is closed.
+
+        For those who also want to know when the values are no longer those of now. As long as some
+        are `waiting`, ``anext`` does not wait. Safe to cancel. Raises LocalProtocolError when it
+        was not started.
+        """
+        self._check_started()
+        while not (self._closed or self.waiting or self.ready != ready):
+            self._news.clear()
+            await self._news.wait()
+        return not self._closed
+
     async def notify(self, data: Any) -> None:
         """Tell the service something: any JSON value, MAX_CLIENT_MESSAGE bytes at most.
 
@@ -308,6 +321,7 @@ class Subscription:
         if asyncio.get_running_loop().time() - self._ready_since >= RESUBSCRIBE_MAX:
             self._delay = RESUBSCRIBE_FIRST  # it works; one that is lost at once each time does not
         log.warning("subscription to %s lost: %s", self._source.name, error)
+        self._news.set()
 
     def _failed(self, error: ScampError) -> None:
         self.stats.failures += 1

@@ -10,6 +10,8 @@ import pytest
 
 from scamp.client import Changed, ClientOptions, Subscription, feed, picture, subscription
 from scamp.client.picture import Picture
+from scamp.client.sources import NamedSource
+from scamp.discovery import Announcement
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -685,6 +687,59 @@ async def test_a_bounded_number_of_instances_that_were_tried_in_vain_is_remember
 
         await until(tried)
         assert max(remembered) == 5
+
+
+async def test_news_are_changes_and_losses_and_returns_and_the_end() -> None:
+    publisher = Publisher({"a": {"x": 1}})
+    peer = ScriptedPeer(publisher)
+    async with Mesh(peer) as mesh:
+        values = mesh.requester.subscribe("peer", ["a"])
+        with pytest.raises(LocalProtocolError):
+            await values.wait_news(ready=False)
+        async with values:
+            assert await values.wait_news(ready=True)
+            assert await changes(values, 1) == [Changed("a", "x", 1)]
+            waiting = asyncio.create_task(values.wait_news(ready=True))
+            await until(lambda: values.ready)
+            assert not waiting.done()
+            publisher.put("a", "x", 2)
+            assert await waiting
+            assert await changes(values, 1) == [Changed("a", "x", 2)]
+            waiting = asyncio.create_task(values.wait_news(ready=True))
+            await asyncio.sleep(0)
+            await peer.stop()
+            assert await waiting
+            assert (values.ready, values.waiting) == (False, 0)
+            waiting = asyncio.create_task(values.wait_news(ready=False))
+            again = ScriptedPeer(Publisher({"a": {"x": 2}}))
+            async with again:
+                mesh.announce(again)
+                mesh.remove(peer)
+                assert await waiting
+                assert (values.ready, values.waiting) == (True, 0)
+                waiting = asyncio.create_task(values.wait_news(ready=True))
+                await asyncio.sleep(0)
+                await values.close()
+                assert not await waiting
+
+
+async def test_instances_that_are_not_trusted_do_not_exist() -> None:
+    good = ScriptedPeer(Publisher({"a": {"x": 1}}), actions=("Good.one",))
+    bad = ScriptedPeer(Publisher({"a": {"x": 2}}), weight=1000, actions=("Bad.one",))
+
+    def trusted(service: Announcement) -> bool:
+        return service.actions[0].namespace == "Good"
+
+    async with Mesh(good, bad) as mesh:
+        source = NamedSource(mesh.registry, "peer", trusted)
+        assert source.announced
+        for _ in range(5):
+            async with mesh.requester.subscribe(source, ["a"]) as values:
+                assert values.value("a", "x") == 1
+        mesh.remove(good)
+        assert not source.announced
+        with pytest.raises(UnknownService):
+            await mesh.requester.subscribe(source, ["a"]).start()
 
 
 async def test_a_cancelled_wait_loses_no_change() -> None:

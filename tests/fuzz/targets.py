@@ -68,7 +68,7 @@ from scamp.wire import (
     encode_packet as encode_wire_packet,
 )
 from scamp.wire.subdata import encode_event, encode_record, parse_filter, parse_records
-from tests.fuzz import browser_targets, http_targets, seeds
+from tests.fuzz import browser_targets, event_targets, http_targets, seeds
 
 MAX_ERROR_TEXT: Final = 4_096
 """Characters in the text of an error: it stands in logs, whatever a stranger has sent."""
@@ -554,4 +554,5 @@ TARGETS: Final[dict[str, Target]] = {
     "request_head": Target(browser_targets.request_head, browser_targets.HEADS),
     "compressed_body": Target(browser_targets.compressed_body, browser_targets.BODIES, 1_024),
     "routes_file": Target(http_targets.routes_file, http_targets.FILES),
+    "event_stream": Target(event_targets.event_stream, event_targets.ASKED),
 }

@@ -80,6 +80,8 @@ def test_a_problem_is_a_whole_document() -> None:
         (errors.EnvelopeNotOffered("A.b", "x", ("json",)), 415, "unsupported_envelope"),
         (errors.DiscoveryUnavailable("stale"), 503, "discovery_unavailable"),
         (errors.RemoteProtocolError("10.1.2.3 sent rubbish"), 502, "upstream_protocol"),
+        (errors.UnknownService("shop"), 404, "unknown_service"),
+        (errors.SubscriptionRefused("10.1.2.3:1", "no"), 502, "subscription_refused"),
         (errors.AuthzTableUnavailable("A.b", "no"), 503, "authorization_unavailable"),
         (errors.LocalProtocolError("header too large"), 500, "internal_error"),
         (errors.ConfigError("what"), 500, "internal_error"),

@@ -23,6 +23,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from gateway.access_log import AccessLog, line_of
 from gateway.auth import Authenticator
 from gateway.endpoints import Endpoints
+from gateway.events.endpoint import EventsEndpoint
+from gateway.events.exposition import EventsCollector
+from gateway.events.hub import Hub, HubLimits
+from gateway.events.stream import StreamOptions
 from gateway.exchange import Exchange
 from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
@@ -86,12 +90,15 @@ class Fronted:
         status: DiscoveryStatus = FRESH,
         max_actions: int = 1000,
         limiter: RateLimiter | None = None,
+        events_open: Iterable[str] = (),
+        hub: HubLimits | None = None,
+        stream: StreamOptions | None = None,
         routes: str = "",
         endpoints: Endpoints | None = None,
         **server: Any,
     ) -> None:
         """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
-        `public_server`."""
+        `public_server`; `hub` and `stream` are those of event streams."""
         self.mesh = Mesh(*services, options=client)
         self.status = status
         self.auth = auth or Authenticator("forward")
@@ -99,9 +106,13 @@ class Fronted:
         self.metrics = Metrics(self.mesh.registry, max_actions=max_actions)
         self.limiter = limiter
         self.port = 0
+        self._options = options or FrontOptions()
+        self._events_open = events_open
+        self._limits = hub
+        self._stream = stream
+        self._hub: Hub | None = None
         self._routes = parse_routes(routes, "routes.toml")
-        self._options = options
-        self._endpoints = endpoints
+        self._endpoints = Endpoints() if endpoints is None else endpoints
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
@@ -114,6 +125,17 @@ class Fronted:
         assert self._front is not None
         return self._front
 
+    @property
+    def hub(self) -> Hub:
+        """The subscriptions of event streams; once it is up."""
+        assert self._hub is not None
+        return self._hub
+
+    def drain(self) -> None:
+        """What a gateway does first when it is to stop."""
+        self.front.draining = True
+        self.hub.drain()
+
     def scrape(self) -> str:
         """What Prometheus would get."""
         assert self._exposition is not None
@@ -121,6 +143,18 @@ class Fronted:
 
     async def __aenter__(self) -> Fronted:
         await self._stack.enter_async_context(self.mesh)
+        self._hub = Hub(self.mesh.registry, self.mesh.requester, self._limits)
+        self._stack.push_async_callback(self._hub.close)
+        events = EventsEndpoint(
+            self._hub,
+            self.auth,
+            lambda: self.status,
+            sectors=self._options.sectors,
+            open_services=self._events_open,
+            timeout=self._options.request_timeout,
+            options=self._stream,
+        )
+        self._endpoints.add("/api/events/", events)
         self._front = Front(
             self.mesh.registry,
             self.mesh.requester,
@@ -144,6 +178,7 @@ class Fronted:
                 in_flight=lambda: self.front.in_flight,
                 limiter=self.limiter,
             ),
+            EventsCollector(self._hub),
         )
         self._server = public_server(self._front, **self._server_options)
         runner = web.ServerRunner(self._server, shutdown_timeout=0.1)

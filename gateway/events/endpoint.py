@@ -1,0 +1,102 @@
+"""``GET /api/events/[SECTOR:]SERVICE?code=CODE``: who may follow what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from gateway import catalogue
+from gateway.auth import Authenticator, Caller
+from gateway.events.hub import Hub
+from gateway.events.stream import FIELDS, MEDIA_TYPE, Stream, StreamOptions, retry_hint
+from gateway.events.topic import PREFIX, OpenTopic, Topic, parse, service_key
+from gateway.exchange import Exchange
+from gateway.problems import Problem
+from gateway.routing import INDEX_RETRY_AFTER
+from gateway.translate import Target
+from scamp.client import Deadline
+from scamp.discovery import DiscoveryStatus
+
+
+class EventsEndpoint:
+    """An `endpoints.Endpoint`."""
+
+    route = f"{PREFIX}{{service}}"
+    methods = ("GET",)
+
+    def __init__(
+        self,
+        hub: Hub,
+        authenticator: Authenticator,
+        discovery_status: Callable[[], DiscoveryStatus],
+        *,
+        sectors: Iterable[str],
+        open_services: Iterable[str] = (),
+        timeout: float,
+        options: StreamOptions | None = None,
+    ) -> None:
+        """`open_services`: ``[SECTOR:]SERVICE`` whose events take no ticket. `timeout`: seconds
+        that an authorization table may take to come."""
+        self._hub = hub
+        self._auth = authenticator
+        self._discovery_status = discovery_status
+        self._sectors = frozenset(sector.lower() for sector in sectors)
+        self._open = frozenset(service_key(text) for text in open_services)
+        self._timeout = timeout
+        self._options = options or StreamOptions()
+
+    async def serve(self, exchange: Exchange, path: str, query: str) -> None:
+        """Stream until one side ends it. See `Endpoint.serve`."""
+        topic, resume = parse(path, query)
+        exchange.asked = Target(topic.sector, topic.spelling, 1)
+        self._check_known(topic)
+        caller = exchange.caller = await self._admit(exchange, topic)
+        if exchange.serving.draining:
+            # A browser that is refused does not come back; one whose stream ends does, and finds
+            # another gateway.
+            exchange.cause = "draining"
+            await exchange.send_whole(200, MEDIA_TYPE, retry_hint(), FIELDS)
+            return
+        # What a browser has seen since stands in the header; the query is as it was at the start.
+        event_id = exchange.request.headers.get("Last-Event-ID", resume or "")
+        listener = await self._hub.join(topic)
+        try:
+            ticket = None if self._is_open(topic) else caller.claims
+            stream = Stream(
+                *(exchange, listener, topic, self._hub.stats, self._options),
+                expires=ticket.expires if ticket is not None else None,
+            )
+            await stream.run(event_id)
+        finally:
+            self._hub.leave(listener)
+
+    def _check_known(self, topic: Topic) -> None:
+        if topic.sector.lower() in self._sectors:
+            if self._hub.known(topic):
+                return
+            status = self._discovery_status()
+            if not status.available:
+                raise Problem(
+                    catalogue.DISCOVERY_UNAVAILABLE,
+                    f"The index is {'out of date' if status.loaded else 'not loaded yet'}.",
+                    retry_after=INDEX_RETRY_AFTER,
+                )
+        raise Problem(catalogue.UNKNOWN_SERVICE, f"No service is announced as {topic.name}.")
+
+    def _is_open(self, topic: Topic) -> bool:
+        return topic.key[:2] in self._open
+
+    async def _admit(self, exchange: Exchange, topic: Topic) -> Caller:
+        """Subscriptions carry no ticket to the service, so whoever passes here has its events."""
+        headers, method = exchange.request.headers, exchange.method
+        if self._is_open(topic):
+            return self._auth.identify(headers, OpenTopic(topic.label, topic.spelling), method)
+        if self._auth.mode == "forward":
+            raise Problem(
+                catalogue.ACTION_UNCONFIGURED,
+                f"Tickets are not read here, and events_open does not name {topic.name}.",
+                action=topic.label,
+            )
+        caller = self._auth.identify(headers, topic, method)
+        if caller.to_check is not None:
+            await self._auth.authorize(caller, topic, Deadline.after(self._timeout))
+        return caller
