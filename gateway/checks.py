@@ -11,13 +11,13 @@ from typing import Final, Literal
 
 from gateway.discovery import multicast_group
 from gateway.listener import tls_context
+from gateway.offline import read_authorized
 from gateway.ratelimit.shared import connector
 from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp import limits
 from scamp.authz import AuthzTable
-from scamp.discovery.authorized import AuthorizedServices
 from scamp.discovery.cachefile import read_file
 from scamp.discovery.loader import Loaded as Discovered
 from scamp.discovery.loader import count_reasons, load
@@ -78,7 +78,7 @@ def _authorized(settings: Settings) -> Iterator[Finding]:
     if path is None:
         yield Finding("warn", about, "none given: every service may offer every action")
         return
-    authorized = _read_authorized(path)
+    authorized = read_authorized(path)
     if not len(authorized):
         # The follower takes such a file for damaged, and loads nothing before a good one.
         yield Finding("FAIL", about, f"{path}: not one good line")
@@ -88,11 +88,6 @@ def _authorized(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "ok", about, f"{path}: {len(authorized)} certificates, {len(authorized.problems)} bad lines"
     )
-
-
-def _read_authorized(path: Path) -> AuthorizedServices:
-    content, _ = read_file(path, limits.MAX_AUTHORIZED_FILE)
-    return AuthorizedServices.parse(content or b"", path=str(path))
 
 
 def _multicast(settings: Settings) -> Iterator[Finding]:
@@ -108,7 +103,7 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     permitted = (
         None
         if settings.authorized_services is None
-        else _read_authorized(settings.authorized_services)
+        else read_authorized(settings.authorized_services)
     )
     data, state = read_file(path, limits.MAX_CACHE_FILE)
     try:
