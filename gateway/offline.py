@@ -16,8 +16,8 @@ from scamp.authz import AuthzTable
 from scamp.discovery import Registry
 from scamp.discovery.authorized import AuthorizedServices
 from scamp.discovery.cachefile import read_file
-from scamp.discovery.loader import Loaded as Discovered
 from scamp.discovery.loader import InForce, load
+from scamp.discovery.loader import Loaded as Discovered
 from scamp.errors import ConfigError, DiscoveryError
 
 

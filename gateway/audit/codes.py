@@ -38,9 +38,8 @@ _ABOUT: Final = {
 
 
 def _code(
-    word: str, severity: Severity, title: str, meaning: str, remedy: str, **more: Any
+    word: str, severity: Severity, title: str, meaning: str, remedy: str, *, group: str, about: str
 ) -> Code:
-    group, about = more["group"], more["about"]
     if word in CODES:
         raise ValueError(f"{word} is there already")
     code = Code(word, severity, title, meaning, remedy, _ABOUT.get(about, about), group)
@@ -295,7 +294,7 @@ SHORT_TICKET_KEY = _code(
 READABLE_SECRET = _code(
     "readable_secret", "high", "a secret that every user of the machine can read",
     "A private key, a passphrase, or a settings file that holds one.",
-    "`chmod o-r`.", **_FILE,
+    "`chmod o-r`; for a Secret in Kubernetes, `defaultMode: 0440`.", **_FILE,
 )  # fmt: skip
 WRITABLE_FILE = _code(
     "writable_file", "high", "every user of the machine can decide who may do what",

@@ -26,9 +26,9 @@ It takes the options of `scamp-gateway run`, environment and settings file inclu
 
 | option | meaning |
 |---|---|
-| `--fail-on high`, `medium`, `low`, `never` | End with status 1 when there is a finding of this severity or a worse one. [default: high] |
-| `--ignore CODE`, `--ignore CODE:SUBJECT` | Leave findings out: all of a code, or those about one subject, in which `*` stands for anything. May be repeated. |
-| `--json` | For machines: findings, counts and notes. |
+| `--fail-on high\\|medium\\|low\\|never` | The least that ends with status 1. [default: high] |
+| `--ignore CODE[:SUBJECT]` | Leave findings out; `*` in a subject stands for anything. (repeat) |
+| `--json` | Findings, counts and notes for machines. |
 
 The exit status is 0 when nothing is at or above `--fail-on`, 1 when something is, and 2 for wrong
 usage and for files that cannot be used. What was to be ignored and was not found is told on
@@ -49,6 +49,9 @@ def audit_markdown() -> str:
 
 
 def _sections() -> Iterator[str]:
+    yield "\n| code | severity | what it is |\n|---|---|---|\n"
+    for code in CODES.values():
+        yield f"| [`{code.word}`](#{code.word}) | {code.severity} | {code.title} |\n"
     group = ""
     for code in CODES.values():
         if code.group != group:
