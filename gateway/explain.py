@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any, Final
 
 import orjson
@@ -32,6 +33,8 @@ _WANTED: Final[dict[ParameterType, str]] = {
     "number": "a number as in JSON",
     "bool": "true or false",
 }
+
+_OPTIONS: Final = "no matter; the gateway answers with the methods that there are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def explain(request: str, view: Surface, table: RouteTable) -> Explanation:
     method, target = (first.upper(), rest.strip()) if rest else ("GET", first)
     if method not in METHODS:
         raise ValueError(f"{method[:40]!r} is no method; there are {', '.join(METHODS)}")
-    if not target or " " in target:
+    if " " in target or not target.startswith(("/", "http://", "https://")):
         raise ValueError("write it as METHOD /path?query")
     found = Explanation(method, target.partition("?")[0])
     try:
@@ -124,6 +127,10 @@ def _by_route(found: Explanation, query: str, matches: tuple[Match, ...], view: 
         entry = entries[(chosen or matches[0]).route]
         found.entry = entry
         raise Problem(catalogue.UNKNOWN_ACTION, f"{_sentence(entry.problem)}")
+    if found.method == "OPTIONS":
+        found.entry = entries[(chosen or matches[0]).route]
+        found.body = _OPTIONS
+        return
     if found.method not in usable:
         found.entry = None if chosen is None else entries[chosen.route]
         _not_taken(found, tuple(method for method in METHODS if method in usable))
@@ -164,7 +171,9 @@ def _by_name(found: Explanation, query: str, view: Surface) -> None:
     if entry is None:
         raise Problem(catalogue.UNKNOWN_ACTION, _missing(target, view))
     found.entry = entry
-    if found.method not in (*entry.methods, "OPTIONS"):
+    if found.method == "OPTIONS":
+        found.body = _OPTIONS
+    elif found.method not in entry.methods:
         _not_taken(found, entry.methods)
     elif found.method in ("GET", "HEAD"):
         found.members, found.body = query_fields(query), "none; a request with one is refused"
@@ -202,7 +211,7 @@ def _considered(
     for match in matches:
         if match.route is (chosen.route if chosen else None):
             continue
-        if found.method in match.route.all_methods:
+        if match.route.takes(found.method):
             why = "fits too; a literal segment goes first, then the narrower type"
         else:
             why = f"takes {', '.join(match.route.methods)} only"
@@ -214,13 +223,14 @@ def _considered(
     near = []
     for number, route in enumerate(table.routes):
         misses = list(_misses(route, parts))
-        other_method = found.method not in route.all_methods
+        other_method = not route.takes(found.method)
         other_length = len(route.segments) != len(parts)
         if chosen is not None and (other_method or other_length):
             continue  # nobody expects it to take what another takes
         if 0 < len(misses) < min(_FAR, max(len(parts), 2)):
-            near.append((len(misses), other_length, other_method, number, misses[0]))
-    for _, _, other_method, number, why in sorted(near)[: MAX_CONSIDERED - taken]:
+            alike = SequenceMatcher(None, found.path, route.template).ratio()
+            near.append((len(misses), other_length, other_method, -alike, number, misses[0]))
+    for _, _, other_method, _, number, why in sorted(near)[: MAX_CONSIDERED - taken]:
         route = table.routes[number]
         methods = f"; and takes {', '.join(route.methods)} only" if other_method else ""
         yield Considered(route, f"{why}{methods}")

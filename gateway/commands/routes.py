@@ -122,16 +122,17 @@ def lines_of(view: Surface, settings: Settings, mesh: Offline, *, aliases: bool)
         yield ""
     if view.actions:
         yield "ACTIONS"
-        yield from _table(view.actions, "FLAGS", lambda entry: ",".join(_flags(entry)))
+        header = ("METHOD", "URL", "FLAGS", "WHO", "TIME", "ON", "BY")
+        yield from columns(header, [*map(_action, view.actions)])
         yield ""
     if aliases and view.aliases:
         yield "ALIASES"
-        yield from _table(view.aliases, "IS", _meant)
+        yield from columns(("METHOD", "URL", "IS", "WHO"), [*map(_alias, view.aliases)])
         yield ""
     if view.own:
         yield "THE GATEWAY'S OWN"
-        rows = [(_methods(one), one.url, str(one.access or "")) for one in view.own]
-        yield from columns(("METHOD", "URL", "WHO"), rows)
+        own = [(_methods(one), one.url, _who(one)) for one in view.own]
+        yield from columns(("METHOD", "URL", "WHO"), own)
         yield ""
     yield from _summary(view, settings, mesh, aliases=aliases)
 
@@ -153,15 +154,19 @@ def _retried(entry: Entry) -> bool:
     return entry.route is None or entry.route.retry or entry.action is None or not entry.action.read
 
 
-def _table(entries: Sequence[Entry], title: str, told: Any) -> list[str]:
-    rows = [
-        (
-            *(_methods(entry), entry.url, told(entry), _who(entry), _seconds(entry.timeout)),
-            *(str(entry.instances), few(entry.origin, _NAMES)),
-        )
-        for entry in entries
-    ]
-    return columns(("METHOD", "URL", title, "WHO", "TIME", "ON", "BY"), rows)
+def _action(entry: Entry) -> tuple[str, ...]:
+    return (
+        *(_methods(entry), entry.url, ",".join(_flags(entry)), _who(entry)),
+        *(_seconds(entry.timeout), str(entry.instances), _by(entry.origin)),
+    )
+
+
+def _alias(entry: Entry) -> tuple[str, ...]:
+    return _methods(entry), entry.url, _meant(entry), _who(entry)
+
+
+def _by(names: Sequence[str]) -> str:
+    return few(names, _NAMES if len(names) == _NAMES else 1)
 
 
 def _methods(entry: Entry) -> str:
@@ -326,7 +331,7 @@ def explained(found: Explanation) -> Iterator[str]:
             )
             for one in found.considered
         ]
-        yield from (line for line in columns(("", "", "", ""), rows)[1:])
+        yield from columns(("", "", "", ""), rows)[1:]
 
 
 def _taker(entry: Entry) -> Iterator[str]:
@@ -338,7 +343,8 @@ def _taker(entry: Entry) -> Iterator[str]:
     flags = f" [{','.join(_flags(entry))}]" if _flags(entry) else ""
     yield one_line(f"  action   {entry.action.label}{flags}{alias}, on {entry.instances}")
     if entry.access is not None:
-        yield one_line(f"  who      {entry.access}")
+        why = " (the privilege table does not list it)" if entry.access.kind == "nobody" else ""
+        yield one_line(f"  who      {entry.access}{why}")
     retry = "sent again where that is safe" if entry.retry else "not sent again once it was written"
     yield f"  time     {_seconds(entry.timeout)}; {retry}"
     if entry.rate:
