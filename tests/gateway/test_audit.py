@@ -179,6 +179,20 @@ def table_file(mode: int, *, folder_mode: int = 0o755) -> Callable[[Path], Given
     return made
 
 
+def passphrase_file(mode: int, settings_mode: int) -> Callable[[Path], Given]:
+    """The passphrase is in a file of its own, which the settings file names."""
+
+    def made(folder: Path) -> Given:
+        path, own = folder / "gateway.toml", folder / "passphrase"
+        for file, its in ((path, settings_mode), (own, mode)):
+            file.write_text("hunter2")
+            file.chmod(its)
+        settings = {"tls_key_password": "hunter2", "tls_key_password_file": own}
+        return Given(settings=settings, origins={"tls_key_password": f"{path}:3"})
+
+    return made
+
+
 def settings_file(mode: int, *, secret: bool) -> Callable[[Path], Given]:
     def made(folder: Path) -> Given:
         path = folder / "gateway.toml"
@@ -214,7 +228,8 @@ CASES: Final = [
         ),
     ),
     Case(
-        codes.OPEN_READ, "Sku.ping~1", mesh("Sku.ping noauth,read"),
+        codes.OPEN_READ, "Sku.ping~1",
+        mesh("Sku.ping noauth,read", routes=route("/ping", "Sku.ping")),
         (mesh("Sku.ping read"), mesh("Sku.ping noauth")),
     ),
     Case(
@@ -417,7 +432,14 @@ CASES: Final = [
     ),
     Case(
         codes.READABLE_SECRET, "FOLDER/gateway.toml", settings_file(0o644, secret=True),
-        (settings_file(0o640, secret=True), settings_file(0o644, secret=False)),
+        (
+            settings_file(0o640, secret=True), settings_file(0o644, secret=False),
+            passphrase_file(0o600, 0o644),
+        ),
+    ),
+    Case(
+        codes.READABLE_SECRET, "FOLDER/passphrase", passphrase_file(0o604, 0o600),
+        (passphrase_file(0o600, 0o600),),
     ),
     Case(
         codes.WRITABLE_FILE, "FOLDER/inner/table.json", table_file(0o666),
