@@ -230,7 +230,7 @@ class _View:
             target=str(route.target) if action is None else action.label,
             timeout=0.0 if routed is None else routed.timeout,
             retry=action is not None and action.read and route.retry,
-            rate=route.rate,
+            rate=None if route.rate is None else str(route.rate),
             origin=(route.origin,),
             route=route,
             problem=problem,

@@ -264,6 +264,50 @@ SEVERAL_SECTORS = _code(
     "Everything that is announced in them is reachable.",
     "Right when it is meant; else expose one, and single actions of others by routes.", **_SETTING,
 )  # fmt: skip
+CORS_ANY_ORIGIN = _code(
+    "cors_any_origin", "low", "pages of every origin may read answers",
+    "With `cors_origins = *` any page that somebody opens can read what their browser can get from "
+    "here. It cannot act with their cookie.",
+    "Name the origins of your pages, unless everything here is public.", **_SETTING,
+)  # fmt: skip
+CORS_PLAIN_ORIGIN = _code(
+    "cors_plain_origin", "medium", "pages that came over plain HTTP may act with the cookie",
+    "`cors_origins` names an `http://` origin and `ticket_cookie` is set: whoever can change that "
+    "page on its way can act for those who open it.",
+    "Serve the page over TLS, and name its `https://` origin.", **_SETTING,
+)  # fmt: skip
+COOKIE_WITHOUT_TLS = _code(
+    "cookie_without_tls", "low", "the cookie counts for pages of our own host over plain HTTP",
+    "`ticket_cookie` is set and the public listener has no certificate, so the gateway cannot tell "
+    "a page of `http://` from one of `https://` on its own host.",
+    "Give `tls_certificate` and `tls_key`; or see to it that what speaks TLS before the gateway "
+    "serves nothing without, and that the cookie is `Secure`.", **_SETTING,
+)  # fmt: skip
+COMPRESSES_WITH_COOKIE = _code(
+    "compresses_with_cookie", "medium", "secrets in replies can be guessed by their length",
+    "With `compress_replies` and `ticket_cookie` a foreign page can make a browser ask with the "
+    "cookie again and again, and whoever sees the lengths of the answers learns what is in them "
+    "(BREACH).",
+    "Turn `compress_replies` off, or take tickets from headers only.", **_SETTING,
+)  # fmt: skip
+NO_RATE_LIMITS = _code(
+    "no_rate_limits", "low", "callers may ask as often as they like",
+    "None of `rate_limit_user`, `rate_limit_client` and `rate_limit_address` is set.",
+    "Set at least `rate_limit_address`, unless something before the gateway limits callers.",
+    **_SETTING,
+)  # fmt: skip
+RATE_LIMITS_OPEN = _code(
+    "rate_limits_open", "low", "without Redis nothing is limited",
+    "With `rate_limit_on_failure = open` every limit is off while Redis is away, which somebody "
+    "who floods it may bring about.",
+    "Use `local`.", **_SETTING,
+)  # fmt: skip
+REDIS_WITHOUT_TLS = _code(
+    "redis_without_tls", "low", "Redis over plain TCP",
+    "`rate_limit_redis` is a `redis://` URL of another host: its password, and who calls how "
+    "often, can be read on the way.",
+    "Use `rediss://`, unless the way to it is yours.", **_SETTING,
+)  # fmt: skip
 LONG_LEEWAY = _code(
     "long_leeway", "low", "tickets count long before they begin",
     "`ticket_leeway` is for clocks that differ, and is more than five minutes.",

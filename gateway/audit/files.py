@@ -64,14 +64,13 @@ def permissions(audited: Audited) -> Iterator[Finding]:
 
 def _secrets(audited: Audited) -> Iterator[Path]:
     settings = audited.settings
-    for path in (settings.tls_key, settings.tls_key_password_file):
-        if path is not None:
-            yield path
+    if settings.tls_key is not None:
+        yield settings.tls_key
     for name in Settings.model_fields:
         if isinstance(getattr(settings, name), SecretStr):
-            path = _place(audited, name)
             # One that comes from a file of its own is not in the settings file.
-            if path is not None and settings.tls_key_password_file is None:
+            path = getattr(settings, f"{name}_file") or _place(audited, name)
+            if path is not None:
                 yield path
 
 

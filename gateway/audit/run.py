@@ -25,6 +25,8 @@ CHECKS: Final[tuple[Check, ...]] = (
     mesh.authorized,
     settings.listeners,
     settings.switches,
+    settings.browsers,
+    settings.rates,
     settings.times,
     files.ticket_keys,
     files.certificate,

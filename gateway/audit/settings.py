@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 from gateway.audit import codes
 from gateway.audit.model import Audited, Finding
+from gateway.credentials import ANY_ORIGIN
 from gateway.settings import Address
 
 MAX_LEEWAY: Final = 300.0
@@ -63,6 +65,51 @@ def switches(audited: Audited) -> Iterator[Finding]:
     if len(sectors) > 1:
         says = f"sectors are {', '.join(sorted(sectors))}."
         yield Finding(codes.SEVERAL_SECTORS, "sectors", says)
+
+
+def browsers(audited: Audited) -> Iterator[Finding]:
+    """What pages may do."""
+    settings = audited.settings
+    cookie, origins = settings.ticket_cookie, settings.cors_origins
+    if ANY_ORIGIN in origins:
+        yield Finding(codes.CORS_ANY_ORIGIN, "cors_origins", "cors_origins is *.")
+    if cookie is None:
+        return
+    plain = [origin for origin in origins if origin.startswith("http:") and not _is_local(origin)]
+    if plain:
+        says = f"cors_origins has {', '.join(plain)}, and ticket_cookie is set."
+        yield Finding(codes.CORS_PLAIN_ORIGIN, "cors_origins", says)
+    if settings.tls_certificate is None and not _is_loopback(settings.bind):
+        says = f"ticket_cookie is {cookie}, and there is no tls_certificate."
+        yield Finding(codes.COOKIE_WITHOUT_TLS, "ticket_cookie", says)
+    if settings.compress_replies:
+        says = "compress_replies is on, and ticket_cookie is set."
+        yield Finding(codes.COMPRESSES_WITH_COOKIE, "compress_replies", says)
+
+
+def rates(audited: Audited) -> Iterator[Finding]:
+    """Whether callers are limited, and for how long."""
+    settings = audited.settings
+    limits = (settings.rate_limit_user, settings.rate_limit_client, settings.rate_limit_address)
+    routed = any(route.rate is not None for route in audited.mesh.routes.routes)
+    if limits == (None, None, None):
+        says = "No limit is set" + (", but for some routes." if routed else ".")
+        yield Finding(codes.NO_RATE_LIMITS, "rate_limit_address", says)
+        if not routed:
+            return
+    if settings.rate_limit_redis is None:
+        return
+    if settings.rate_limit_on_failure == "open":
+        says = "rate_limit_on_failure is open."
+        yield Finding(codes.RATE_LIMITS_OPEN, "rate_limit_on_failure", says)
+    url = settings.rate_limit_redis.get_secret_value()
+    if url.startswith("redis:") and not _is_local(url):
+        says = "rate_limit_redis begins with redis://, not rediss://."  # it may hold a password
+        yield Finding(codes.REDIS_WITHOUT_TLS, "rate_limit_redis", says)
+
+
+def _is_local(url: str) -> bool:
+    return _is_loopback(Address(urlsplit(url).hostname, 0))
 
 
 def times(audited: Audited) -> Iterator[Finding]:

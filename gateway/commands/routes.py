@@ -15,6 +15,7 @@ from gateway.commands.options import Refused, load, settings_options
 from gateway.commands.tables import columns, few, one_line, plural, wrapped
 from gateway.explain import Explanation, explain
 from gateway.offline import Offline, read_offline
+from gateway.own import own_entries
 from gateway.settings import Settings
 from gateway.surface import Entry, Surface, surface
 from scamp.errors import ScampError
@@ -67,7 +68,7 @@ def routes(
         mesh = read_offline(settings)
     except ScampError as exc:
         raise Refused(str(exc)) from exc
-    view = surface(mesh.registry, mesh.routes, settings, mesh.authz)
+    view = surface(mesh.registry, mesh.routes, settings, mesh.authz, own_entries(settings))
     if request is not None:
         sys.exit(_explain(request, view, mesh, as_json=as_json))
     broken = [entry for entry in view.routes if entry.broken]

@@ -91,6 +91,7 @@ def audited_of(given: Given, folder: Path) -> Audited:
         **{
             "bind": "127.0.0.1:8080",
             "max_body": "1MiB",
+            "rate_limit_address": "600/min",
             "ticket_keys": (key,),
             "discovery_cache": folder / "cache",
             **given.settings,
@@ -424,6 +425,60 @@ CASES: Final = [
             ),
         ),
     ),
+    Case(
+        codes.CORS_ANY_ORIGIN, "cors_origins", with_settings(cors_origins="*"),
+        (Given(), with_settings(cors_origins="https://app.example")),
+    ),
+    Case(
+        codes.CORS_PLAIN_ORIGIN, "cors_origins",
+        with_settings(cors_origins="https://a.example,http://b.example", ticket_cookie="ticket"),
+        (
+            with_settings(cors_origins="http://b.example"),
+            with_settings(cors_origins="https://a.example", ticket_cookie="ticket"),
+            with_settings(cors_origins="http://localhost:3000", ticket_cookie="ticket"),
+        ),
+    ),
+    Case(
+        codes.COOKIE_WITHOUT_TLS, "ticket_cookie",
+        with_settings(bind=":8080", ticket_cookie="ticket"),
+        (
+            with_settings(ticket_cookie="ticket"), with_settings(bind=":8080"),
+            tls(bind=":8080", ticket_cookie="ticket"),
+        ),
+    ),
+    Case(
+        codes.COMPRESSES_WITH_COOKIE, "compress_replies",
+        with_settings(compress_replies=True, ticket_cookie="ticket"),
+        (with_settings(compress_replies=True), with_settings(ticket_cookie="ticket")),
+    ),
+    Case(
+        codes.NO_RATE_LIMITS, "rate_limit_address", with_settings(rate_limit_address=None),
+        (Given(), with_settings(rate_limit_address=None, rate_limit_client="10/s")),
+    ),
+    Case(
+        codes.NO_RATE_LIMITS, "rate_limit_address",
+        routed(route("/v1", more='rate = "10/s"'), settings={"rate_limit_address": None}),
+        (routed(route("/v1", more='rate = "10/s"')),),
+    ),
+    Case(
+        codes.RATE_LIMITS_OPEN, "rate_limit_on_failure",
+        with_settings(rate_limit_redis="redis://localhost", rate_limit_on_failure="open"),
+        (
+            with_settings(rate_limit_on_failure="open"),
+            with_settings(rate_limit_redis="redis://localhost"),
+            with_settings(rate_limit_redis="redis://localhost", rate_limit_on_failure="open",
+                          rate_limit_address=None),
+        ),
+    ),
+    Case(
+        codes.REDIS_WITHOUT_TLS, "rate_limit_redis",
+        with_settings(rate_limit_redis="redis://:hunter2@redis.example:6379/0"),
+        (
+            with_settings(rate_limit_redis="rediss://redis.example"),
+            with_settings(rate_limit_redis="redis://127.0.0.1/0"),
+            with_settings(rate_limit_redis="unix:///run/redis.sock"),
+        ),
+    ),
     Case(codes.SERVER_TIMING, "server_timing", with_settings(server_timing=True), (Given(),)),
     Case(codes.SHORT_TICKET_KEY, "FOLDER/short.pem", ticket_key(1024), (ticket_key(2048),)),
     Case(
@@ -530,6 +585,12 @@ def test_a_likely_spelling_is_named(tmp_path: Path) -> None:
     given = Given(table={"sku.fetch": [1], "sku.craete": [2]})
     (finding,) = [one for one in found(given, tmp_path) if one.code is codes.UNCONFIGURED]
     assert finding.says.endswith("Is it sku.craete, which is listed and which nobody announces?")
+
+
+def test_no_secret_is_shown(folder: Path) -> None:
+    result = run_with(folder, SCAMP_GATEWAY_RATE_LIMIT_REDIS="redis://:hunter2@redis.example")
+    assert "redis_without_tls" in result.stdout
+    assert "hunter2" not in result.output
 
 
 def test_spellings_of_very_many_names_are_not_compared(tmp_path: Path) -> None:
@@ -713,8 +774,16 @@ def run(folder: Path, *more: str | Path, command: str = "audit") -> Result:
         *("--discovery-cache", folder / "cache", "--authorized-services", folder / "authorized"),
         *("--ticket-key", folder / "key.pem", "--authz-table", folder / "table.json"),
         *("--routes", folder / "routes.toml", "--bind", "127.0.0.1:0", "--max-body", "1MiB"),
+        *("--rate-limit-address", "600/min"),
     ]
     return CliRunner().invoke(main, [command, *map(str, (*arguments, *more))])
+
+
+def run_with(folder: Path, *more: str, **environment: str) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        return run(folder, *more)
 
 
 def test_the_command_tells_findings_in_groups_and_sums_them_up(folder: Path) -> None:

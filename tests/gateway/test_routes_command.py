@@ -12,12 +12,14 @@ import pytest
 from click.testing import CliRunner, Result
 from offers import registry_of, service
 
+from gateway.assembly import Assembly
 from gateway.cli import main
 from gateway.commands.routes import as_dict, explained, lines_of
 from gateway.exchange import Exchange
 from gateway.explain import MAX_CONSIDERED, Explanation, explain
 from gateway.metrics import Metrics
 from gateway.offline import Offline
+from gateway.own import own_entries
 from gateway.problems import Problem
 from gateway.routes.load import parse_routes
 from gateway.routes.model import RouteTable
@@ -36,6 +38,7 @@ from scamp.discovery import (
     write_cache,
 )
 from scamp.testing import make_identity
+from stand import Stand
 
 ROUTES: Final = """\
 [[resources]]
@@ -496,6 +499,24 @@ def test_json_has_every_url_in_a_stable_order() -> None:
     (alias,) = [one for one in first["aliases"] if one["url"].endswith("_read")]
     assert alias["action"] == "Product.Sku.ping~1"
     assert alias["candidates"] == ["Product.Sku.fetch", "Product.Sku.list", "Product.Sku.ping"]
+
+
+async def test_what_the_gateway_itself_serves_is_listed(tmp_path: Path) -> None:
+    """Whoever adds an endpoint adds it to `own_entries` too."""
+    stand = Stand(tmp_path)
+    for mode in ("enforce", "forward"):
+        loaded = stand.loaded(auth_mode=mode)
+        parts = Assembly(loaded, lambda: True)
+        try:
+            endpoints = parts.front.endpoints
+            served = {path: one.methods for path, one in endpoints._exact.items()}
+            served |= {path: one.methods for path, one in endpoints._below}
+            own = own_entries(loaded.settings)
+            assert {one.url.partition("{")[0]: one.methods for one in own} == served
+        finally:
+            await parts.close()
+        (whoami,) = [one for one in own if one.url == "/whoami"]
+        assert str(whoami.access) == ("any ticket" if mode == "enforce" else "service decides")
 
 
 # -- the command ------------------------------------------------------------------------
