@@ -327,8 +327,8 @@ def explained(found: Explanation) -> Iterator[str]:
             (
                 f"  {' '.join(one.route.methods)}",
                 one.route.template,
-                one.why,
                 one.route.origin.rpartition("/")[2],
+                one.why,
             )
             for one in found.considered
         ]
