@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from gateway.auth import Guarded
 from gateway.routes.model import Route, RouteTable
 from gateway.routing import as_routed, resolve, why_nowhere
 from gateway.settings import AuthMode, Settings
@@ -128,8 +129,8 @@ def surface(
     )
 
 
-def access_of(action: Announced, mode: AuthMode, authz: AuthzTable | None) -> Access:
-    """Who may call `action`, which is as a route has it."""
+def access_of(action: Guarded, mode: AuthMode, authz: AuthzTable | None) -> Access:
+    """Who may call `action`, which is as a route has it, or something that stands for one."""
     if mode == "forward":
         return Access("service")
     if action.noauth:

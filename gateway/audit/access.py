@@ -8,7 +8,8 @@ from typing import Final
 
 from gateway.audit import codes
 from gateway.audit.model import Audited, Finding
-from gateway.surface import Entry
+from gateway.events.topic import PREFIX, Topic
+from gateway.surface import Access, Entry
 from gateway.translate import Announced
 
 _MAX_GUESSES: Final = 200
@@ -55,6 +56,13 @@ def open_actions(audited: Audited) -> Iterator[Finding]:
             yield Finding(code, subject_of(entry), says)
 
 
+def open_events(audited: Audited) -> Iterator[Finding]:
+    """Services whose events take no ticket."""
+    for name in dict.fromkeys(audited.settings.events_open):
+        says = f"GET {PREFIX}{name} takes no ticket: events_open names it."
+        yield Finding(codes.OPEN_EVENTS, name, says)
+
+
 def mode(audited: Audited) -> Iterator[Finding]:
     """What the setting ``auth_mode`` leaves out."""
     given = audited.settings.effective_auth_mode
@@ -84,6 +92,10 @@ def privileges(audited: Audited) -> Iterator[Finding]:
             code = codes.ANY_TICKET_READ if action.read else codes.ANY_TICKET_WRITE
             says = "It is listed with no privileges: every valid ticket suffices."
             yield Finding(code, action.label, says)
+    for entry in audited.view.own:
+        if entry.access == Access("ticket") and table.required(entry.target) is not None:
+            says = "It is listed with no privileges: every valid ticket suffices."
+            yield Finding(codes.ANY_TICKET_READ, entry.target, says)
     guesses = left_over if max(len(left_over), len(unconfigured)) <= _MAX_GUESSES else []
     for action in unconfigured:
         close = difflib.get_close_matches(action.spelling.lower(), guesses, 1, 0.8)
@@ -101,4 +113,6 @@ def _not_announced(audited: Audited) -> list[str]:
     left = set(table.actions())
     for offers in audited.mesh.registry.actions():
         left.discard(offers[0].action.spelling.lower())
+    for service in audited.mesh.registry.services():
+        left.discard(Topic("main", service.name, ()).spelling.lower())
     return sorted(left)

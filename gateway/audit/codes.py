@@ -64,6 +64,13 @@ OPEN_READ = _code(
     "it returns.",
     "Right for what is public. Else take `noauth` off the announcement.", **_OPEN,
 )  # fmt: skip
+OPEN_EVENTS = _code(
+    "open_events", "low", "events without a ticket",
+    "`events_open` names the service: everybody who reaches the gateway may follow what it "
+    "publishes.",
+    "Right for what is public. Else take it out, and give `SERVICE._events` privileges.",
+    group="Open to everybody", about="the service, `[SECTOR:]NAME`",
+)  # fmt: skip
 ROUTE_OPENS_WRITE = _code(
     "route_opens_write", "high", "a route asks for no ticket before a write",
     "The route says `ticket = false`, and the action, which is not flagged `read`, wants one "

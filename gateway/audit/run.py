@@ -9,11 +9,13 @@ from typing import Final
 from gateway.audit import access, files, mesh, routes, settings
 from gateway.audit.model import Audited, Check, Ignored, Result, gather
 from gateway.offline import read_offline
+from gateway.own import own_entries
 from gateway.sources import Loaded
 from gateway.surface import surface
 
 CHECKS: Final[tuple[Check, ...]] = (
     access.open_actions,
+    access.open_events,
     access.mode,
     access.privileges,
     routes.nowhere,
@@ -42,7 +44,8 @@ def audited(loaded: Loaded, now: float | None = None) -> Audited:
     loaded.settings.require_complete()
     now = time.time() if now is None else now
     read = read_offline(loaded.settings, now)
-    view = surface(read.registry, read.routes, loaded.settings, read.authz)
+    own = own_entries(loaded.settings, read.registry, read.authz)
+    view = surface(read.registry, read.routes, loaded.settings, read.authz, own)
     return Audited(loaded.settings, read, view, loaded.origins, now)
 
 

@@ -68,7 +68,8 @@ def routes(
         mesh = read_offline(settings)
     except ScampError as exc:
         raise Refused(str(exc)) from exc
-    view = surface(mesh.registry, mesh.routes, settings, mesh.authz, own_entries(settings))
+    own = own_entries(settings, mesh.registry, mesh.authz)
+    view = surface(mesh.registry, mesh.routes, settings, mesh.authz, own)
     if request is not None:
         sys.exit(_explain(request, view, mesh, as_json=as_json))
     broken = [entry for entry in view.routes if entry.broken]
@@ -213,15 +214,13 @@ def _summary(view: Surface, settings: Settings, mesh: Offline, *, aliases: bool)
         yield from wrapped(f"not exposed: {', '.join(hidden)}", "  ", "")
     if view.unnamed:
         yield from wrapped(f"no URL can name: {few(view.unnamed, 10)}", "  ", "")
-    kinds = {entry.access.kind for entry in _all(view) if entry.access is not None}
+    kinds = {
+        entry.access.kind for entry in (*view.routes, *view.actions) if entry.access is not None
+    }
     if "nobody" in kinds:
         yield "nobody: the privilege table does not list the action, so every call gets 403"
     if "unknown" in kinds:
         yield "a ticket (?): with which privileges is not known without --authz-table FILE"
-
-
-def _all(view: Surface) -> tuple[Entry, ...]:
-    return (*view.routes, *view.actions, *view.aliases, *view.own)
 
 
 # -- JSON -------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from gateway.audit.run import CHECKS, audit, audited
 from gateway.cli import main
 from gateway.commands.audit import _SHOWN, lines_of
 from gateway.offline import Offline
+from gateway.own import own_entries
 from gateway.routes.load import parse_routes
 from gateway.routes.match import Matcher
 from gateway.settings import ENV_PREFIX, Settings
@@ -108,7 +109,8 @@ def audited_of(given: Given, folder: Path) -> Audited:
         unauthorized=given.unauthorized,
     )
     mesh.registry.apply(added=given.services)
-    view = surface(mesh.registry, mesh.routes, settings, mesh.authz)
+    own = own_entries(settings, mesh.registry, mesh.authz)
+    view = surface(mesh.registry, mesh.routes, settings, mesh.authz, own)
     return Audited(settings, mesh, view, given.origins, NOW)
 
 
@@ -234,6 +236,10 @@ CASES: Final = [
         (mesh("Sku.ping read"), mesh("Sku.ping noauth")),
     ),
     Case(
+        codes.OPEN_EVENTS, "shop", with_settings(events_open="shop"),
+        (Given(), Given(table={**TABLE, "shop._events": [1]})),
+    ),
+    Case(
         codes.ROUTE_OPENS_WRITE, "POST /v1",
         routed(route("/v1", "Sku.create", "POST", "ticket = false")),
         (
@@ -312,6 +318,10 @@ CASES: Final = [
         ),
     ),
     Case(
+        codes.NOT_ANNOUNCED, "shopp._events", Given(table={**TABLE, "shopp._events": [3]}),
+        (Given(table={**TABLE, "Shop._events": [3]}),),
+    ),
+    Case(
         codes.NOT_ANNOUNCED, "sku.destroy", Given(table={**TABLE, "Sku.destroy": [3]}),
         (
             Given(),
@@ -326,6 +336,13 @@ CASES: Final = [
     Case(
         codes.ANY_TICKET_READ, "Sku.fetch~1", Given(table={**TABLE, "sku.fetch": []}),
         (Given(), Given(table={**TABLE, "sku.create": []})),
+    ),
+    Case(
+        codes.ANY_TICKET_READ, "shop._events", Given(table={**TABLE, "shop._events": []}),
+        (
+            Given(table={**TABLE, "shop._events": [1]}),
+            Given(table={**TABLE, "shop._events": []}, settings={"events_open": "SHOP"}),
+        ),
     ),
     Case(
         codes.NOAUTH_DISAGREES, "Sku.fetch~1", two("Sku.fetch noauth,read"),

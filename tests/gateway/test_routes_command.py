@@ -511,12 +511,35 @@ async def test_what_the_gateway_itself_serves_is_listed(tmp_path: Path) -> None:
             endpoints = parts.front.endpoints
             served = {path: one.methods for path, one in endpoints._exact.items()}
             served |= {path: one.methods for path, one in endpoints._below}
-            own = own_entries(loaded.settings)
+            own = own_entries(loaded.settings, parts.registry, None)
             assert {one.url.partition("{")[0]: one.methods for one in own} == served
         finally:
             await parts.close()
         (whoami,) = [one for one in own if one.url == "/whoami"]
         assert str(whoami.access) == ("any ticket" if mode == "enforce" else "service decides")
+
+
+@pytest.mark.parametrize(
+    ("settings", "table", "rest", "others"),
+    [
+        ({}, {"SHOP-1._events": [1], "shop-2._events": []}, "nobody",
+         {"shop-1": "1", "shop-2": "any ticket"}),
+        ({}, None, "a ticket (?)", {}),
+        ({"auth_mode": "verify"}, None, "any ticket", {}),
+        ({"auth_mode": "forward"}, {"shop-1._events": [1]}, "nobody", {}),
+        ({"auth_mode": "forward", "events_open": "SHOP-2"}, None, "nobody",
+         {"shop-2": "everybody"}),
+        ({"events_open": "web:shop-1,pages"}, {}, "nobody", {"pages": "everybody"}),
+    ],
+)  # fmt: skip
+def test_events_are_listed_where_somebody_else_may_than_elsewhere(
+    settings: dict[str, Any], table: dict[str, Any] | None, rest: str, others: dict[str, str]
+) -> None:
+    given = mesh(table=table)
+    found = by_url(own_entries(Settings(**settings), given.registry, given.authz))
+    shown = {url: str(one.access) for url, one in found.items() if "events" in url}
+    expected = {f"GET /api/events/{name}": who for name, who in others.items()}
+    assert shown == {"GET /api/events/{service}": rest, **expected}
 
 
 # -- the command ------------------------------------------------------------------------
