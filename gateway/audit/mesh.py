@@ -132,6 +132,9 @@ def authorized(audited: Audited) -> Iterator[Finding]:
         if tokens:
             owner = few(sorted(names[fingerprint]), _SHOWN) or "no service that is there now"
             yield Finding(codes.AUTHORIZED_FOR_ALL, fingerprint, f"{tokens} for {owner}.")
+    refused: dict[str, set[str]] = defaultdict(set)  # instances say the same
     for identity, labels in audited.mesh.unauthorized.items():
-        says = f"It is not permitted {few(labels, _SHOWN)}."
-        yield Finding(codes.NOT_AUTHORIZED, name_of(identity), says)
+        refused[name_of(identity)].update(labels)
+    for name, labels_of_all in refused.items():
+        says = f"It is not permitted {few(sorted(labels_of_all), _SHOWN)}."
+        yield Finding(codes.NOT_AUTHORIZED, name, says)

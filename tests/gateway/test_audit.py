@@ -392,7 +392,12 @@ CASES: Final = [
     ),
     Case(
         codes.NOT_AUTHORIZED, "shop",
-        Given(unauthorized={f"shop:{'0' * 24}": ("Auth.login~1", "Auth.logout~1")}), (Given(),),
+        Given(
+            unauthorized={
+                f"shop:{'0' * 24}": ("Auth.login~1", "Auth.logout~1"),
+                f"shop:{'1' * 24}": ("Auth.login~1",),
+            }
+        ), (Given(),),
     ),
     Case(
         codes.ADMIN_EXPOSED, "admin_bind", with_settings(admin_bind=":9090"),

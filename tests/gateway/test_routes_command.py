@@ -111,6 +111,7 @@ def mesh(routes: str = ROUTES, table: dict[str, Any] | None = TABLE) -> Offline:
             service("shop-2", *SHOP, number=1),
             service("shop-3", *SHOP, weight=0, number=2),
             service("pages", "web:Page.show~2 noauth,read", "web:Page.list read"),
+            service("site", sector="web"),
             service("odd", Action("main", "Ünicode", "name", 1)),
         ),
         routes=parse_routes(routes, "folder/routes.toml"),
@@ -389,7 +390,7 @@ def test_routes_that_lead_nowhere_are_marked() -> None:
     assert "  !! GET /v1/gone: no service announces Product.Gone.away~1" in lines
     assert "  -- PUT PATCH /v1/skus/{code}: no service announces Product.Sku._update~1" in lines
     assert (
-        "11 routes; 3 of them to NOWHERE; 6 actions in main; 4 aliases (--aliases); 5 services"
+        "11 routes; 3 of them to NOWHERE; 6 actions in main; 4 aliases (--aliases); 6 services"
         in lines
     )
     assert "not exposed: web (2)" in lines
@@ -529,7 +530,8 @@ async def test_what_the_gateway_itself_serves_is_listed(tmp_path: Path) -> None:
         ({"auth_mode": "forward"}, {"shop-1._events": [1]}, "nobody", {}),
         ({"auth_mode": "forward", "events_open": "SHOP-2"}, None, "nobody",
          {"shop-2": "everybody"}),
-        ({"events_open": "web:shop-1,pages"}, {}, "nobody", {"pages": "everybody"}),
+        ({"events_open": "web:site", "sectors": ("Web",)}, {}, "nobody", {"web:site": "everybody"}),
+        ({"events_open": "web:shop-1,web:site,pages"}, {}, "nobody", {"pages": "everybody"}),
     ],
 )  # fmt: skip
 def test_events_are_listed_where_somebody_else_may_than_elsewhere(

@@ -32,7 +32,12 @@ def fingerprint_of(text: str) -> str:
 
 
 def service(
-    name: str, *lines: str | Action, certificate: str = "", weight: float = 1, number: int = 0
+    name: str,
+    *lines: str | Action,
+    certificate: str = "",
+    weight: float = 1,
+    number: int = 0,
+    sector: str = "main",
 ) -> Announcement:
     """One running service. Those of one `certificate` (by default of one name) share a fingerprint;
     `number` tells instances apart."""
@@ -40,7 +45,7 @@ def service(
     return Announcement(
         identity=f"{name}:{number:024d}",
         fingerprint=fingerprint_of(certificate or name),
-        sector="main",
+        sector=sector,
         weight=weight,
         interval=5.0,
         uri="beepish+tls://127.0.0.1:30100",
