@@ -11,9 +11,11 @@ from typing import Any, Final
 
 import click
 
+from gateway.commands.entries import entry_dict, flags_of, methods_of, seconds, who
+from gateway.commands.explained import explained, explained_dict
 from gateway.commands.options import Refused, load, settings_options
-from gateway.commands.tables import columns, few, one_line, plural, wrapped
-from gateway.explain import Explanation, explain
+from gateway.commands.tables import columns, few, plural, wrapped
+from gateway.explain import explain
 from gateway.offline import Offline, read_offline
 from gateway.own import own_entries
 from gateway.settings import Settings
@@ -33,9 +35,6 @@ Exit codes:
   1  --check: a route leads nowhere; --explain: no action gets the request
   2  wrong usage, or a file that cannot be used
 """
-
-_PRIVILEGES: Final = 2
-"""Privileges that are named in a table; JSON has all."""
 
 _NAMES: Final = 2
 
@@ -119,7 +118,7 @@ def lines_of(view: Surface, settings: Settings, mesh: Offline, *, aliases: bool)
         for entry in view.routes:
             if entry.problem:
                 mark = "!! " if entry.broken else "-- "
-                where = f"{_methods(entry)} {entry.url}"
+                where = f"{methods_of(entry)} {entry.url}"
                 yield from wrapped(f"{where}: {entry.problem}", "     ", f"  {mark}")
         yield ""
     if view.actions:
@@ -133,7 +132,7 @@ def lines_of(view: Surface, settings: Settings, mesh: Offline, *, aliases: bool)
         yield ""
     if view.own:
         yield "THE GATEWAY'S OWN"
-        own = [(_methods(one), one.url, _who(one)) for one in view.own]
+        own = [(methods_of(one), one.url, who(one)) for one in view.own]
         yield from columns(("METHOD", "URL", "WHO"), own)
         yield ""
     yield from _summary(view, settings, mesh, aliases=aliases)
@@ -143,10 +142,10 @@ def _route(entry: Entry) -> tuple[str, ...]:
     line = "".join(entry.origin).rpartition(":")[2]
     if entry.problem:
         nowhere = "!! NOWHERE" if entry.broken else "-- not there"
-        return _methods(entry), entry.url, entry.target, nowhere, "", "", line
+        return methods_of(entry), entry.url, entry.target, nowhere, "", "", line
     notes = [one for one in (entry.rate, "" if _retried(entry) else "no retry") if one]
     return (
-        *(_methods(entry), entry.url, entry.target, _who(entry), _seconds(entry.timeout)),
+        *(methods_of(entry), entry.url, entry.target, who(entry), seconds(entry.timeout)),
         *(str(entry.instances), " ".join([line, *notes])),
     )
 
@@ -158,44 +157,23 @@ def _retried(entry: Entry) -> bool:
 
 def _action(entry: Entry) -> tuple[str, ...]:
     return (
-        *(_methods(entry), entry.url, ",".join(_flags(entry)), _who(entry)),
-        *(_seconds(entry.timeout), str(entry.instances), _by(entry.origin)),
+        *(methods_of(entry), entry.url, ",".join(flags_of(entry)), who(entry)),
+        *(seconds(entry.timeout), str(entry.instances), _by(entry.origin)),
     )
 
 
 def _alias(entry: Entry) -> tuple[str, ...]:
-    return _methods(entry), entry.url, _meant(entry), _who(entry)
+    return methods_of(entry), entry.url, _meant(entry), who(entry)
 
 
 def _by(names: Sequence[str]) -> str:
     return few(names, _NAMES if len(names) == _NAMES else 1)
 
 
-def _methods(entry: Entry) -> str:
-    """HEAD goes with GET."""
-    return " ".join(method for method in entry.methods if method != "HEAD")
-
-
-def _flags(entry: Entry) -> list[str]:
-    return sorted(entry.action.flags) if entry.action is not None else []
-
-
 def _meant(entry: Entry) -> str:
     label = entry.action.label if entry.action is not None else ""
     more = len(entry.candidates) - 1
     return f"{label} (of {more + 1})" if more else label
-
-
-def _who(entry: Entry) -> str:
-    if entry.access is None:
-        return ""
-    names = entry.access.privileges
-    more = len(names) - _PRIVILEGES
-    return f"{' + '.join(names[:_PRIVILEGES])} + {more} more" if more > 0 else str(entry.access)
-
-
-def _seconds(timeout: float) -> str:
-    return f"{timeout:g} s"
 
 
 def _summary(view: Surface, settings: Settings, mesh: Offline, *, aliases: bool) -> Iterator[str]:
@@ -240,33 +218,6 @@ def as_dict(view: Surface, settings: Settings) -> dict[str, Any]:
     }
 
 
-def entry_dict(entry: Entry) -> dict[str, Any]:
-    """One URL; what it has not is not there."""
-    found: dict[str, Any] = {"methods": list(entry.methods), "url": entry.url}
-    if entry.target:
-        found["action"] = entry.target if entry.action is None else entry.action.label
-    if entry.action is not None:
-        found |= {
-            "flags": _flags(entry),
-            "envelopes": list(entry.action.envelopes),
-            "timeout": entry.timeout,
-            "retry": entry.retry,
-            "instances": entry.instances,
-            "services": sorted({offer.service.name for offer in entry.action.offers}),
-        }
-    if entry.access is not None:
-        found["access"] = entry.access.kind
-        if entry.access.kind == "privileges":
-            found["privileges"] = list(entry.access.privileges)
-    if entry.candidates:
-        found["candidates"] = list(entry.candidates)
-    if entry.route is not None:
-        found |= {"origin": entry.route.origin, "rate": entry.rate}
-        found["problem"] = entry.problem or None
-        found["expected"] = entry.route.expected
-    return found
-
-
 # -- one request ------------------------------------------------------------------------
 
 
@@ -280,72 +231,3 @@ def _explain(request: str, view: Surface, mesh: Offline, *, as_json: bool) -> in
     else:
         click.echo("\n".join(explained(found)))
     return 0 if found.status is None else 1
-
-
-def explained_dict(found: Explanation) -> dict[str, Any]:
-    """For machines."""
-    return {
-        "method": found.method,
-        "path": found.path,
-        "status": found.status,
-        "code": found.code or None,
-        "detail": found.says or None,
-        "taken_by": None if found.entry is None else entry_dict(found.entry),
-        "parameters": found.values,
-        "members": found.members,
-        "body": found.body or None,
-        "considered": [
-            {
-                "methods": list(one.route.all_methods),
-                "url": one.route.template,
-                "origin": one.route.origin,
-                "why": one.why,
-            }
-            for one in found.considered
-        ],
-    }
-
-
-def explained(found: Explanation) -> Iterator[str]:
-    """For people."""
-    yield one_line(f"{found.method} {found.path}")
-    if found.status is not None:
-        yield from wrapped(f"{found.status} {found.code}: {found.says}", "    ", "  answer   ")
-    if found.entry is not None:
-        yield from _taker(found.entry)
-    for name, value in found.values.items():
-        yield one_line(f"  {{{name}}} = {json.dumps(value, ensure_ascii=False)}")
-    if found.members is not None:
-        text = json.dumps(found.members, ensure_ascii=False)
-        yield from wrapped(text, "           ", "  members  ")
-    if found.body:
-        yield f"  body     {found.body}"
-    if found.considered:
-        yield "others:"
-        rows = [
-            (
-                f"  {' '.join(one.route.methods)}",
-                one.route.template,
-                one.route.origin.rpartition("/")[2],
-                one.why,
-            )
-            for one in found.considered
-        ]
-        yield from columns(("", "", "", ""), rows)[1:]
-
-
-def _taker(entry: Entry) -> Iterator[str]:
-    where = f" ({''.join(entry.origin)})" if entry.route is not None else ""
-    yield one_line(f"  taken by {_methods(entry)} {entry.url}{where}")
-    if entry.action is None:
-        return
-    alias = f", which {entry.target} means" if entry.kind == "alias" else ""
-    flags = f" [{','.join(_flags(entry))}]" if _flags(entry) else ""
-    yield one_line(f"  action   {entry.action.label}{flags}{alias}, on {entry.instances}")
-    if entry.access is not None:
-        why = " (the privilege table does not list it)" if entry.access.kind == "nobody" else ""
-        yield one_line(f"  who      {entry.access}{why}")
-    retry = "sent again where that is safe" if entry.retry else "not sent again once it was written"
-    yield f"  time     {_seconds(entry.timeout)}; {retry}"
-    if entry.rate:
-        yield f"  rate     {entry.rate} for each caller"

@@ -14,7 +14,8 @@ from offers import registry_of, service
 
 from gateway.assembly import Assembly
 from gateway.cli import main
-from gateway.commands.routes import as_dict, explained, lines_of
+from gateway.commands.explained import explained
+from gateway.commands.routes import as_dict, lines_of
 from gateway.exchange import Exchange
 from gateway.explain import MAX_CONSIDERED, Explanation, explain
 from gateway.metrics import Metrics
