@@ -65,6 +65,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/python
 	@echo "installing scamp-gateway and what its tests need into $(VENV)"
 	@$(PIP) install --quiet --editable '.[dev]'
+	@$(PIP) install --quiet --editable '.[browser]' || echo "going on without tests in a browser" >&2
 	@touch $(VENV)/.installed $@
 
 # Where there is no atheris for this Python, inputs are changed at random instead.

@@ -11,19 +11,18 @@ from typing import Final, Literal
 
 from gateway.discovery import multicast_group
 from gateway.listener import tls_context
+from gateway.offline import read_authorized, read_discovery
 from gateway.ratelimit.shared import connector
 from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp import limits
 from scamp.authz import AuthzTable
-from scamp.discovery.authorized import AuthorizedServices
-from scamp.discovery.cachefile import FileState, read_file
-from scamp.discovery.loader import Loaded as Discovered
-from scamp.discovery.loader import count_reasons, load
+from scamp.discovery.cachefile import read_file
+from scamp.discovery.loader import count_reasons
 from scamp.discovery.model import count_actions
 from scamp.discovery.multicast import open_receiver
-from scamp.errors import ConfigError, DiscoveryError, ScampError
+from scamp.errors import ConfigError, ScampError
 from scamp.tickets import TicketKeys
 
 _SHOWN: Final = 10
@@ -78,7 +77,7 @@ def _authorized(settings: Settings) -> Iterator[Finding]:
     if path is None:
         yield Finding("warn", about, "none given: every service may offer every action")
         return
-    authorized = _read_authorized(path)
+    authorized = read_authorized(path)
     if not len(authorized):
         # The follower takes such a file for damaged, and loads nothing before a good one.
         yield Finding("FAIL", about, f"{path}: not one good line")
@@ -88,11 +87,6 @@ def _authorized(settings: Settings) -> Iterator[Finding]:
     yield Finding(
         "ok", about, f"{path}: {len(authorized)} certificates, {len(authorized.problems)} bad lines"
     )
-
-
-def _read_authorized(path: Path) -> AuthorizedServices:
-    content, _ = read_file(path, limits.MAX_AUTHORIZED_FILE)
-    return AuthorizedServices.parse(content or b"", path=str(path))
 
 
 def _multicast(settings: Settings) -> Iterator[Finding]:
@@ -105,7 +99,8 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     about, path = "discovery cache", settings.discovery_cache
     if path is None:
         return
-    found, state = read_discovery(settings, path)
+    step, state = read_discovery(settings, path)
+    found = step.state
     for identity, reason, detail in found.rejections[:_SHOWN]:
         yield Finding("warn", about, f"record of {identity} refused: {reason}: {detail}")
     reasons = count_reasons(found.rejections)
@@ -122,23 +117,6 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     if age > settings.discovery_max_age:
         text = f"stale: {age:.0f} s old, the limit is {settings.discovery_max_age:g} s"
         yield Finding("warn", about, f"{text}; what writes it may have died")
-
-
-def read_discovery(settings: Settings, path: Path) -> tuple[Discovered, FileState]:
-    """What a gateway would take from the discovery cache file at `path`, and the file's state.
-
-    Blocks. Raises `DiscoveryError`.
-    """
-    permitted = (
-        None
-        if settings.authorized_services is None
-        else _read_authorized(settings.authorized_services)
-    )
-    data, state = read_file(path, limits.MAX_CACHE_FILE)
-    try:
-        return load(Discovered(), data or b"", permitted).state, state
-    except DiscoveryError as exc:
-        raise DiscoveryError(f"{path}: {exc}") from exc
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:

@@ -11,9 +11,9 @@ from typing import Any, Final
 import click
 
 from gateway import logs, sources
-from gateway.commands.openapi import openapi
-from gateway.commands.options import Refused, load_settings, settings_options
+from gateway.commands.options import Refused, load, settings_options
 from gateway.reference import configuration_reference
+from scamp.cli.lazy import Later, LazyGroup
 from scamp.errors import ConfigError
 
 SIGNAL_HELP: Final = """\
@@ -43,6 +43,7 @@ PORT: Final = click.IntRange(0, 65535)
 
 @click.group(
     "scamp-gateway",
+    cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="scamp-gateway", prog_name="scamp-gateway")
@@ -54,7 +55,7 @@ def main() -> None:
 @settings_options
 def run(config: Path | None, **flags: Any) -> None:
     """Serve until told to stop. One line on stdout says when, and where."""
-    loaded = load_settings(config, flags)
+    loaded = load(config, flags)
     settings = loaded.settings
     try:
         settings.require_complete()
@@ -117,7 +118,7 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
     if reference:
         click.echo(configuration_reference(), nl=False)
         return
-    loaded = load_settings(config, flags)
+    loaded = load(config, flags)
     shown = loaded.settings.model_dump(mode="json")
     width = max(map(len, shown))
     for name, value in shown.items():
@@ -155,7 +156,15 @@ def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) 
         )
 
 
-main.add_command(openapi)
+main.add_command(
+    Later("openapi", "Write the OpenAPI document, offline.", "gateway.commands.openapi:openapi")
+)
+main.add_command(
+    Later("routes", "Show every URL and where it leads.", "gateway.commands.routes:routes")
+)
+main.add_command(
+    Later("audit", "Find what is open, wrong or weak, offline.", "gateway.commands.audit:audit")
+)
 
 
 if __name__ == "__main__":

@@ -126,15 +126,7 @@ class Routing:
         return Known(action, self._metrics.series(action))
 
     def _announced(self, target: Target) -> Announced | None:
-        offers = self._registry.find(target.sector, target.action, target.version)
-        if not offers:
-            return None
-        action = announced(offers, self._default_timeout)
-        if action.spelling.lower() == target.action.lower():
-            return action
-        # An alias finds the instances that announce its flag: the others count as well.
-        offers = self._registry.find(action.sector, action.spelling, action.version)
-        return announced(offers, self._default_timeout)
+        return resolve(self._registry, target, self._default_timeout)
 
     def _missing(self, target: Target) -> Problem:
         status = self._discovery_status()
@@ -192,11 +184,9 @@ class Routing:
         """Routes that lead nowhere now, and why. Those of resources may lack what is not named."""
         for route in self.routes.routes:
             action = self._announced(route.target)
-            if action is None:
-                if route.expected:
-                    yield route, f"no service announces {route.target}"
-            elif "GET" in route.methods and not action.read:
-                yield route, f"GET needs an action flagged read, and {action.label} is not"
+            reason = why_nowhere(route, action)
+            if reason and (action is not None or route.expected):
+                yield route, reason
 
     def _usable(self, best: Mapping[str, Match]) -> Iterator[tuple[str, Known]]:
         """By method, what can be called now: GET never runs what does not only read."""
@@ -212,7 +202,7 @@ class Routing:
         known = None
         if action is not None:
             series = self._metrics.series(action)
-            known = Known(_as_routed(action, route), series, route.template, route.rate, route.key)
+            known = Known(as_routed(action, route), series, route.template, route.rate, route.key)
         self._by_route[route] = known
         return known
 
@@ -221,7 +211,32 @@ def _may(method: str, known: Known) -> bool:
     return known.action.read or method not in ("GET", "HEAD")
 
 
-def _as_routed(action: Announced, route: Route) -> Announced:
+def resolve(registry: Registry, target: Target, default_timeout: float) -> Announced | None:
+    """The action that a name or an alias stands for; None when nobody announces it.
+
+    `default_timeout` in seconds.
+    """
+    offers = registry.find(target.sector, target.action, target.version)
+    if not offers:
+        return None
+    action = announced(offers, default_timeout)
+    if action.spelling.lower() == target.action.lower():
+        return action
+    # An alias finds the instances that announce its flag: the others count as well.
+    offers = registry.find(action.sector, action.spelling, action.version)
+    return announced(offers, default_timeout)
+
+
+def why_nowhere(route: Route, action: Announced | None) -> str:
+    """Why a route cannot be called though it stands in the file; empty when it can."""
+    if action is None:
+        return f"no service announces {route.target}"
+    if "GET" in route.methods and not action.read:
+        return f"GET needs an action flagged read, and {action.label} is not"
+    return ""
+
+
+def as_routed(action: Announced, route: Route) -> Announced:
     """The action as the route has it."""
     noauth = action.noauth if route.ticket is None else not route.ticket
     return replace(

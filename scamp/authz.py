@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Final
 
@@ -74,6 +74,10 @@ class AuthzTable:
 
     def __repr__(self) -> str:
         return f"<AuthzTable actions={len(self._required)} names={len(self._names)}>"
+
+    def actions(self) -> Collection[str]:
+        """The actions that are listed, in lower case."""
+        return self._required.keys()
 
     def required(self, action: str) -> frozenset[int] | None:
         """The privileges for ``Namespace.name``, without case; None when it is not listed."""

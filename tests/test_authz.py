@@ -48,6 +48,12 @@ def test_action_is_found_without_case_and_privileges_may_be_text() -> None:
     assert len(table) == 2
 
 
+def test_the_actions_that_are_listed_can_be_asked_for() -> None:
+    assert set(AuthzTable.parse(body({**TABLE, "A.B": [1]})).actions()) == {
+        *("product.sku.fetch", "order.list", "a.b"),
+    }
+
+
 def test_ticket_with_every_privilege_passes() -> None:
     table = AuthzTable.parse(body())
     table.check("Product.Sku.fetch", holder(1, 3, 12))

@@ -1,1 +1,1 @@
-"""Commands of ``scamp-gateway`` that have a module of their own."""
+"""Commands of ``scamp-gateway`` with a module of their own, loaded when they are used."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from gateway.commands.options import Refused, load_settings, settings_options
+from gateway.commands.options import Refused, load, settings_options
 from scamp.errors import ConfigError, ScampError
 
 OPENAPI_HELP: Final = """\
@@ -45,7 +45,7 @@ def openapi(output: Path, ticket: Path | None, config: Path | None, **flags: Any
     from gateway.routes.load import load_routes
     from gateway.routes.model import RouteTable
 
-    settings = load_settings(config, flags).settings
+    settings = load(config, flags).settings
     try:
         routes = RouteTable() if settings.routes is None else load_routes(settings.routes)
         text = offline.document(settings, ticket, routes=routes)

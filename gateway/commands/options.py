@@ -1,4 +1,4 @@
-"""What the commands have in common: an option for each setting, and how they refuse."""
+"""What commands share: an option for each setting, and problems told in a line each."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def _choices(annotation: Any) -> tuple[str, ...]:
     return ()
 
 
-def load_settings(config: Path | None, flags: dict[str, Any]) -> Loaded:
-    """The settings that hold for a command. Raises `Refused`."""
+def load(config: Path | None, flags: dict[str, Any]) -> Loaded:
+    """The settings of a command line. Raises `Refused`."""
     try:
         return sources.load(flags, config=config)
     except ConfigError as exc:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gateway.checks import read_discovery
+from gateway.offline import read_discovery
 from gateway.openapi.document import build
 from gateway.openapi.options import openapi_options
 from gateway.openapi.own import own_items
@@ -57,8 +57,8 @@ def document(settings: Settings, ticket: Path | None, *, routes: RouteTable) -> 
             "(or $SCAMP) for a scamp.conf that says where it is"
         )
     options, sight, registry = openapi_options(settings), sight_of(settings, ticket), Registry()
-    found, _ = read_discovery(settings, path)
-    registry.apply(added=(one.offered for one in found.in_force.values()))
+    step, _ = read_discovery(settings, path)
+    registry.apply(added=step.added)
     selection = select(
         registry.actions(),
         sight,

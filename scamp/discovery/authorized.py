@@ -8,6 +8,7 @@ prefix of ``sector:action`` that ends at a ``.`` or at the end, compared without
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from scamp import limits
@@ -70,6 +71,12 @@ class AuthorizedServices:
     def names(self, fingerprint: str) -> bool:
         """Whether the certificate is permitted anything beyond ``_meta.*``."""
         return fingerprint in self._grants
+
+    def whole_sectors(self) -> Iterator[tuple[str, frozenset[str]]]:
+        """Certificates that may offer everything in a sector, each with those sectors."""
+        for fingerprint, grant in self._grants.items():
+            if grant.sectors:
+                yield fingerprint, grant.sectors
 
     def permits(self, fingerprint: str, sector: str, action: str) -> bool:
         """Whether the certificate's owner may offer `action` (``Namespace.name``) in `sector`.

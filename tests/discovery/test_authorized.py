@@ -52,6 +52,11 @@ def test_who_is_not_listed_may_offer_nothing_but_meta() -> None:
     assert rules.permits(TWO, "main", "_meta.info")
 
 
+def test_certificates_with_a_whole_sector_can_be_asked_for() -> None:
+    allowed = AuthorizedServices.parse(f"{ONE} WEB:ALL, main:Sku, main:ALL\n{TWO} ALL, main:all\n")
+    assert dict(allowed.whole_sectors()) == {ONE: {"web", "main"}}
+
+
 def test_a_bad_line_is_skipped_with_its_reason_and_costs_no_other() -> None:
     text = f"# comment\n{ONE} A # and B\nnonsense A\n{TWO}\n\n{TWO.lower()} B\n".encode()
     rules = AuthorizedServices.parse(text + b"\xff\xfe C\n", path="/x")

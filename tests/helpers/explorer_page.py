@@ -33,7 +33,7 @@ async def send(page: Page) -> str:
     """Press Send and wait; what stands in the reply."""
     await page.click(".try >> text=Send")
     await page.wait_for_selector("#reply:not([aria-busy]) .status-line")
-    return await page.inner_text("#reply")
+    return str(await page.inner_text("#reply"))
 
 
 async def actions(page: Page) -> list[str]:

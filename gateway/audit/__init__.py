@@ -1,0 +1,1 @@
+"""What ``scamp-gateway audit`` looks for."""
