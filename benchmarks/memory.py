@@ -14,6 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -74,11 +75,20 @@ def checksum(size: int) -> int:
     return check
 
 
-def upload(front: Gateway, size: int, action: str = "Bench.upload") -> tuple[int, int]:
+def upload(
+    front: Gateway,
+    size: int,
+    action: str = "Bench.upload",
+    *,
+    content_type: str = "application/json",
+    chunked: bool = False,
+) -> tuple[int, int]:
     """Send a body of `size` bytes; return length and checksum of what the service got."""
     connection = _connect(front)
     try:
-        headers = dict([front.authorization, ("Content-Length", str(size))])
+        headers = dict([front.authorization, ("Content-Type", content_type)])
+        if not chunked:
+            headers["Content-Length"] = str(size)
         connection.request("POST", f"/api/{action}", body=pieces(size), headers=headers)
         answer = connection.getresponse()
         body = answer.read()
@@ -121,22 +131,23 @@ def packed_upload(front: Gateway, size: int) -> tuple[int, int]:
     return _told(answer.status, body)
 
 
-def slow_upload(front: Gateway, size: int) -> tuple[int, int]:
-    """The same to a service that is slow."""
-    return upload(front, size, "Bench.slowUpload")
-
-
 def download(
-    front: Gateway, size: int, *, delay: float = 0.0, rate: float | None = None
+    front: Gateway,
+    size: int,
+    *,
+    delay: float = 0.0,
+    rate: float | None = None,
+    content_type: str = "application/json",
 ) -> tuple[int, int]:
     """Fetch a body of `size` bytes, at most `rate` a second and nothing for the first `delay`.
 
-    Returns length and checksum of what came.
+    Returns length and checksum of what came. Its length is not known before: it comes in chunks.
     """
     connection = _connect(front)
     try:
-        path = f"/api/Bench.download?bytes={size}"
-        connection.request("GET", path, headers=dict([front.authorization]))
+        headers = dict([front.authorization, ("Content-Type", content_type)])
+        body = json.dumps({"bytes": size})
+        connection.request("POST", "/api/Bench.download", body=body, headers=headers)
         answer = connection.getresponse()
         time.sleep(delay)
         got, check, began = 0, 0, time.monotonic()
@@ -147,8 +158,8 @@ def download(
                 time.sleep(max(0.0, began + got / rate - time.monotonic()))
     finally:
         connection.close()
-    if answer.status != 200:
-        raise BodyDamagedError(f"{answer.status}")
+    if answer.status != 200 or answer.headers["Content-Type"] != content_type:
+        raise BodyDamagedError(f"{answer.status} {answer.headers['Content-Type']}")
     return got, check
 
 
@@ -174,19 +185,21 @@ def packed_download(front: Gateway, size: int) -> tuple[int, int]:
     return got, check
 
 
-def slow_download(front: Gateway, size: int) -> tuple[int, int]:
-    """The same by a client that is slow."""
-    return download(front, size, delay=SLOW_START, rate=SLOW_RATE)
-
+BLOB: Final = "application/vnd.scamp.blob"
 
 MOVES: Final[dict[str, Callable[[Gateway, int], tuple[int, int]]]] = {
     "upload": upload,
+    "chunked-upload": partial(upload, chunked=True),
+    "blob-upload": partial(upload, content_type=BLOB),
+    "chunked-blob-upload": partial(upload, content_type=BLOB, chunked=True),
     "download": download,
-    "slow-upload": slow_upload,
-    "slow-download": slow_download,
+    "blob-download": partial(download, content_type=BLOB),
+    "slow-upload": partial(upload, action="Bench.slowUpload"),
+    "slow-download": partial(download, delay=SLOW_START, rate=SLOW_RATE),
     "packed-upload": packed_upload,
     "packed-download": packed_download,
 }
+"""A client and a service that are slow, and every way to say what a body is and where it ends."""
 
 
 def measure(front: Gateway, name: str, size: int) -> Moved:

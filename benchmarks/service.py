@@ -25,6 +25,8 @@ from scamp.tickets import TicketVerifier
 PIECE: Final = bytes(range(256)) * (64 * KIB // 256)
 """What downloads are made of, over and over."""
 
+ENVELOPES: Final = ("json", "blob")
+
 SLOW_START: Final = 2.0
 SLOW_RATE: Final = 32 * MIB
 """A slow reader takes nothing for so many seconds, then so many bytes each second."""
@@ -42,7 +44,7 @@ def make_service(folder: Path) -> Service:
     async def echo(request: Request) -> bytes:
         return await request.read_all()
 
-    @service.action("Bench.download", flags="read,t600")
+    @service.action("Bench.download", flags="read,t600", envelopes=ENVELOPES)
     async def download(request: Request) -> AsyncIterator[bytes]:
         body = await request.json()
         try:
@@ -51,7 +53,7 @@ def make_service(folder: Path) -> Service:
             raise ServiceError("bad_request", "bytes: how many, please") from exc
         return _pieces(size)
 
-    @service.action("Bench.upload", flags="t600")
+    @service.action("Bench.upload", flags="t600", envelopes=ENVELOPES)
     async def upload(request: Request) -> dict[str, int]:
         return await _taken(request, None)
 

@@ -23,6 +23,7 @@ from gateway.events.exposition import EventsCollector
 from gateway.events.hub import Hub, HubLimits
 from gateway.events.stream import StreamOptions
 from gateway.events.topic import PREFIX as EVENTS
+from gateway.explorer import Explorer
 from gateway.exposition import GatewayCollector, Gathered, make_registry
 from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
 from gateway.front import Front, FrontOptions
@@ -83,6 +84,10 @@ class Assembly:
         )
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
         self._use_routes(RouteTable())
+        if settings.docs:
+            explorer = Explorer()
+            for path in ("/docs", "/docs/"):
+                self.front.endpoints.add(path, explorer)
         if settings.routes is not None:
             routes = FollowedRoutes(settings.routes, self.use_routes)
             self._use_routes(routes.load())

@@ -13,6 +13,9 @@ from aiohttp.web_protocol import _ErrInfo
 UNSENT: Final = 128 * 1024
 """Bytes that the kernel holds for a client and could not send yet."""
 
+_PLAIN_END: Final = b"\r\n0\r\n\r\n"
+"""How a body in chunks ends when no trailer comes behind it."""
+
 _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
@@ -22,7 +25,7 @@ class Connection(web.RequestHandler):
     What counts is that bytes move, not that a piece of any size has gone.
     """
 
-    __slots__ = ("_idle", "_timer", "stalled")
+    __slots__ = ("_idle", "_last", "_timer", "stalled")
 
     def __init__(self, manager: web.Server, *, idle: float, **options: Any) -> None:
         """`idle`: seconds in which something has to move while the write buffer is full.
@@ -30,6 +33,7 @@ class Connection(web.RequestHandler):
         super().__init__(manager, **options)
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
+        self._last = b""
         self.stalled = False
         """It was cut for that; its request is cancelled."""
 
@@ -49,8 +53,19 @@ class Connection(web.RequestHandler):
         for the rest until the idle limit.
         """
         super().data_received(data)
+        size = len(_PLAIN_END)
+        self._last = data[-size:] if len(data) >= size else (self._last + data)[-size:]
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
             self._break_body()
+
+    @property
+    def may_have_trailers(self) -> bool:
+        """Whether a body in chunks, read to its end, may have had trailers; False is certain.
+
+        aiohttp's parser in C keeps the last trailer and takes it for a field of the next request on
+        the connection, which may be somebody else's: it must not come to that.
+        """
+        return bool(self._messages) or self._last != _PLAIN_END
 
     def _break_body(self) -> None:
         body: StreamReader | None = None

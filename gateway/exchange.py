@@ -14,6 +14,7 @@ from aiohttp.compression_utils import ZLibCompressor
 from multidict import CIMultiDict, istr
 
 from gateway import compression
+from gateway.connection import Connection
 
 if TYPE_CHECKING:
     from gateway.auth import Caller
@@ -294,7 +295,7 @@ class Exchange:
     def _note(self, response: web.StreamResponse) -> None:
         self.response = response
         self.status = response.status
-        ends = self.close or self.serving.draining or self._much_to_come()
+        ends = self.close or self.serving.draining or self._much_to_come() or self._trailed()
         if ends or (self._http10 and not self.request.keep_alive):
             self._close(response)
 
@@ -302,6 +303,13 @@ class Exchange:
         response.force_close()
         if self._http10:  # aiohttp leaves it out there, where it goes without saying
             response.headers[hdrs.CONNECTION] = "close"
+
+    def _trailed(self) -> bool:
+        """Whether the connection may have been spoilt for the next request, see `Connection`."""
+        if hdrs.TRANSFER_ENCODING not in self.request.headers:
+            return False
+        protocol = self.request.protocol
+        return not isinstance(protocol, Connection) or protocol.may_have_trailers
 
     def _much_to_come(self) -> bool:
         """Whether more of the body is to come than is worth reading for the connection, or one that

@@ -13,8 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import HttpVersion11, web
-from multidict import CIMultiDictProxy
+from aiohttp import web
 
 from gateway import catalogue
 from gateway.access_log import AccessLog
@@ -24,8 +23,6 @@ from gateway.context import (
     ClientAddresses,
     Network,
     RequestIds,
-    caller_timeout,
-    continue_trace,
     is_request_id,
 )
 from gateway.cors import Cors
@@ -37,9 +34,10 @@ from gateway.endpoints import (
     is_counted,
 )
 from gateway.exchange import CLIENT_LEFT, Exchange, Serving
+from gateway.head import NO_FIELDS, check_head, deadline_of, single, trace_of
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
-from gateway.problems import PROBLEM_TYPE, Problem, StatusMap, from_error
+from gateway.problems import PROBLEM_TYPE, UNKNOWN_RETRY_AFTER, Problem, StatusMap, from_error
 from gateway.proxy import Proxy
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routed, Routing
@@ -183,8 +181,10 @@ class Front:
     async def _try(self, exchange: Exchange) -> Problem | None:
         """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
         try:
+            check_head(exchange)
             if self.in_flight > self.options.max_in_flight:
-                return Problem(catalogue.SATURATED, "Too many requests under way.", retry_after=1.0)
+                detail = "Too many requests under way."
+                return Problem(catalogue.SATURATED, detail, retry_after=UNKNOWN_RETRY_AFTER)
             await self._serve(exchange)
         except Problem as exc:
             if self.limiter is not None and exc.kind in _BAD_TICKETS:
@@ -223,8 +223,6 @@ class Front:
     async def _serve(self, exchange: Exchange) -> None:
         request = exchange.request
         method = exchange.method
-        if "Transfer-Encoding" in request.headers:
-            _check_framing(request)
         path, _, query = request.raw_path.partition("?")
         known = self.routing.known(path, exchange)
         routed: Routed | None = None
@@ -250,12 +248,12 @@ class Front:
         self, exchange: Exchange, action: Announced, query: str, routed: Routed | None
     ) -> None:
         headers = exchange.request.headers
-        if "Expect" in headers and headers["Expect"].lower() != "100-continue":
+        if "Expect" in headers and single(headers, "Expect").lower() != "100-continue":
             raise Problem(catalogue.EXPECTATION_FAILED)
-        deadline, lowered = _deadline(headers, action)
-        fields: Mapping[str, str] = _NO_FIELDS
+        deadline, lowered = deadline_of(headers, action)
+        fields: Mapping[str, str] = NO_FIELDS
         if "traceparent" in headers:
-            fields = _trace(headers, exchange)
+            fields = trace_of(headers, exchange)
         caller = await self._admit(exchange, action, deadline, routed)
         match = routed.match if routed is not None else None
         inbound = await self._intake.take(exchange, action, match, query, deadline)
@@ -370,7 +368,9 @@ class Front:
             self._client_left(exchange)
             return
         label = exchange.action.label if exchange.action is not None else None
-        stopping = Problem(catalogue.STOPPING, action=label, retry_after=1.0, close=True)
+        stopping = Problem(
+            catalogue.STOPPING, action=label, retry_after=UNKNOWN_RETRY_AFTER, close=True
+        )
         try:
             await self._answer(exchange, stopping)
         except ConnectionError:
@@ -383,39 +383,10 @@ _BAD_TICKETS: Final = (
     catalogue.TICKETS_DIFFER,
 )
 
-_NO_FIELDS: Final[Mapping[str, str]] = {}
-
 _SLOW_BODY: Final = 1.0
 """Seconds that a small body may take; after more, what is left of the deadline is no measure of
 the service."""
 
 
-def _deadline(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Deadline, bool]:
-    """When the request must have its reply, and whether the caller made that sooner."""
-    if "X-SCAMP-Timeout" in headers:
-        asked = caller_timeout(headers["X-SCAMP-Timeout"])
-        if asked < action.timeout:
-            return Deadline.after(asked), True
-    return Deadline.after(action.timeout), False
-
-
-def _trace(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, str]:
-    state = ",".join(headers.getall("tracestate", ()))  # may come in pieces
-    continued = continue_trace(headers["traceparent"], state)
-    if continued is None:
-        return _NO_FIELDS
-    exchange.trace_id, fields = continued
-    return fields
-
-
 def _replayable(body: object) -> bool:
     return isinstance(body, bytes) and len(body) <= limits.REPLAY_LIMIT
-
-
-def _check_framing(request: web.BaseRequest) -> None:
-    """RFC 9112, 6.1: HTTP/1.0 knows no chunks, so that what stands before us may see the body end
-    elsewhere; and below any other coding is not the body that the service would take it for."""
-    codings = request.headers.getall("Transfer-Encoding")
-    if request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
-        detail = "The one Transfer-Encoding is chunked, in HTTP/1.1."
-        raise Problem(catalogue.BAD_FRAMING, detail, close=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway import catalogue
 from gateway.body import RequestBody
+from gateway.head import single
 from gateway.problems import Problem, quotable
 from gateway.routes.compose import compose, members_of, passes_through
 from gateway.routes.match import Match
@@ -93,7 +94,7 @@ class Intake:
 
     def _opened(self, exchange: Exchange, action: Announced) -> Inbound:
         """The body by its Content-Type, before a byte of it is read."""
-        content_type = exchange.request.headers.get("Content-Type")
+        content_type = _content_type(exchange)
         envelope = envelope_of(content_type, action, self._media_types)
         fields = _NO_FIELDS
         if content_type is not None and media_type_of(content_type) in self._media_types:
@@ -152,7 +153,7 @@ class Intake:
     def _as_routed(self, exchange: Exchange, action: Announced, match: Match) -> Inbound:
         """The route says what the body may be, and by which envelope it goes."""
         route = match.route
-        content_type = exchange.request.headers.get("Content-Type", "")
+        content_type = _content_type(exchange) or ""
         media_type = media_type_of(content_type)
         accepted = route.consumes
         if accepted and not any(_within(media_type, one) for one in accepted):
@@ -174,10 +175,15 @@ class Intake:
         return Inbound(b"", envelope, self._upload(exchange), fields)
 
 
+def _content_type(exchange: Exchange) -> str | None:
+    headers = exchange.request.headers
+    return single(headers, "Content-Type") if "Content-Type" in headers else None
+
+
 def refuse_body(exchange: Exchange) -> None:
     """Raise Problem (bad_framing) when the request has a body, or may come to have one."""
     request = exchange.request
-    if request.body_exists and not (request.content.is_eof() and not request.content.total_bytes):
+    if request.body_exists:  # also one of chunks with nothing in them, which may yet have something
         raise Problem(
             catalogue.BAD_FRAMING,
             f"{request.method} takes its parameters from the URL here; a body has no place.",

@@ -20,6 +20,15 @@ from scamp.wire import ReplyHeader
 PROBLEM_TYPE: Final = "application/problem+json"
 PROXY_NAME: Final = "scamp-gateway"
 
+INDEX_RETRY_AFTER: Final = 5.0
+"""Seconds after which to ask again when the index is missing or stale."""
+
+UNKNOWN_RETRY_AFTER: Final = 1.0
+"""Seconds in ``Retry-After`` where nobody can know: the least that it can say."""
+
+MAX_TOLD: Final = 86_400.0
+"""Seconds above which a service's own ``retry_after`` is not believed."""
+
 _NOT_QUOTABLE: Final = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")
 
 
@@ -129,11 +138,14 @@ def from_error(error: errors.ScampError, action: str | None = None) -> Problem:
     kind = next(
         (_BY_CLASS[one] for one in type(error).__mro__ if one in _BY_CLASS), catalogue.INTERNAL
     )
-    if isinstance(error, errors.ConnectionLost) and not error.written:
-        kind = catalogue.CONNECT_FAILED
+    if isinstance(error, errors.ConnectionLost):
+        if not error.written:
+            kind = catalogue.CONNECT_FAILED
+        elif error.reason.startswith("protocol error"):  # then we have ended it
+            kind = catalogue.UPSTREAM_PROTOCOL
     retry_after = getattr(error, "retry_after", None)
     if retry_after is None and kind.status == 503:
-        retry_after = 1.0
+        retry_after = UNKNOWN_RETRY_AFTER
     detail = ""
     if isinstance(error, errors.EnvelopeNotOffered | errors.Saturated):
         detail = str(error)
@@ -190,6 +202,16 @@ class StatusMap:
         return 500
 
 
+def _retry_after(status: int, data: Mapping[str, Any] | None) -> float | None:
+    """Seconds, as the service tells them in ``error_data``; a 503 has some in any case."""
+    if status not in (429, 503):
+        return None
+    told = (data or {}).get("retry_after")
+    if isinstance(told, int | float) and not isinstance(told, bool) and 0 <= told <= MAX_TOLD:
+        return told
+    return UNKNOWN_RETRY_AFTER if status == 503 else None
+
+
 def from_reply(header: ReplyHeader, statuses: StatusMap, action: str) -> Problem:
     """The service's own error."""
     status = statuses.status_of(header.error_code)
@@ -198,7 +220,7 @@ def from_reply(header: ReplyHeader, statuses: StatusMap, action: str) -> Problem
         header.error or header.error_code,
         action=action,
         status=status,
-        retry_after=1.0 if status == 503 else None,
+        retry_after=_retry_after(status, header.error_data),
         headers=(("WWW-Authenticate", "Bearer"),) if status == 401 else (),
         upstream_code=header.error_code,
         error_data=header.error_data,
@@ -237,7 +259,12 @@ def catalogue_markdown() -> str:
         "",
         "Answers that the gateway made itself carry `Proxy-Status` (RFC 9209); the service's own "
         "errors do not.",
-        "503 always comes with `Retry-After`. `retried` tells what the gateway has tried by itself "
+        "503 always comes with `Retry-After`, in seconds: for `no_usable_instance` until the next "
+        "attempt to connect in the background (or the next announcement, while all instances have "
+        "weight 0), for `authorization_unavailable` until the table is fetched again, for a "
+        "service's own error the `retry_after` of its `error_data`, "
+        f"for `discovery_unavailable` {INDEX_RETRY_AFTER:g}. Where nobody can know it is 1, the "
+        "least that the header can say. `retried` tells what the gateway has tried by itself "
         "before it answers.",
     ]
     for group, title in _GROUPS.items():

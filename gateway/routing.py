@@ -9,7 +9,7 @@ from typing import Final
 from gateway import catalogue
 from gateway.exchange import Exchange
 from gateway.metrics import ActionSeries, Metrics
-from gateway.problems import Problem
+from gateway.problems import INDEX_RETRY_AFTER, Problem
 from gateway.ratelimit.rate import Rate
 from gateway.routes.match import Match, Matcher, by_method
 from gateway.routes.model import Route, RouteTable
@@ -28,9 +28,6 @@ MAX_KNOWN_PATHS: Final = 4096
 
 MAX_KNOWN_PATH: Final = 512
 """Characters of a path that is remembered; a target in absolute form has a host of any length."""
-
-INDEX_RETRY_AFTER: Final = 5.0
-"""Seconds after which to ask again when the index is missing or stale."""
 
 NATIVE_ROUTE: Final = "/api/{action}"
 """The route in the log of requests that name their action."""

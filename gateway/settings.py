@@ -440,6 +440,7 @@ class Settings(BaseSettings):
         2000, "Actions in that document, the first by name; the rest is counted in it.",
         unit="count", ge=1, le=100_000,
     )  # fmt: skip
+    docs: bool = _setting(True, "Serve the explorer, a page to try actions on, at /docs.")
 
     # -- process ------------------------------------------------------------------------
 

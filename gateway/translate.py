@@ -49,6 +49,8 @@ _ACTION_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_.:~-]+")
 _NAME_CHARACTERS: Final = re.compile(r"(?:[A-Za-z0-9_.-]+:)?[A-Za-z0-9_.-]+")
 _ENVELOPE: Final = re.compile(r"[A-Za-z0-9_.+-]{1,100}")
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,28 @@ def label_of(sector: str, action: str, version: int) -> str:
 
 
 # -- paths ------------------------------------------------------------------------------
+
+
+def check_host(host: str | None, target: str) -> None:
+    """Raise Problem unless `host` (None without the header) is one, and `target` (raw) is of it.
+
+    Nothing here is told apart by host, but what stands before the gateway may do so; it must not
+    take the request for another host's. RFC 9112, 3.2: 400.
+    """
+    if host is not None and _HOST.fullmatch(host) is None:
+        raise Problem(catalogue.BAD_HEADER, "Host is not HOST or HOST:PORT.", close=True)
+    if target.startswith("/"):
+        return
+    absolute = _ABSOLUTE.match(target)
+    if absolute is None:
+        return  # a star, or no target at all
+    scheme, _, authority = absolute[0].lower().partition("://")
+    if not authority or _HOST.fullmatch(authority) is None:
+        raise Problem(catalogue.BAD_PATH, "The host of the request target is none.", close=True)
+    port = _DEFAULT_PORTS[scheme]
+    if host is not None and host.lower().removesuffix(port) != authority.removesuffix(port):
+        detail = "The request target has another host than Host."
+        raise Problem(catalogue.BAD_PATH, detail, close=True)
 
 
 def split_target(raw: str) -> tuple[str, str]:

@@ -10,8 +10,7 @@ from gateway.events.hub import Hub
 from gateway.events.stream import FIELDS, MEDIA_TYPE, Stream, StreamOptions, retry_hint
 from gateway.events.topic import PREFIX, OpenTopic, Topic, parse, service_key
 from gateway.exchange import Exchange
-from gateway.problems import Problem
-from gateway.routing import INDEX_RETRY_AFTER
+from gateway.problems import INDEX_RETRY_AFTER, Problem
 from gateway.translate import Target
 from scamp.client import Deadline
 from scamp.discovery import DiscoveryStatus

@@ -97,7 +97,7 @@ class Router:
         for choice in candidates:
             if choice[0].may_panic(now):
                 return choice
-        wait = max(0.0, soonest[0].retry_at() - now)
+        wait = max(0.0, min(choice[0].retry_at() for choice in candidates) - now)
         raise NoUsableInstance(soonest[1].action.spelling, wait)
 
     def _is_known(self, service: Announcement) -> bool:
@@ -110,7 +110,8 @@ class Router:
         taken = dict.fromkeys(name for offer in offers for name in offer.action.envelopes)
         if offers and envelope not in taken:
             return EnvelopeNotOffered(action, envelope, tuple(taken))
-        return NoUsableInstance(action, 1.0)
+        # All have weight 0, or have just left: a service says so anew with every announcement.
+        return NoUsableInstance(action, min((one.service.interval for one in offers), default=1.0))
 
     # -- instances ----------------------------------------------------------------------
 

@@ -181,6 +181,7 @@ IN_THE_ENVIRONMENT = {
     "max_event_streams": "7",
     "max_event_streams_per_subscription": "7",
     "max_event_subscriptions": "7",
+    "docs": "false",
     "workers": "1",
     "log_level": "debug",
     "log_format": "text",

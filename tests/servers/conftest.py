@@ -9,12 +9,18 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.mesh import Gateway, gateway
+from browser import Browse, Browser, browsing
+from explored import Explored, explored
+from gateway.demo.folder import Folder
+from gateway.demo.supervisor import SERVICES, USERS
 
 Tool = Callable[[str], str]
 
@@ -51,3 +57,37 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     folder: Path = tmp_path_factory.mktemp("mesh")
     with gateway(folder) as found:
         yield found
+
+
+# -- the explorer -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """The demo's keys and tickets: making them takes longer than a test."""
+    made = Folder(tmp_path_factory.mktemp("demo"))
+    made.prepare(SERVICES, USERS)
+    return made
+
+
+@pytest.fixture
+async def site(folder: Folder) -> AsyncIterator[Explored]:
+    """The explorer in front of the demo's services."""
+    async with explored(folder) as up:
+        yield up
+
+
+@pytest.fixture
+def browse(tool: Tool) -> Browse:
+    """Opens a browser for an `Explored`. Whatever a test does in it: nothing goes elsewhere and
+    nothing is complained of."""
+    chromium = tool("chromium")
+
+    @asynccontextmanager
+    async def open_one(site: Explored, **options: Any) -> AsyncIterator[Browser]:
+        async with browsing(chromium, site.origin, **options) as browser:
+            yield browser
+            assert browser.strangers == []
+            assert browser.complaints == []
+
+    return open_one

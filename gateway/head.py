@@ -1,0 +1,75 @@
+"""What the head of a request says besides what it asks for, and what in it can be read in two ways.
+
+Whatever stands before us may have taken the other: such requests are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+from multidict import CIMultiDictProxy
+
+from gateway import catalogue
+from gateway.context import caller_timeout, continue_trace
+from gateway.problems import Problem
+from gateway.translate import Announced, check_host
+from scamp.client import Deadline
+
+if TYPE_CHECKING:
+    from gateway.exchange import Exchange
+
+NO_FIELDS: Final[Mapping[str, str]] = {}
+
+
+def single(headers: CIMultiDictProxy[str], name: str) -> str:
+    """The value of a field that is there; of two, what stands before us may have read the other."""
+    values = headers.getall(name)
+    if len(values) > 1:
+        raise Problem(catalogue.BAD_HEADER, f"{name} comes more than once.")
+    return values[0]
+
+
+def deadline_of(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Deadline, bool]:
+    """When the request must have its reply, and whether the caller made that sooner."""
+    if "X-SCAMP-Timeout" in headers:
+        asked = caller_timeout(single(headers, "X-SCAMP-Timeout"))
+        if asked < action.timeout:
+            return Deadline.after(asked), True
+    return Deadline.after(action.timeout), False
+
+
+def trace_of(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, str]:
+    state = ",".join(headers.getall("tracestate", ()))  # may come in pieces
+    continued = continue_trace(",".join(headers.getall("traceparent")), state)  # may not
+    if continued is None:
+        return NO_FIELDS
+    exchange.trace_id, fields = continued
+    return fields
+
+
+def check_head(exchange: Exchange) -> None:
+    """What aiohttp lets through and what could be read in another way by what stands before us."""
+    request, headers = exchange.request, exchange.request.headers
+    if not HttpVersion10 <= request.version <= HttpVersion11:
+        raise Problem(catalogue.MALFORMED, "This is HTTP/1.1.", close=True)
+    if "Upgrade" in headers or exchange.method == "CONNECT":
+        # aiohttp drops what it read behind an upgrade that it does not know (h2c), and takes the
+        # body of CONNECT for the next request: nothing on this connection can be trusted then.
+        exchange.close = True
+    if "Transfer-Encoding" in headers:
+        _check_framing(request)
+    host = single(headers, "Host") if "Host" in headers else None
+    check_host(host, request.raw_path)
+    if "#" in request.raw_path:
+        raise Problem(catalogue.BAD_PATH, "The request target has a fragment.")
+
+
+def _check_framing(request: web.BaseRequest) -> None:
+    """RFC 9112, 6.1: HTTP/1.0 knows no chunks, so that what stands before us may see the body end
+    elsewhere; and below any other coding is not the body that the service would take it for."""
+    codings = request.headers.getall("Transfer-Encoding")
+    if request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
+        detail = "The one Transfer-Encoding is chunked, in HTTP/1.1."
+        raise Problem(catalogue.BAD_FRAMING, detail, close=True)
