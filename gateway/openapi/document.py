@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.openapi.components import Components
 from gateway.openapi.documentation import NOTHING, Sections
 from gateway.openapi.operations import (
     Described,
@@ -20,11 +21,10 @@ from gateway.openapi.operations import (
     is_addressable,
     native_item,
     native_path,
-    route_operations,
     security_schemes,
 )
 from gateway.openapi.responses import HEADERS, PARAMETERS, PROBLEM, PROBLEM_SCHEMA, responses
-from gateway.openapi.schemas import Components
+from gateway.openapi.routed import route_operations
 from gateway.routes.model import Route
 from gateway.translate import Announced
 from scamp.discovery.model import action_key

@@ -1,20 +1,20 @@
-"""The operations of one action or one route, as OpenAPI has them. Pure."""
+"""The operations of one action, as OpenAPI has them. Pure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
 from gateway.auth import Mode
 from gateway.credentials import TICKET_HEADER
+from gateway.openapi.components import Components
 from gateway.openapi.documentation import NOTHING, Section
 from gateway.openapi.responses import header, parameter, problems, statuses_of
-from gateway.openapi.schemas import Components, Schema
+from gateway.openapi.schemas import Schema
 from gateway.problems import Problem
-from gateway.routes.model import JSON_TYPES, WHOLE_BODY, Parameter, Route, Segment
 from gateway.translate import (
     API_PREFIX,
     JSON,
@@ -38,9 +38,7 @@ _PLAIN_ID: Final = re.compile(
     r"[A-Za-z0-9]+(?:_[A-Za-z0-9]+)*(?:\.[A-Za-z0-9]+(?:_[A-Za-z0-9]+)*)+"
 )
 _LIKE_OURS: Final = re.compile(r"\.(?:v[0-9]+|x[0-9a-f]{8})\Z", re.IGNORECASE)
-_NOT_WORD: Final = re.compile(r"[^A-Za-z0-9]+")
-_PATH_TEXT: Final = r"^(?!\.{1,2}$)[^/\\\x00-\x1f\x7f]+$"
-"""What no path can have in a segment, however it is encoded: see `translate.split_target`."""
+NOT_WORD: Final = re.compile(r"[^A-Za-z0-9]+")
 _SCALARS: Final = frozenset(("boolean", "integer", "null", "number", "string"))
 _FREE_QUERY: Final[dict[str, Any]] = {
     "name": "query",
@@ -121,23 +119,14 @@ def operation_id(method: str, action: Announced) -> str:
     if plain and _LIKE_OURS.search(name) is None:
         words = name.replace("_", "__").replace(".", "_")
     else:
-        plain, words = False, _NOT_WORD.sub("_", f"{action.sector}_{name}").strip("_")
+        plain, words = False, NOT_WORD.sub("_", f"{action.sector}_{name}").strip("_")
     version = "" if action.version == 1 else f"_v{action.version}"
-    digest = "" if plain else f"_x{_digest(action.label)}"
-    return f"{method.lower()}_{words}{version}{digest}"
+    suffix = "" if plain else f"_x{digest(action.label)}"
+    return f"{method.lower()}_{words}{version}{suffix}"
 
 
-def route_id(method: str, route: Route) -> str:
-    """``route_get_v1_skus_by_code``, with a digest at its end where another could read alike."""
-    words = [f"by_{one.name}" if one.name else one.text for one in route.segments]
-    texts = [one.name or one.text for one in route.segments]
-    made = f"route_{method.lower()}_{_NOT_WORD.sub('_', '_'.join(words)).strip('_')}"
-    if all(one.isalnum() and one.isascii() and one != "by" for one in texts):
-        return made
-    return f"{made}_x{_digest(route.plain_template)}"
-
-
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """Eight characters that stand for `text`, whatever its case."""
     return sha256(text.lower().encode()).hexdigest()[:8]
 
 
@@ -184,7 +173,7 @@ def takes_json(action: Announced) -> bool:
 def _native(method: str, of: Described, facts: Facts) -> dict[str, Any]:
     action = of.action
     by_query = method in ("GET", "HEAD") or (method == "DELETE" and _fits_query(of))
-    made = _common(of, facts, ticket=not action.noauth)
+    made = common(of, facts, ticket=not action.noauth)
     made["operationId"] = operation_id(method, action)
     made["parameters"] = [parameter("X-SCAMP-Timeout"), parameter("X-Request-ID")]
     if by_query:
@@ -193,12 +182,12 @@ def _native(method: str, of: Described, facts: Facts) -> dict[str, Any]:
         types = media_types(action, facts)
         made["requestBody"] = {
             "content": {
-                one: {"schema": _or_any(of.request)} if one == JSON_TYPE else {} for one in types
+                one: {"schema": or_any(of.request)} if one == JSON_TYPE else {} for one in types
             },
             "required": bool(of.required) or JSON_TYPE not in types,
         }
     types = [JSON_TYPE] if by_query else reply_types(action, facts)
-    content = {one: {"schema": _or_any(of.reply)} if one == JSON_TYPE else {} for one in types}
+    content = {one: {"schema": or_any(of.reply)} if one == JSON_TYPE else {} for one in types}
     made["responses"] = {
         "200": success(content, head=method == "HEAD"),
         **problems(
@@ -214,7 +203,8 @@ def _native(method: str, of: Described, facts: Facts) -> dict[str, Any]:
     return made
 
 
-def _common(of: Described, facts: Facts, *, ticket: bool) -> dict[str, Any]:
+def common(of: Described, facts: Facts, *, ticket: bool) -> dict[str, Any]:
+    """What an operation has to say of its action, however it is called."""
     action, section = of.action, of.section
     made: dict[str, Any] = {
         "tags": [action.spelling.rpartition(".")[0]],
@@ -277,7 +267,8 @@ def success(content: Mapping[str, Any], *, head: bool = False) -> dict[str, Any]
     return made
 
 
-def _or_any(schema: Schema | None) -> Schema:
+def or_any(schema: Schema | None) -> Schema:
+    """The schema that fits everything where there is none."""
     return {} if schema is None else schema
 
 
@@ -331,150 +322,3 @@ def _is_scalar(schema: Schema) -> bool:
         return _SCALARS.issuperset(kinds)
     values = schema.get("enum", [schema["const"]] if "const" in schema else [])
     return bool(values) and not any(isinstance(one, dict | list) for one in values)
-
-
-# -- one route --------------------------------------------------------------------------
-
-
-def route_operations(
-    route: Route, of: Described, names: Mapping[str, str], facts: Facts
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Method, in lower case, and operation. `names` are those of the path's parameters in the
-    document by those in the route."""
-    for method in route.all_methods:
-        if of.action.read or method not in ("GET", "HEAD"):
-            yield method.lower(), _route(method, route, of, names, facts)
-
-
-def _route(
-    method: str, route: Route, of: Described, names: Mapping[str, str], facts: Facts
-) -> dict[str, Any]:
-    action = of.action
-    ticket = not action.noauth if route.ticket is None else route.ticket
-    made = _common(of, facts, ticket=ticket)
-    made["operationId"] = route_id(method, route)
-    if route.summary:
-        made["summary"] = route.summary
-    if route.description:
-        made["description"] = route.description
-    if route.timeout is not None:
-        made["x-scamp-timeout"] = seconds(route.timeout)
-    if not route.retry:
-        made["x-scamp-retry"] = "not-sent"
-    made["parameters"] = [
-        *(_path_parameter(one, route, of, names) for one in route.segments if one.name),
-        parameter("X-SCAMP-Timeout"),
-        parameter("X-Request-ID"),
-        *_route_query(route, of),
-    ]
-    if route.body is not None:
-        made["requestBody"] = _route_body(route, of, facts)
-    made["responses"] = {
-        str(route.status): success(_route_reply(route, of, facts), head=method == "HEAD"),
-        **problems(
-            statuses_of(
-                mode=facts.mode,
-                ticket=ticket,
-                body=route.body is not None,
-                limited=True,
-                rated=facts.rated or route.rate is not None,
-            )
-        ),
-    }
-    return made
-
-
-def _path_parameter(
-    segment: Segment, route: Route, of: Described, names: Mapping[str, str]
-) -> dict[str, Any]:
-    known = next((one for one in route.path_parameters if one.name == segment.name), None)
-    schema: dict[str, Any] = {"type": JSON_TYPES[segment.type]}
-    if segment.type == "string":
-        member = of.members.get(known.member) if known is not None else None
-        if isinstance(member, dict) and member.get("type") == "string":
-            schema = member
-        schema = {"pattern": _PATH_TEXT, **schema}
-    made: dict[str, Any] = {
-        "name": names[segment.name],
-        "in": "path",
-        "required": True,
-        "schema": schema,
-    }
-    if known is not None and known.description:
-        made["description"] = known.description
-    return made
-
-
-def _route_query(route: Route, of: Described) -> list[dict[str, Any]]:
-    if route.query_parameters is None:
-        if route.body is not None:
-            return []
-        set_elsewhere = {one.member for one in route.path_parameters}
-        found = query_parameters(of, set_elsewhere)
-        return [
-            {key: value for key, value in one.items() if key != "required"}
-            if one["name"] in route.defaults
-            else one
-            for one in found
-        ]
-    return [_query_parameter(one) for one in route.query_parameters]
-
-
-def _query_parameter(one: Parameter) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": JSON_TYPES[one.type]}
-    made: dict[str, Any] = {
-        "name": one.name,
-        "in": "query",
-        "schema": {"type": "array", "items": schema} if one.many else schema,
-    }
-    if one.required:
-        made["required"] = True
-    return {**made, "description": one.description} if one.description else made
-
-
-def _route_body(route: Route, of: Described, facts: Facts) -> dict[str, Any]:
-    schema: Schema = {}
-    required = True
-    if route.body == WHOLE_BODY:
-        schema, required = _without(of, route), bool(of.required)
-    elif route.body is not None and route.body in of.members:
-        schema = of.members[route.body]
-        required = route.body in of.required
-    return {
-        "content": {
-            one: {"schema": schema} if one == JSON_TYPE else {}
-            for one in route.consumes or _route_types(route, of, facts)
-        },
-        "required": required,
-    }
-
-
-def _without(of: Described, route: Route) -> Schema:
-    """The request's schema without the members that the rest of the request sets."""
-    elsewhere = {one.member for one in (*route.path_parameters, *(route.query_parameters or ()))}
-    elsewhere.update(route.defaults)
-    if of.request is None or not elsewhere.intersection(of.members):
-        return _or_any(of.request)
-    made: dict[str, Any] = {
-        "type": "object",
-        "properties": {name: one for name, one in of.members.items() if name not in elsewhere},
-    }
-    left = sorted(name for name in of.required if name not in elsewhere)
-    return {**made, "required": left} if left else made
-
-
-def _route_reply(route: Route, of: Described, facts: Facts) -> dict[str, Any]:
-    if route.produces:
-        types = [route.produces]
-    elif route.envelope is not None:
-        types = [content_type_of(route.envelope, facts.media_types)]
-    else:
-        types = [JSON_TYPE] if route.body is None else reply_types(of.action, facts)
-    return {one: {"schema": _or_any(of.reply)} if one == JSON_TYPE else {} for one in types}
-
-
-def _route_types(route: Route, of: Described, facts: Facts) -> list[str]:
-    if route.envelope is not None:
-        also = [one for one, name in facts.media_types.items() if name == route.envelope]
-        return sorted([content_type_of(route.envelope), *also])
-    return media_types(of.action, facts)

@@ -8,16 +8,15 @@ anything else in it is left out as a whole; half a schema would say something th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
-from hashlib import sha256
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 import orjson
 
-from scamp.limits import KIB, MIB
+from scamp.limits import KIB
 
 MAX_SCHEMA: Final = 64 * KIB
 """Bytes of one schema; pydantic's of a hundred fields has 10 KiB."""
@@ -28,9 +27,6 @@ MAX_NODES: Final = 2000
 MAX_DEPTH: Final = 32
 """Schemas within schemas; tools follow them by recursion."""
 
-MAX_ALL_SCHEMAS: Final = 8 * MIB
-"""Bytes of all schemas of one document."""
-
 MAX_TEXT: Final = 1000
 """Characters of a title or description within a schema; the rest is cut off."""
 
@@ -39,12 +35,11 @@ MAX_PATTERN: Final = 500
 
 Schema: TypeAlias = "dict[str, Any] | bool"
 
-_PREFIX: Final = "#/components/schemas/"
 _TYPES: Final = frozenset(("array", "boolean", "integer", "null", "number", "object", "string"))
 _POINTER: Final = re.compile(r"#/(?:\$defs|definitions)/([^/]+)")
-_NOT_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_ROOT: Final = ""
+ROOT: Final = ""
+"""The name of a schema itself among its definitions, none of which may have it."""
 
 
 class UnfitError(ValueError):
@@ -66,7 +61,7 @@ class Part:
 
     schema: Schema
     refs: list[tuple[dict[str, Any], str, str]] = field(default_factory=list)
-    """Who refers: the object, its key, and the definition's name; `_ROOT` is the whole."""
+    """Who refers: the object, its key, and the definition's name; `ROOT` is the whole."""
 
 
 def read_schema(text: bytes) -> dict[str, Part]:
@@ -86,7 +81,7 @@ class _Reader:
     def __init__(self) -> None:
         self._nodes = 0
         self._part = Part(True)
-        self._name = _ROOT
+        self._name = ROOT
         self._at_once: dict[str, set[str]] = {}
         """Definitions by those that apply them to the same value: a circle would never end."""
 
@@ -96,7 +91,7 @@ class _Reader:
             for keyword in ("$defs", "definitions"):
                 definitions |= _mapping(given.get(keyword, {}))
         parts: dict[str, Part] = {}
-        for name, value in ((_ROOT, given), *definitions.items()):
+        for name, value in ((ROOT, given), *definitions.items()):
             self._name, self._part = name, Part(True)
             self._at_once[name] = set()
             self._part.schema = self._schema(value, 0, at_once=True)
@@ -146,7 +141,7 @@ class _Reader:
         return made
 
     def _refer(self, holder: dict[str, Any], key: str, value: object, *, at_once: bool) -> None:
-        name = _ROOT
+        name = ROOT
         if value != "#":
             match = _POINTER.fullmatch(unquote(_text(value)))
             if match is None:
@@ -287,98 +282,3 @@ _VALUES: Final[Mapping[str, Callable[[object], object]]] = {
     "dependentRequired": _names_by_name,
     "type": _types,
 }
-
-
-# -- putting them into a document -------------------------------------------------------
-
-
-class Components:
-    """``components/schemas`` of one document: definitions with names that are theirs alone.
-
-    Equal definitions of one namespace are one. Which of two different ones keeps the plain name
-    depends on the order in which they come, and on nothing else.
-    """
-
-    def __init__(self) -> None:
-        self.schemas: dict[str, Schema] = {}
-        self.left_out = 0
-        """Schemas that were no good or for which there was no room."""
-        self._digests: dict[str, str] = {}
-        self._size = 0
-
-    def add(self, text: bytes | None, namespace: str, name: str) -> Schema | None:
-        """What stands for the schema `text` where it is used; None when it is left out.
-
-        An object becomes a component, named for its title or else `name`; anything else stands
-        where it is used, with its definitions as components.
-        """
-        if text is None:
-            return None
-        try:
-            if self._size + len(text) > MAX_ALL_SCHEMAS:
-                raise UnfitError("no room")  # noqa: TRY301
-            parts = read_schema(text)
-        except UnfitError:
-            self.left_out += 1
-            return None
-        self._size += len(text)
-        return self._place(parts, namespace, name)
-
-    def resolve(self, schema: Schema | None) -> dict[str, Any]:
-        """The schema itself where `schema` is a reference that `add` gave; empty for none."""
-        if not isinstance(schema, dict):
-            return {}
-        reference = schema.get("$ref")
-        found = self.schemas[reference.removeprefix(_PREFIX)] if reference else schema
-        return found if isinstance(found, dict) else {}
-
-    def _place(self, parts: dict[str, Part], namespace: str, name: str) -> Schema:
-        root = parts[_ROOT]
-        schema = root.schema
-        reached = _reach(parts, _ROOT)
-        hoisted = sorted(reached - {_ROOT})
-        if isinstance(schema, dict) and ("properties" in schema or _refers(parts, reached, _ROOT)):
-            hoisted.append(_ROOT)
-        title = schema.get("title", name) if isinstance(schema, dict) else name
-        places = {
-            one: self._name_for(parts, one, namespace, one or title or name) for one in hoisted
-        }
-        for one in reached:
-            for holder, key, target in parts[one].refs:
-                holder[key] = f"{_PREFIX}{places[target]}"
-        for one in hoisted:
-            self.schemas[places[one]] = _untitled(parts[one].schema)
-        return {"$ref": f"{_PREFIX}{places[_ROOT]}"} if _ROOT in places else schema
-
-    def _name_for(self, parts: dict[str, Part], part: str, namespace: str, name: str) -> str:
-        content = {one: parts[one].schema for one in _reach(parts, part) if one != part}
-        digest = sha256(
-            orjson.dumps([parts[part].schema, content], option=orjson.OPT_SORT_KEYS)
-        ).hexdigest()[:16]
-        full = f"{namespace}.{_NOT_NAME.sub('_', name)[:80]}"
-        if self._digests.setdefault(full, digest) != digest:
-            full = f"{full}-{digest}"
-            self._digests[full] = digest
-        return full
-
-
-def _untitled(schema: Schema) -> Schema:
-    """A component has its name; by their titles generators would take two for one."""
-    if isinstance(schema, bool):
-        return schema
-    return {keyword: value for keyword, value in schema.items() if keyword != "title"}
-
-
-def _reach(parts: Mapping[str, Part], start: str) -> set[str]:
-    """Everything that `start` refers to, over any number of steps, and itself."""
-    found, left = {start}, [start]
-    while left:
-        for _, _, name in parts[left.pop()].refs:
-            if name not in found:
-                found.add(name)
-                left.append(name)
-    return found
-
-
-def _refers(parts: Mapping[str, Part], among: Iterable[str], target: str) -> bool:
-    return any(name == target for one in among for _, _, name in parts[one].refs)

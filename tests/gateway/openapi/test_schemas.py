@@ -10,13 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
+from gateway.openapi.components import MAX_ALL_SCHEMAS, Components
 from gateway.openapi.schemas import (
-    MAX_ALL_SCHEMAS,
     MAX_DEPTH,
     MAX_NODES,
     MAX_PATTERN,
     MAX_SCHEMA,
-    Components,
     UnfitError,
     read_schema,
 )
