@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
 from gateway.access_log import AccessLog
+from gateway.actions import Sectors
 from gateway.admin import Check
 from gateway.auth import Authenticator
 from gateway.cors import Cors
@@ -316,7 +317,7 @@ class Assembly:
 
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""
-        return sector.lower() in {one.lower() for one in self._settings.sectors}
+        return sector in Sectors(self._settings.sectors)
 
 
 def _client_options(settings: Settings) -> ClientOptions:

@@ -50,6 +50,9 @@ class Credentials:
         if cookie is not None and _COOKIE_NAME.fullmatch(cookie) is None:
             raise ValueError("a cookie's name has up to 100 letters, digits and !#$%&'*+.^_`|~-")
         self.cookie = cookie
+        fields = ("Authorization", TICKET_HEADER, *(() if cookie is None else ("Cookie",)))
+        self.vary = ", ".join(fields)
+        """The value of ``Vary`` for an answer that depends on the ticket."""
         self._origins = frozenset(origins) - {ANY_ORIGIN}
         self._scheme = scheme
         self._value = (

@@ -17,10 +17,10 @@ from gateway import compression
 from gateway.connection import Connection
 
 if TYPE_CHECKING:
+    from gateway.actions import Announced, Target
     from gateway.auth import Caller
     from gateway.cors import Cors
     from gateway.metrics import ActionSeries
-    from gateway.translate import Announced, Target
 
 CLIENT_LEFT: Final = 499
 """Status in log and metrics when there was nobody left to answer."""

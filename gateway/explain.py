@@ -14,12 +14,13 @@ from typing import Any, Final
 import orjson
 
 from gateway import catalogue
+from gateway.actions import METHODS, Target
 from gateway.problems import Problem
 from gateway.routes.compose import compose, members_of, passes_through
 from gateway.routes.match import Match, Matcher, by_method, convert
 from gateway.routes.model import WHOLE_BODY, ParameterType, Route, RouteTable
-from gateway.surface import Entry, Surface, url_of
-from gateway.translate import METHODS, Target, native_target, query_fields, split_target
+from gateway.surface import Entry, Surface
+from gateway.translate import native_path, native_target, query_fields, split_target
 
 MAX_CONSIDERED: Final = 8
 """Routes that are named besides the one that takes the request."""
@@ -146,7 +147,7 @@ def _by_route(found: Explanation, query: str, matches: tuple[Match, ...], view: 
 
 def _usable(entry: Entry, method: str) -> bool:
     action = entry.action
-    return action is not None and (action.read or method not in ("GET", "HEAD"))
+    return action is not None and action.runs(method)
 
 
 def _body_of(route: Route) -> str:
@@ -166,7 +167,7 @@ def _by_name(found: Explanation, query: str, view: Surface) -> None:
     target = native_target(found.path)
     if target is None:
         raise Problem(catalogue.UNKNOWN_PATH, "No route takes this path, and nothing else does.")
-    wanted = url_of(target.sector, target.action, target.version).lower()
+    wanted = native_path(target.sector, target.action, target.version).lower()
     entry = next((one for one in (*view.actions, *view.aliases) if one.url.lower() == wanted), None)
     if entry is None:
         raise Problem(catalogue.UNKNOWN_ACTION, _missing(target, view))

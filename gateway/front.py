@@ -17,6 +17,7 @@ from aiohttp import web
 
 from gateway import catalogue
 from gateway.access_log import AccessLog
+from gateway.actions import METHODS, Announced, check_method
 from gateway.auth import ANONYMOUS, Authenticator, Caller
 from gateway.connection import Connection
 from gateway.context import (
@@ -41,14 +42,7 @@ from gateway.problems import PROBLEM_TYPE, UNKNOWN_RETRY_AFTER, Problem, StatusM
 from gateway.proxy import Proxy
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routed, Routing
-from gateway.translate import (
-    METHODS,
-    Announced,
-    MediaTypes,
-    check_method,
-    content_type_of,
-    split_target,
-)
+from gateway.translate import MediaTypes, content_type_of, split_target
 from scamp import limits
 from scamp.client import Call, Deadline, Requester
 from scamp.discovery import DiscoveryStatus, Registry

@@ -12,9 +12,10 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from gateway import catalogue
+from gateway.actions import Announced
 from gateway.context import caller_timeout, continue_trace
 from gateway.problems import Problem
-from gateway.translate import Announced, check_host
+from gateway.translate import check_host
 from scamp.client import Deadline
 
 if TYPE_CHECKING:

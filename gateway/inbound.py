@@ -7,19 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from gateway import catalogue
+from gateway.actions import Announced
 from gateway.body import RequestBody
 from gateway.head import single
 from gateway.problems import Problem, quotable
 from gateway.routes.compose import compose, members_of, passes_through
 from gateway.routes.match import Match
-from gateway.translate import (
-    JSON,
-    Announced,
-    MediaTypes,
-    envelope_of,
-    media_type_of,
-    query_object,
-)
+from gateway.translate import JSON, MediaTypes, envelope_of, media_type_of, query_object
 from gateway.unpacking import unpacker_of
 from scamp.client import Deadline
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import Counter, Histogram, Metric, disable_created_metrics
 from prometheus_client.registry import Collector
 
-from gateway.translate import METHODS, announced
+from gateway.actions import METHODS, announced
 from scamp.discovery import Registry
 
 if TYPE_CHECKING:
+    from gateway.actions import Announced
     from gateway.exchange import Exchange
-    from gateway.translate import Announced
 
 PREFIX: Final = "scamp_gateway_"
 

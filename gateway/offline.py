@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.actions import label_of
 from gateway.routes.load import load_routes
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
-from gateway.translate import label_of
 from scamp import limits
 from scamp.authz import AuthzTable
 from scamp.discovery import Registry

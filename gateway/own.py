@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gateway.actions import Sectors
 from gateway.events.endpoint import EventsEndpoint
 from gateway.events.topic import PREFIX, Topic, service_key
 from gateway.explorer.pages import Explorer
@@ -44,12 +45,12 @@ def _events(settings: Settings, registry: Registry, authz: AuthzTable | None) ->
     if mode != "enforce":
         rest = Access("nobody" if mode == "forward" else "ticket")
     yield Entry("gateway", EventsEndpoint.methods, EventsEndpoint.route, rest)
-    exposed = {sector.lower() for sector in settings.sectors}
+    exposed = Sectors(settings.sectors)
     free = {service_key(text) for text in settings.events_open}
     names = {
         (service.sector.lower(), service.name.lower()): service
         for service in registry.services()
-        if service.sector.lower() in exposed
+        if service.sector in exposed
     }
     for key, service in sorted(names.items(), key=lambda item: item[0]):
         topic = Topic(service.sector, service.name, ())

@@ -15,6 +15,7 @@ import orjson
 
 from gateway import catalogue
 from scamp import errors
+from scamp.discovery import DiscoveryStatus
 from scamp.wire import ReplyHeader
 
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -224,6 +225,15 @@ def from_reply(header: ReplyHeader, statuses: StatusMap, action: str) -> Problem
         headers=(("WWW-Authenticate", "Bearer"),) if status == 401 else (),
         upstream_code=header.error_code,
         error_data=header.error_data,
+    )
+
+
+def no_index(status: DiscoveryStatus) -> Problem:
+    """For whoever asks for what only an index that is there and fresh could know."""
+    return Problem(
+        catalogue.DISCOVERY_UNAVAILABLE,
+        f"The index is {'out of date' if status.loaded else 'not loaded yet'}.",
+        retry_after=INDEX_RETRY_AFTER,
     )
 
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from gateway import catalogue
+from gateway.actions import METHODS, Announced, Sectors, Target, resolve
 from gateway.exchange import Exchange
 from gateway.metrics import ActionSeries, Metrics
-from gateway.problems import INDEX_RETRY_AFTER, Problem
+from gateway.problems import Problem, no_index
 from gateway.ratelimit.rate import Rate
+from gateway.routes.leads import as_routed, why_nowhere
 from gateway.routes.match import Match, Matcher, by_method
 from gateway.routes.model import Route, RouteTable
-from gateway.translate import (
-    METHODS,
-    Announced,
-    Target,
-    announced,
-    native_target,
-    split_target,
-)
+from gateway.translate import native_target, split_target
 from scamp.discovery import DiscoveryStatus, Registry
 
 MAX_KNOWN_PATHS: Final = 4096
@@ -70,7 +65,7 @@ class Routing:
         self._registry = registry
         self._discovery_status = discovery_status
         self._metrics = metrics
-        self._sectors = frozenset(sector.lower() for sector in sectors)
+        self._sectors = Sectors(sectors)
         self._default_timeout = default_timeout
         self._known: dict[str, Known] = {}
         self._by_route: dict[Route, Known | None] = {}
@@ -118,7 +113,7 @@ class Routing:
             raise Problem(catalogue.UNKNOWN_PATH)
         exchange.route = NATIVE_ROUTE
         exchange.asked = target
-        if target.sector.lower() not in self._sectors:
+        if target.sector not in self._sectors:
             raise Problem(catalogue.UNKNOWN_ACTION, f"No service announces {target}.")
         action = self._announced(target)
         if action is None:
@@ -132,11 +127,7 @@ class Routing:
         status = self._discovery_status()
         if status.available:
             return Problem(catalogue.UNKNOWN_ACTION, f"No service announces {target}.")
-        return Problem(
-            catalogue.DISCOVERY_UNAVAILABLE,
-            f"The index is {'out of date' if status.loaded else 'not loaded yet'}.",
-            retry_after=INDEX_RETRY_AFTER,
-        )
+        return no_index(status)
 
     # -- the routes file ----------------------------------------------------------------
 
@@ -159,7 +150,7 @@ class Routing:
         if chosen is not None:
             exchange.route = chosen.route.template
             known = self._of_route(chosen.route)
-            if known is not None and _may(method, known):
+            if known is not None and known.action.runs(method):
                 exchange.asked = chosen.route.target
                 self._note(known, exchange)
                 return Routed(known, chosen, "")
@@ -192,7 +183,7 @@ class Routing:
         """By method, what can be called now: GET never runs what does not only read."""
         for method, match in best.items():
             known = self._of_route(match.route)
-            if known is not None and _may(method, known):
+            if known is not None and known.action.runs(method):
                 yield method, known
 
     def _of_route(self, route: Route) -> Known | None:
@@ -205,46 +196,6 @@ class Routing:
             known = Known(as_routed(action, route), series, route.template, route.rate, route.key)
         self._by_route[route] = known
         return known
-
-
-def _may(method: str, known: Known) -> bool:
-    return known.action.read or method not in ("GET", "HEAD")
-
-
-def resolve(registry: Registry, target: Target, default_timeout: float) -> Announced | None:
-    """The action that a name or an alias stands for; None when nobody announces it.
-
-    `default_timeout` in seconds.
-    """
-    offers = registry.find(target.sector, target.action, target.version)
-    if not offers:
-        return None
-    action = announced(offers, default_timeout)
-    if action.spelling.lower() == target.action.lower():
-        return action
-    # An alias finds the instances that announce its flag: the others count as well.
-    offers = registry.find(action.sector, action.spelling, action.version)
-    return announced(offers, default_timeout)
-
-
-def why_nowhere(route: Route, action: Announced | None) -> str:
-    """Why a route cannot be called though it stands in the file; empty when it can."""
-    if action is None:
-        return f"no service announces {route.target}"
-    if "GET" in route.methods and not action.read:
-        return f"GET needs an action flagged read, and {action.label} is not"
-    return ""
-
-
-def as_routed(action: Announced, route: Route) -> Announced:
-    """The action as the route has it."""
-    noauth = action.noauth if route.ticket is None else not route.ticket
-    return replace(
-        action,
-        timeout=route.timeout or action.timeout,
-        noauth=noauth,
-        privileges=not (route.ticket and action.noauth),
-    )
 
 
 def _not_taken(method: str, route: str, allow: str) -> Problem:

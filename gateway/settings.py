@@ -35,6 +35,7 @@ from gateway.credentials import Credentials, check_origins
 from gateway.ratelimit.buckets import MAX_ENTRIES
 from gateway.ratelimit.rate import Rate
 from gateway.ratelimit.shared import check_url
+from gateway.translate import parse_service
 from scamp import limits
 from scamp.config import SEARCHED, VARIABLES
 from scamp.errors import ConfigError
@@ -47,8 +48,6 @@ USUAL_TICKET_KEYS: Final = (
 )
 """Where meshes keep the key. Never used unasked, only named when no key was given."""
 
-SERVICE_NAME: Final = re.compile(r"(?:(?P<sector>[A-Za-z0-9_.-]+):)?(?P<service>[A-Za-z0-9_.-]+)")
-"""``[SECTOR:]SERVICE``, where the events of a service are asked for."""
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 
 AuthMode = Literal["enforce", "verify", "forward"]
@@ -500,7 +499,7 @@ class Settings(BaseSettings):
     @classmethod
     def _services(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:
-            if SERVICE_NAME.fullmatch(name) is None:
+            if parse_service(name) is None:
                 raise ValueError(f"{name!r} is not [SECTOR:]SERVICE")
         return value
 

@@ -8,18 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from gateway.actions import Announced, Sectors, Target, announced, resolve
 from gateway.auth import Guarded
+from gateway.routes.leads import as_routed, why_nowhere
 from gateway.routes.model import Route, RouteTable
-from gateway.routing import as_routed, resolve, why_nowhere
 from gateway.settings import AuthMode, Settings
-from gateway.translate import (
-    API_PREFIX,
-    Announced,
-    Target,
-    announced,
-    label_of,
-    parse_target,
-)
+from gateway.translate import is_addressable, native_path
 from scamp.authz import AuthzTable
 from scamp.discovery import Offer, Registry
 
@@ -147,18 +141,13 @@ def access_of(action: Guarded, mode: AuthMode, authz: AuthzTable | None) -> Acce
     return Access("privileges", tuple(authz.name_of(number) for number in sorted(required)))
 
 
-def url_of(sector: str, action: str, version: int) -> str:
-    """The path of an action, without what may be left out."""
-    return f"{API_PREFIX}{label_of(sector, action, version).removesuffix('~1')}"
-
-
 class _View:
     def __init__(self, registry: Registry, settings: Settings, authz: AuthzTable | None) -> None:
         self._registry = registry
         self._authz = authz
         self._mode = settings.effective_auth_mode
         self._timeout = settings.request_timeout
-        self._sectors = frozenset(sector.lower() for sector in settings.sectors)
+        self._sectors = Sectors(settings.sectors)
         self._flagged: dict[tuple[str, str, str, int], dict[str, Offer]] = {}
 
     def actions(self) -> tuple[list[Entry], dict[str, int], list[str]]:
@@ -171,11 +160,11 @@ class _View:
                 hidden[sector] = hidden.get(sector, 0) + 1
                 continue
             action = announced(offers, self._timeout)
-            url = url_of(action.sector, action.spelling, action.version)
-            if parse_target(url.removeprefix(API_PREFIX)) is None:
+            named = action.sector, action.spelling, action.version
+            if not is_addressable(*named):
                 unnamed.append(action.label)
                 continue
-            found.append(self._entry("action", action, url, action.label))
+            found.append(self._entry("action", action, native_path(*named), action.label))
             self._flag(offers)
         return found, hidden, unnamed
 
@@ -195,7 +184,7 @@ class _View:
             action = resolve(self._registry, target, self._timeout)
             if action is None or action.spelling.lower() == target.action.lower():
                 continue  # an action of that very name goes before
-            url = url_of(target.sector, target.action, version)
+            url = native_path(target.sector, target.action, version)
             spellings = tuple(candidates[key].action.spelling for key in sorted(candidates))
             yield self._entry("alias", action, url, str(target), spellings)
 

@@ -7,16 +7,15 @@ in one way is refused, so that the gateway and whatever stands before it cannot 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
 from gateway import catalogue
+from gateway.actions import Announced, Target, in_sector, label_of
 from gateway.problems import Problem, quotable
-from scamp.discovery import Offer
 
 API_PREFIX: Final = "/api/"
 JSON: Final = "json"
@@ -24,17 +23,6 @@ JSON_TYPE: Final = "application/json"
 VENDOR_PREFIX: Final = "application/vnd.scamp."
 MAX_QUERY_FIELDS: Final = 1000
 """Parameters in one query string."""
-
-METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-"""What the gateway knows, and the values of the metric label; any other method is ``_other``."""
-
-FLAG_OF_METHOD: Final = {
-    "GET": "read",
-    "HEAD": "read",
-    "PUT": "update",
-    "PATCH": "update",
-    "DELETE": "destroy",
-}
 
 _PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_.:~-]+)+/?")
 _DOT_SEGMENT: Final = re.compile(r"/\.{1,2}(?:/|\Z)")
@@ -47,28 +35,11 @@ _ACTION: Final = re.compile(
 )
 _ACTION_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_.:~-]+")
 _NAME_CHARACTERS: Final = re.compile(r"(?:[A-Za-z0-9_.-]+:)?[A-Za-z0-9_.-]+")
+_SERVICE: Final = re.compile(r"(?:(?P<sector>[A-Za-z0-9_.-]+):)?(?P<service>[A-Za-z0-9_.-]+)")
 _ENVELOPE: Final = re.compile(r"[A-Za-z0-9_.+-]{1,100}")
 _ABSOLUTE: Final = re.compile(r"https?://[^/?#]*", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The action that a path asks for, in the caller's spelling."""
-
-    sector: str
-    action: str
-    version: int
-
-    def __str__(self) -> str:
-        return label_of(self.sector, self.action, self.version)
-
-
-def label_of(sector: str, action: str, version: int) -> str:
-    """``[SECTOR:]Namespace.name~VERSION``, sector left out when it is main."""
-    named = f"{action}~{version}"
-    return named if sector.lower() == "main" else f"{sector}:{named}"
 
 
 # -- paths ------------------------------------------------------------------------------
@@ -145,6 +116,25 @@ def parse_target(text: str) -> Target | None:
     return Target(match["sector"] or "main", action, int(match["version"] or 1))
 
 
+def native_path(sector: str, action: str, version: int) -> str:
+    """``/api/[SECTOR:]Namespace.name[~VERSION]``, the shortest that means the action."""
+    return API_PREFIX + in_sector(sector, action if version == 1 else f"{action}~{version}")
+
+
+def is_addressable(sector: str, action: str, version: int) -> bool:
+    """Whether there is a path that means the action: not every announced name can stand in one."""
+    target = parse_target(label_of(sector, action, version))
+    return target is not None and (
+        (target.sector.lower(), target.action, target.version) == (sector.lower(), action, version)
+    )
+
+
+def parse_service(text: str) -> tuple[str, str] | None:
+    """Sector and name out of ``[SECTOR:]SERVICE``; None for any other text."""
+    match = _SERVICE.fullmatch(text)
+    return None if match is None else (match["sector"] or "main", match["service"])
+
+
 def native_target(path: str) -> Target | None:
     """The action in ``/api/[SECTOR:]Namespace.name[~VERSION]``; None for every other path.
 
@@ -170,84 +160,6 @@ def native_target(path: str) -> Target | None:
             "The version after ~ is a number of up to nine digits without leading zeros.",
         )
     raise Problem(catalogue.UNKNOWN_ACTION, "An action is written Namespace.name.")
-
-
-# -- what is announced ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """One action as all its instances together announce it.
-
-    Instances may differ while a new version is rolled out. What opens something up counts only
-    when every one says it: ``noauth``, ``read``, ``update``, ``destroy``. `timeout` (seconds) is
-    the longest, so that no instance is cut short.
-    """
-
-    offers: tuple[Offer, ...]
-    label: str
-    spelling: str
-    sector: str
-    version: int
-    flags: frozenset[str]
-    envelopes: tuple[str, ...]
-    timeout: float
-    noauth: bool
-    read: bool
-    methods: tuple[str, ...]
-    privileges: bool = True
-    """Whether a ticket's privileges are checked; False where a route asks for a ticket, any, though
-    the action is ``noauth``."""
-
-    @property
-    def allow(self) -> str:
-        """The value of an ``Allow`` header."""
-        return ", ".join(self.methods)
-
-
-def announced(offers: Iterable[Offer], default_timeout: float) -> Announced:
-    """Put the offers of one action together; at least one. `default_timeout` is in seconds.
-
-    A CRUD alias may find different actions of one namespace. Then the first by spelling is meant,
-    whatever the order of announcements.
-    """
-    every = tuple(offers)
-    chosen = min(every, key=lambda offer: offer.action.spelling.lower()).action
-    wanted = chosen.spelling.lower()
-    same = tuple(offer for offer in every if offer.action.spelling.lower() == wanted)
-    flags = frozenset.intersection(*(frozenset(offer.action.flags) for offer in same))
-    methods = ["POST", "OPTIONS"]
-    methods += [method for method, flag in FLAG_OF_METHOD.items() if flag in flags]
-    return Announced(
-        offers=same,
-        label=label_of(chosen.sector, chosen.spelling, chosen.version),
-        spelling=chosen.spelling,
-        sector=chosen.sector,
-        version=chosen.version,
-        flags=flags,
-        envelopes=tuple(dict.fromkeys(name for offer in same for name in offer.action.envelopes)),
-        timeout=max(offer.action.timeout or default_timeout for offer in same),
-        noauth="noauth" in flags,
-        read="read" in flags,
-        methods=tuple(method for method in METHODS if method in methods),
-    )
-
-
-def check_method(method: str, action: Announced) -> None:
-    """Raise Problem (method_not_allowed) unless the announced flags allow `method`."""
-    if method in action.methods:
-        return
-    flag = FLAG_OF_METHOD.get(method)
-    if flag is None:
-        detail = f"{method} is not a method of actions; use POST."
-    else:
-        detail = f"{method} needs an action flagged {flag}, and {action.label} is not; use POST."
-    raise Problem(
-        catalogue.METHOD_NOT_ALLOWED,
-        detail,
-        action=action.label,
-        headers=(("Allow", action.allow),),
-    )
 
 
 # -- envelopes --------------------------------------------------------------------------

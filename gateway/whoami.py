@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from gateway.actions import Sectors, is_open, label_of
 from gateway.auth import Authenticator
-from gateway.credentials import TICKET_HEADER
 from gateway.exchange import Exchange
-from gateway.translate import JSON_TYPE, label_of
+from gateway.translate import JSON_TYPE
 from scamp.authz import AuthzTable
 from scamp.client import Deadline
 from scamp.discovery import Registry
@@ -60,16 +60,12 @@ class WhoAmI:
         `clock` gives seconds since 1970."""
         self._auth = authenticator
         self._registry = registry
-        self._sectors = frozenset(sector.lower() for sector in sectors)
+        self._sectors = Sectors(sectors)
         self._timeout = timeout
         self._clock = clock
         self._exposed: list[_Exposed] = []
         self._generation = -1
         self._walking = asyncio.Lock()
-        names = ["Authorization", TICKET_HEADER]
-        if authenticator.credentials.cookie is not None:
-            names.append("Cookie")
-        self._vary = ", ".join(names)
 
     async def serve(self, exchange: Exchange, path: str, query: str) -> None:
         """Answer with JSON. Raises Problem as for an action that needs a ticket."""
@@ -87,7 +83,8 @@ class WhoAmI:
             answer["ticket"] = _told(caller.claims, table, self._clock())
         if auth.mode in NOTES:
             answer["note"] = NOTES[auth.mode]
-        await exchange.send_whole(200, JSON_TYPE, orjson.dumps(answer), [("Vary", self._vary)])
+        vary = ("Vary", auth.credentials.vary)
+        await exchange.send_whole(200, JSON_TYPE, orjson.dumps(answer), (vary,))
 
     async def _permitted(self, table: AuthzTable, ticket: Ticket) -> list[str]:
         """Labels of all that the ticket may call, in order."""
@@ -96,10 +93,11 @@ class WhoAmI:
         for start in range(0, len(exposed), _STRIDE):
             if start:
                 await asyncio.sleep(0)
-            for action in exposed[start : start + _STRIDE]:
-                required = table.required(action.spelling)
-                if action.noauth or (required is not None and required <= ticket.privileges):
-                    permitted.append(action.label)
+            permitted += [
+                action.label
+                for action in exposed[start : start + _STRIDE]
+                if action.noauth or table.permits(action.spelling, ticket.privileges)
+            ]
         return permitted
 
     async def _all_exposed(self) -> list[_Exposed]:
@@ -113,10 +111,9 @@ class WhoAmI:
             while some := list(islice(every, _STRIDE)):
                 for offers in some:
                     action = offers[0].action
-                    if action.sector.lower() in self._sectors:
+                    if action.sector in self._sectors:
                         label = label_of(action.sector, action.spelling, action.version)
-                        noauth = all(offer.action.noauth for offer in offers)
-                        found.append(_Exposed(label, action.spelling, noauth))
+                        found.append(_Exposed(label, action.spelling, is_open(offers)))
                 await asyncio.sleep(0)
             found.sort(key=lambda one: one.label.lower())
             self._exposed, self._generation = found, generation

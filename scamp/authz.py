@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Set
 from pathlib import Path
 from typing import Final
 
@@ -86,6 +86,11 @@ class AuthzTable:
     def name_of(self, privilege: int) -> str:
         """The privilege's name, or its number as text when it has none."""
         return self._names.get(privilege) or str(privilege)
+
+    def permits(self, action: str, privileges: Set[int]) -> bool:
+        """Whether these are enough for ``Namespace.name``, which has to be listed."""
+        required = self.required(action)
+        return required is not None and required <= privileges
 
     def check(self, action: str, ticket: Ticket) -> None:
         """Return if the ticket permits ``Namespace.name``.

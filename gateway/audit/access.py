@@ -6,11 +6,11 @@ import difflib
 from collections.abc import Iterator
 from typing import Final
 
+from gateway.actions import Announced
 from gateway.audit import codes
 from gateway.audit.model import Audited, Finding
 from gateway.events.topic import PREFIX, Topic
 from gateway.surface import Access, Entry
-from gateway.translate import Announced
 
 _MAX_GUESSES: Final = 200
 """Names that are compared with others for a likely spelling; it takes the product of both."""

@@ -7,12 +7,12 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator
 from typing import Final
 
+from gateway.actions import Announced
 from gateway.audit import codes
 from gateway.audit.access import is_builtin, reached
 from gateway.audit.codes import Code
 from gateway.audit.model import Audited, Finding
 from gateway.commands.tables import few
-from gateway.translate import Announced
 from scamp.discovery import Offer
 from scamp.discovery.model import name_of
 

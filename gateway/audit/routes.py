@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Final
 
+from gateway.actions import Sectors
 from gateway.audit import codes
 from gateway.audit.access import subject_of
 from gateway.audit.model import Audited, Finding
@@ -34,10 +35,10 @@ def nowhere(audited: Audited) -> Iterator[Finding]:
 
 def into_sectors(audited: Audited) -> Iterator[Finding]:
     """Routes whose action cannot be called by its name."""
-    exposed = {sector.lower() for sector in audited.settings.sectors}
+    exposed = Sectors(audited.settings.sectors)
     for entry in audited.view.routes:
         action = entry.action
-        if action is not None and action.sector.lower() not in exposed:
+        if action is not None and action.sector not in exposed:
             says = f"{entry.origin[0]}: leads to {action.label}; exposed: {', '.join(exposed)}."
             yield Finding(codes.ROUTE_BYPASSES_SECTOR, subject_of(entry), says)
 

@@ -7,6 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
+from gateway.actions import Sectors
 from gateway.audit import codes
 from gateway.audit.model import Audited, Finding
 from gateway.credentials import ANY_ORIGIN
@@ -61,7 +62,7 @@ def switches(audited: Audited) -> Iterator[Finding]:
     ):
         if given:
             yield Finding(code, subject, says)
-    sectors = {sector.lower() for sector in settings.sectors}
+    sectors = Sectors(settings.sectors)
     if len(sectors) > 1:
         says = f"sectors are {', '.join(sorted(sectors))}."
         yield Finding(codes.SEVERAL_SECTORS, "sectors", says)

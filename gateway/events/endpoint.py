@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from gateway import catalogue
+from gateway.actions import Sectors, Target
 from gateway.auth import Authenticator, Caller
 from gateway.events.hub import Hub
 from gateway.events.stream import FIELDS, MEDIA_TYPE, Stream, StreamOptions, retry_hint
 from gateway.events.topic import PREFIX, OpenTopic, Topic, parse, service_key
 from gateway.exchange import Exchange
-from gateway.problems import INDEX_RETRY_AFTER, Problem
-from gateway.translate import Target
+from gateway.problems import Problem, no_index
 from scamp.client import Deadline
 from scamp.discovery import DiscoveryStatus
 
@@ -38,7 +38,7 @@ class EventsEndpoint:
         self._hub = hub
         self._auth = authenticator
         self._discovery_status = discovery_status
-        self._sectors = frozenset(sector.lower() for sector in sectors)
+        self._sectors = Sectors(sectors)
         self._open = frozenset(service_key(text) for text in open_services)
         self._timeout = timeout
         self._options = options or StreamOptions()
@@ -69,16 +69,12 @@ class EventsEndpoint:
             self._hub.leave(listener)
 
     def _check_known(self, topic: Topic) -> None:
-        if topic.sector.lower() in self._sectors:
+        if topic.sector in self._sectors:
             if self._hub.known(topic):
                 return
             status = self._discovery_status()
             if not status.available:
-                raise Problem(
-                    catalogue.DISCOVERY_UNAVAILABLE,
-                    f"The index is {'out of date' if status.loaded else 'not loaded yet'}.",
-                    retry_after=INDEX_RETRY_AFTER,
-                )
+                raise no_index(status)
         raise Problem(catalogue.UNKNOWN_SERVICE, f"No service is announced as {topic.name}.")
 
     def _is_open(self, topic: Topic) -> bool:

@@ -8,9 +8,9 @@ from typing import Any, Final
 import orjson
 
 from gateway import catalogue
+from gateway.actions import in_sector
 from gateway.problems import Problem
-from gateway.settings import SERVICE_NAME
-from gateway.translate import query_object
+from gateway.translate import parse_service, query_object
 from scamp.limits import MAX_FILTER_CODES, MAX_SUBDATA_NAME
 from scamp.server.service import ANNOUNCE
 from scamp.wire.subdata import is_name
@@ -40,7 +40,7 @@ class Topic:
     @property
     def name(self) -> str:
         """``[SECTOR:]SERVICE``, sector left out when it is main."""
-        return self.service if self.sector.lower() == "main" else f"{self.sector}:{self.service}"
+        return in_sector(self.sector, self.service)
 
     # What the authorization table has for it, see `auth.Guarded`.
 
@@ -77,9 +77,9 @@ class OpenTopic:
 
 def service_key(text: str) -> tuple[str, str]:
     """Sector and service, lower case, of a ``[SECTOR:]SERVICE`` that is well formed."""
-    match = SERVICE_NAME.fullmatch(text)
-    assert match is not None, text  # noqa: S101 - see the docstring
-    return (match["sector"] or "main").lower(), match["service"].lower()
+    named = parse_service(text)
+    assert named is not None, text  # noqa: S101 - see the docstring
+    return named[0].lower(), named[1].lower()
 
 
 def parse(path: str, query: str) -> tuple[Topic, str | None]:
@@ -91,8 +91,8 @@ def parse(path: str, query: str) -> tuple[Topic, str | None]:
     name = path.removeprefix(PREFIX)
     if not name or "/" in name:
         raise Problem(catalogue.UNKNOWN_PATH, f"Events are at {PREFIX}[SECTOR:]SERVICE?code=CODE.")
-    match = SERVICE_NAME.fullmatch(name)
-    if match is None:
+    named = parse_service(name)
+    if named is None:
         raise Problem(
             catalogue.BAD_PATH,
             "A service is written [SECTOR:]SERVICE, in A-Z, a-z, 0-9, _, . and -.",
@@ -102,7 +102,7 @@ def parse(path: str, query: str) -> tuple[Topic, str | None]:
     if len(resume) > 1:
         raise Problem(catalogue.BAD_QUERY, f"There is more than one {RESUME_PARAMETER}.")
     codes = _checked(_listed(fields.get("code")))
-    return Topic(match["sector"] or "main", match["service"], codes), next(iter(resume), None)
+    return Topic(*named, codes), next(iter(resume), None)
 
 
 def _listed(value: str | list[str] | None) -> list[str]:

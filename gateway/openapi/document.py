@@ -12,21 +12,20 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.actions import Announced
 from gateway.openapi.components import Components
 from gateway.openapi.documentation import NOTHING, Sections
 from gateway.openapi.operations import (
     Described,
     Facts,
     describe,
-    is_addressable,
     native_item,
-    native_path,
     security_schemes,
 )
 from gateway.openapi.responses import HEADERS, PARAMETERS, PROBLEM, PROBLEM_SCHEMA, responses
 from gateway.openapi.routed import route_operations
 from gateway.routes.model import Route
-from gateway.translate import Announced
+from gateway.translate import is_addressable, native_path
 from scamp.discovery.model import action_key
 from scamp.discovery.pace import no_pause
 
@@ -87,7 +86,7 @@ class _Builder:
         self._components.schemas[PROBLEM_SCHEMA] = PROBLEM
         for action in sorted(actions, key=_order):
             if is_addressable(action.sector, action.spelling, action.version):
-                self._add(native_path(action), native_item(self._of(action), self._facts))
+                self._add(_path(action), native_item(self._of(action), self._facts))
         self._add_routes(routes)
         for path, item in sorted(own.items()):
             self._add(path, {method: dict(operation) for method, operation in item.items()})
@@ -154,6 +153,10 @@ class _Builder:
         for path, item in sorted(items.items()):
             if item:
                 self._add(path, item)
+
+
+def _path(action: Announced) -> str:
+    return native_path(action.sector, action.spelling, action.version)
 
 
 def _order(action: Announced) -> tuple[bool, str, str, int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from gateway.actions import Announced
 from gateway.auth import Authenticator
 from gateway.exchange import Exchange
 from gateway.openapi.document import PathItems, build
@@ -18,7 +19,7 @@ from gateway.openapi.options import OpenApiOptions
 from gateway.openapi.own import OPENAPI_PATH, own_items
 from gateway.openapi.sight import ALL, OPEN, Sight, lead, select
 from gateway.routes.model import Route, RouteTable
-from gateway.translate import JSON_TYPE, Announced
+from gateway.translate import JSON_TYPE
 from scamp.client import Deadline
 from scamp.discovery import Registry
 from scamp.discovery.pace import Pace
@@ -94,7 +95,7 @@ class OpenApi:
             ("ETag", made.etag),
         ]
         if self._depends_on_ticket:
-            headers.append(("Vary", self._vary()))
+            headers.append(("Vary", self._auth.credentials.vary))
         wanted = ",".join(exchange.request.headers.getall("If-None-Match", ()))
         if wanted and _matches(wanted, made.etag):
             await exchange.send_whole(304, None, b"", headers)
@@ -104,10 +105,6 @@ class OpenApi:
     @property
     def _depends_on_ticket(self) -> bool:
         return self.options.audience == "callers" and self._auth.mode != "forward"
-
-    def _vary(self) -> str:
-        cookie = ", Cookie" if self.options.facts.cookie is not None else ""
-        return f"Authorization, X-SCAMP-Ticket{cookie}"
 
     async def _sight(self, exchange: Exchange) -> Sight:
         if not self._depends_on_ticket:

@@ -8,23 +8,19 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Final
 
+from gateway.actions import Announced
 from gateway.auth import Mode
 from gateway.credentials import TICKET_HEADER
 from gateway.openapi.components import Components
 from gateway.openapi.documentation import NOTHING, Section
 from gateway.openapi.responses import header, parameter, problems, statuses_of
 from gateway.openapi.schemas import Schema
-from gateway.problems import Problem
 from gateway.translate import (
-    API_PREFIX,
     JSON,
     JSON_TYPE,
-    Announced,
     MediaTypes,
     content_type_of,
     is_envelope,
-    label_of,
-    native_target,
 )
 
 MAX_QUERY_PARAMETERS: Final = 100
@@ -87,25 +83,6 @@ def security_schemes(facts: Facts) -> dict[str, Any]:
     if facts.cookie is not None:
         schemes["ticketCookie"] = {"type": "apiKey", "in": "cookie", "name": facts.cookie}
     return schemes
-
-
-def native_path(action: Announced) -> str:
-    """``/api/[SECTOR:]Namespace.name[~VERSION]``, the shortest that means the action."""
-    sector = "" if action.sector.lower() == "main" else f"{action.sector}:"
-    version = "" if action.version == 1 else f"~{action.version}"
-    return f"{API_PREFIX}{sector}{action.spelling}{version}"
-
-
-def is_addressable(sector: str, spelling: str, version: int) -> bool:
-    """Whether there is a path that means the action: not every announced name can stand in one."""
-    try:
-        target = native_target(f"{API_PREFIX}{label_of(sector, spelling, version)}")
-    except Problem:
-        return False
-    return target is not None and (
-        (target.sector.lower(), target.action.lower(), target.version)
-        == (sector.lower(), spelling.lower(), version)
-    )
 
 
 def operation_id(method: str, action: Announced) -> str:

@@ -43,7 +43,7 @@ def route_operations(
     """Method, in lower case, and operation. `names` are those of the path's parameters in the
     document by those in the route."""
     for method in route.all_methods:
-        if of.action.read or method not in ("GET", "HEAD"):
+        if of.action.runs(method):
             yield method.lower(), _route(method, route, of, names, facts)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from gateway.openapi.operations import is_addressable
+from gateway.actions import Announced, Sectors, announced, is_open, resolve
 from gateway.routes.model import Route, RouteTable
-from gateway.translate import Announced, Target, announced
+from gateway.translate import is_addressable
 from scamp.authz import AuthzTable
 from scamp.discovery import Offer, Registry
 from scamp.discovery.pace import STRIDE, no_pause
@@ -29,10 +29,7 @@ class Sight:
         """Whether the action is shown."""
         if self.everything or noauth:
             return True
-        if self.table is None:
-            return False
-        required = self.table.required(spelling)
-        return required is not None and required <= self.privileges
+        return self.table is not None and self.table.permits(spelling, self.privileges)
 
     def route(self, route: Route, action: Announced) -> bool:
         """Whether a route to the action is shown."""
@@ -71,7 +68,7 @@ def select(
     Pure, and for any thread; `pause` is called between small steps. Cheap tests come first: an
     index may have 100,000 actions and a caller see ten of them.
     """
-    exposed = frozenset(one.lower() for one in sectors)
+    exposed = Sectors(sectors)
     found: list[tuple[str, tuple[Offer, ...]]] = []
     left_out = 0
     for number, offers in enumerate(index):
@@ -81,8 +78,7 @@ def select(
         sector, spelling = action.sector.lower(), action.spelling
         if sector not in exposed:
             continue
-        noauth = all(offer.action.noauth for offer in offers)
-        if not sight.action(spelling, noauth=noauth):
+        if not sight.action(spelling, noauth=is_open(offers)):
             continue
         if is_addressable(sector, spelling, action.version):
             found.append((_order(sector, spelling, action.version), offers))
@@ -90,7 +86,7 @@ def select(
             left_out += _cut(found, limit)
     left_out += _cut(found, limit)
     pause()
-    return Selection(tuple(put_together(offers, default_timeout) for _, offers in found), left_out)
+    return Selection(tuple(announced(offers, default_timeout) for _, offers in found), left_out)
 
 
 def _order(sector: str, spelling: str, version: int) -> str:
@@ -115,26 +111,7 @@ def lead(
     """
     found = []
     for route in table.routes:
-        action = _action_of(registry, route.target, default_timeout)
+        action = resolve(registry, route.target, default_timeout)
         if action is not None and sight.route(route, action):
             found.append((route, action))
     return found
-
-
-def _action_of(registry: Registry, target: Target, default_timeout: float) -> Announced | None:
-    offers = registry.find(target.sector, target.action, target.version)
-    if not offers:
-        return None
-    action = put_together(offers, default_timeout)
-    if action.spelling.lower() == target.action.lower():
-        return action
-    # An alias finds the instances that announce its flag: the others count as well.
-    return put_together(
-        registry.find(action.sector, action.spelling, action.version), default_timeout
-    )
-
-
-def put_together(offers: Iterable[Offer], default_timeout: float) -> Announced:
-    """`announced`, in whatever order the offers come: its spelling is the first there is."""
-    in_order = sorted(offers, key=lambda offer: (offer.action.spelling, offer.service.key))
-    return announced(in_order, default_timeout)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from gateway.actions import Target
 from gateway.ratelimit.rate import Rate
-from gateway.translate import Target
 
 ParameterType = Literal["string", "int", "number", "bool"]
 

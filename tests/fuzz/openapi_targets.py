@@ -6,11 +6,10 @@ from typing import Any, Final
 
 import orjson
 
+from gateway.actions import Announced, announced
 from gateway.openapi.document import build
 from gateway.openapi.documentation import MAX_DESCRIPTION, MAX_SUMMARY, read_documentation
 from gateway.openapi.operations import Facts
-from gateway.openapi.sight import put_together
-from gateway.translate import Announced
 from scamp.discovery import Action, Announcement, Offer
 
 _ACTIONS: Final = tuple(Action("main", "A", name, 1, ("read",), ("json",)) for name in "bcd")
@@ -18,7 +17,7 @@ _SERVICE: Final = Announcement(
     *("s", "F", "main", 1, 5.0, "u", "h", 1), ("json",), _ACTIONS, 1.0
 )  # fmt: skip
 _ANNOUNCED: Final[list[Announced]] = [
-    put_together([Offer(_SERVICE, action)], 75.0) for action in _ACTIONS
+    announced([Offer(_SERVICE, action)], 75.0) for action in _ACTIONS
 ]
 
 DOCUMENTATIONS: Final = (

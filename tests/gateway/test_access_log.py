@@ -13,9 +13,9 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from gateway.access_log import AccessLog, line_of
+from gateway.actions import Target
 from gateway.exchange import Exchange, Serving
 from gateway.metrics import Metrics
-from gateway.translate import Target
 from scamp.discovery import Registry
 
 FIELDS = [

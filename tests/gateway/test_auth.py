@@ -9,9 +9,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from gateway.actions import Announced, announced
 from gateway.auth import Authenticator, Caller, Mode
 from gateway.problems import Problem
-from gateway.translate import Announced, announced
 from scamp.authz import AuthzSource
 from scamp.client import Deadline
 from scamp.discovery import Action, Announcement, Offer

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from fronted import Fronted
+from gateway.actions import announced
 from gateway.exposition import make_registry
 from gateway.metrics import BUCKETS, LoopLag, Metrics
-from gateway.translate import announced
 from scamp.discovery import Registry
 from scamp.testing import ScriptedPeer
 from scamp.testing.scripts import failing, when

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from offers import registry_of, service
 
+from gateway.actions import check_method
 from gateway.assembly import Assembly
 from gateway.cli import main
 from gateway.commands.explained import explained
@@ -27,7 +28,7 @@ from gateway.routes.model import RouteTable
 from gateway.routing import Routing
 from gateway.settings import ENV_PREFIX, Settings
 from gateway.surface import Access, Entry, Surface, surface
-from gateway.translate import check_method, split_target
+from gateway.translate import split_target
 from scamp import keys
 from scamp.authz import AuthzTable
 from scamp.discovery import (

@@ -5,12 +5,10 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from gateway.actions import Announced, announced, check_method
 from gateway.problems import Problem
 from gateway.translate import (
     MAX_QUERY_FIELDS,
-    Announced,
-    announced,
-    check_method,
     content_type_of,
     envelope_of,
     native_target,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
+from gateway.actions import Announced
 from gateway.auth import Mode
 from gateway.openapi.document import build
 from gateway.openapi.documentation import Section, Sections
@@ -18,7 +19,6 @@ from gateway.openapi.operations import Facts, operation_id
 from gateway.openapi.own import own_items
 from gateway.openapi.sight import ALL, OPEN, Sight, lead, select
 from gateway.routes.load import parse_routes
-from gateway.translate import Announced
 from scamp.authz import AuthzTable
 from scamp.discovery import Action, Announcement, Registry
 from scamp.discovery.model import action_key

@@ -15,6 +15,7 @@ from openapi_spec_validator import validate
 
 from fronted import Answer, Fronted
 from gateway.auth import Authenticator, Mode
+from gateway.credentials import Credentials
 from gateway.endpoints import Endpoints
 from gateway.lifecycle import running
 from gateway.openapi import endpoint as module
@@ -173,7 +174,8 @@ async def test_routes_in_force_are_shown() -> None:
 
 
 async def test_answer_is_for_its_caller_alone(verifier: TicketVerifier) -> None:
-    auth = Authenticator("enforce", verifier, AuthzSource(table))
+    credentials = Credentials("ticket")
+    auth = Authenticator("enforce", verifier, AuthzSource(table), credentials=credentials)
     async with site(auth, cookie="ticket") as here:
         answer = await here.get()
         assert answer.headers.getall("Cache-Control") == ["private, no-cache"]

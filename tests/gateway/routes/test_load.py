@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.actions import Target
 from gateway.ratelimit.rate import Rate
 from gateway.routes.load import MAX_FILE, MAX_ROUTES, load_routes, parse_routes
 from gateway.routes.model import Parameter
-from gateway.translate import Target
 from scamp.errors import ConfigError
 
 ROUTE = '[[routes]]\nmethod = "GET"\npath = "/v1/x"\naction = "A.b"\n'

@@ -1,0 +1,28 @@
+"""What a route makes of the action that it leads to. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from gateway.actions import Announced
+from gateway.routes.model import Route
+
+
+def as_routed(action: Announced, route: Route) -> Announced:
+    """The action as the route has it."""
+    noauth = action.noauth if route.ticket is None else not route.ticket
+    return replace(
+        action,
+        timeout=route.timeout or action.timeout,
+        noauth=noauth,
+        privileges=not (route.ticket and action.noauth),
+    )
+
+
+def why_nowhere(route: Route, action: Announced | None) -> str:
+    """Why a route cannot be called though it stands in the file; empty when it can."""
+    if action is None:
+        return f"no service announces {route.target}"
+    if "GET" in route.methods and not action.runs("GET"):
+        return f"GET needs an action flagged read, and {action.label} is not"
+    return ""
