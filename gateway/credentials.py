@@ -7,19 +7,19 @@ from collections.abc import Collection
 from typing import Final
 from urllib.parse import unquote
 
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDictProxy, istr
 
-TICKET_HEADER: Final = "X-SCAMP-Ticket"
+TICKET_HEADER: Final = istr("X-SCAMP-Ticket")
 
 SAFE_METHODS: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 """Methods that change nothing: a foreign page that makes a browser send one cannot read the
 answer either."""
 
+_AUTHORIZATION: Final = istr("Authorization")
+_COOKIE: Final = istr("Cookie")
 _OWN_SITES: Final = frozenset(("same-origin", "none"))
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _OCTAL: Final = re.compile(r"\\([0-3][0-7]{2})")
-
-
 _ORIGIN: Final = re.compile(
     r"(?P<scheme>https?)://(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])"
     r"(?::(?P<port>[1-9][0-9]{0,4}))?"
@@ -50,7 +50,7 @@ class Credentials:
         if cookie is not None and _COOKIE_NAME.fullmatch(cookie) is None:
             raise ValueError("a cookie's name has up to 100 letters, digits and !#$%&'*+.^_`|~-")
         self.cookie = cookie
-        fields = ("Authorization", TICKET_HEADER, *(() if cookie is None else ("Cookie",)))
+        fields = (_AUTHORIZATION, TICKET_HEADER, *(() if cookie is None else (_COOKIE,)))
         self.vary = ", ".join(fields)
         """The value of ``Vary`` for an answer that depends on the ticket."""
         self._origins = frozenset(origins) - {ANY_ORIGIN}
@@ -66,16 +66,16 @@ class Credentials:
         Raises DifferentTicketsError. A scheme other than Bearer carries no ticket.
         """
         text: str | None = None
-        if "Authorization" in headers:
-            for value in headers.getall("Authorization"):
+        if _AUTHORIZATION in headers:
+            for value in headers.getall(_AUTHORIZATION):
                 text = _same(text, _bearer(value))
         if TICKET_HEADER in headers:
             for value in headers.getall(TICKET_HEADER):
                 text = _same(text, value.strip())
-        if self._value is None or "Cookie" not in headers:
+        if self._value is None or _COOKIE not in headers:
             return text, False
         named = text is not None
-        for line in headers.getall("Cookie"):
+        for line in headers.getall(_COOKIE):
             for match in self._value.finditer(line):
                 text = _same(text, _plain(match[1]))
         return text, text is not None and not named

@@ -36,7 +36,7 @@ _COMMON: Final = (
     (hdrs.CACHE_CONTROL, "no-store"),
     (istr("X-Content-Type-Options"), "nosniff"),
 )
-_X_REQUEST_ID: Final = istr("X-Request-ID")
+X_REQUEST_ID: Final = istr("X-Request-ID")
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -281,7 +281,7 @@ class Exchange:
 
     def _headers(self, content_type: str | None, extra: Fields) -> CIMultiDict[str]:
         headers = CIMultiDict(_COMMON)
-        headers[_X_REQUEST_ID] = self.request_id
+        headers[X_REQUEST_ID] = self.request_id
         if content_type is not None:
             headers[hdrs.CONTENT_TYPE] = content_type
         if self.rate_limits:

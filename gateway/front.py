@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from gateway import catalogue
 from gateway.access_log import AccessLog
@@ -34,8 +34,8 @@ from gateway.endpoints import (
     check_endpoint_method,
     is_counted,
 )
-from gateway.exchange import CLIENT_LEFT, Exchange, Serving
-from gateway.head import NO_FIELDS, check_head, deadline_of, single, trace_of
+from gateway.exchange import CLIENT_LEFT, X_REQUEST_ID, Exchange, Serving
+from gateway.head import NO_FIELDS, TRACEPARENT, check_head, deadline_of, single, trace_of
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
 from gateway.problems import PROBLEM_TYPE, UNKNOWN_RETRY_AFTER, Problem, StatusMap, from_error
@@ -44,7 +44,7 @@ from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routed, Routing
 from gateway.translate import MediaTypes, content_type_of, split_target
 from scamp import limits
-from scamp.client import Call, Deadline, Requester
+from scamp.client import Call, Requester
 from scamp.discovery import DiscoveryStatus, Registry
 from scamp.errors import ScampError
 
@@ -242,13 +242,17 @@ class Front:
         self, exchange: Exchange, action: Announced, query: str, routed: Routed | None
     ) -> None:
         headers = exchange.request.headers
-        if "Expect" in headers and single(headers, "Expect").lower() != "100-continue":
+        if hdrs.EXPECT in headers and single(headers, hdrs.EXPECT).lower() != "100-continue":
             raise Problem(catalogue.EXPECTATION_FAILED)
         deadline, lowered = deadline_of(headers, action)
         fields: Mapping[str, str] = NO_FIELDS
-        if "traceparent" in headers:
+        if TRACEPARENT in headers:
             fields = trace_of(headers, exchange)
-        caller = await self._admit(exchange, action, deadline, routed)
+        caller = exchange.caller = self._auth.identify(headers, action, exchange.method)
+        if self.limiter is not None:  # also when a privilege is missing
+            await _count(exchange, caller, routed, self.limiter)
+        if caller.to_check is not None:
+            await self._auth.authorize(caller, action, deadline)
         match = routed.match if routed is not None else None
         inbound = await self._intake.take(exchange, action, match, query, deadline)
         retry_safe = action.read
@@ -275,23 +279,6 @@ class Front:
             content_type,
         )
 
-    async def _admit(
-        self, exchange: Exchange, action: Announced, deadline: Deadline, routed: Routed | None
-    ) -> Caller:
-        """Who asks; counted, also when a privilege is missing."""
-        caller = exchange.caller = self._auth.identify(
-            exchange.request.headers, action, exchange.method
-        )
-        if self.limiter is not None:
-            known = routed.known if routed is not None else None
-            if known is None or known.rate is None:
-                await self.limiter.admit(exchange, caller)
-            else:
-                await self.limiter.admit(exchange, caller, known.rate_key, known.rate)
-        if caller.to_check is not None:
-            await self._auth.authorize(caller, action, deadline)
-        return caller
-
     async def _serve_endpoint(
         self, exchange: Exchange, endpoint: Endpoint, path: str, query: str
     ) -> None:
@@ -314,11 +301,11 @@ class Front:
             request, self._serving, self._metrics.none, time.monotonic(), time.time()
         )
         headers = request.headers
-        given = headers.get("X-Request-ID")
+        given = headers.get(X_REQUEST_ID)
         exchange.request_id = given if given and is_request_id(given) else self._new_id()
         peer = request.remote
-        if peer and "X-Forwarded-For" in headers:
-            peer = self._addresses.client(peer, headers.getall("X-Forwarded-For"))
+        if peer and hdrs.X_FORWARDED_FOR in headers:
+            peer = self._addresses.client(peer, headers.getall(hdrs.X_FORWARDED_FOR))
         exchange.client = peer
         return exchange
 
@@ -380,6 +367,17 @@ _BAD_TICKETS: Final = (
 _SLOW_BODY: Final = 1.0
 """Seconds that a small body may take; after more, what is left of the deadline is no measure of
 the service."""
+
+
+async def _count(
+    exchange: Exchange, caller: Caller, routed: Routed | None, limiter: RateLimiter
+) -> None:
+    """Against the caller's limits, and against its limit for the route."""
+    known = routed.known if routed is not None else None
+    if known is None or known.rate is None:
+        await limiter.admit(exchange, caller)
+    else:
+        await limiter.admit(exchange, caller, known.rate_key, known.rate)
 
 
 def _replayable(body: object) -> bool:

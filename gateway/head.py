@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion10, HttpVersion11, web
-from multidict import CIMultiDictProxy
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from multidict import CIMultiDictProxy, istr
 
 from gateway import catalogue
 from gateway.actions import Announced
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 NO_FIELDS: Final[Mapping[str, str]] = {}
 
+TRACEPARENT: Final = istr("traceparent")
+_TIMEOUT: Final = istr("X-SCAMP-Timeout")
+_VERSIONS: Final = (HttpVersion11, HttpVersion10)
+
 
 def single(headers: CIMultiDictProxy[str], name: str) -> str:
     """The value of a field that is there; of two, what stands before us may have read the other."""
@@ -34,8 +38,8 @@ def single(headers: CIMultiDictProxy[str], name: str) -> str:
 
 def deadline_of(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Deadline, bool]:
     """When the request must have its reply, and whether the caller made that sooner."""
-    if "X-SCAMP-Timeout" in headers:
-        asked = caller_timeout(single(headers, "X-SCAMP-Timeout"))
+    if _TIMEOUT in headers:
+        asked = caller_timeout(single(headers, _TIMEOUT))
         if asked < action.timeout:
             return Deadline.after(asked), True
     return Deadline.after(action.timeout), False
@@ -43,7 +47,7 @@ def deadline_of(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Dead
 
 def trace_of(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, str]:
     state = ",".join(headers.getall("tracestate", ()))  # may come in pieces
-    continued = continue_trace(",".join(headers.getall("traceparent")), state)  # may not
+    continued = continue_trace(",".join(headers.getall(TRACEPARENT)), state)  # may not
     if continued is None:
         return NO_FIELDS
     exchange.trace_id, fields = continued
@@ -53,15 +57,15 @@ def trace_of(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str,
 def check_head(exchange: Exchange) -> None:
     """What aiohttp lets through and what could be read in another way by what stands before us."""
     request, headers = exchange.request, exchange.request.headers
-    if not HttpVersion10 <= request.version <= HttpVersion11:
+    if request.version not in _VERSIONS:
         raise Problem(catalogue.MALFORMED, "This is HTTP/1.1.", close=True)
-    if "Upgrade" in headers or exchange.method == "CONNECT":
+    if hdrs.UPGRADE in headers or exchange.method == "CONNECT":
         # aiohttp drops what it read behind an upgrade that it does not know (h2c), and takes the
         # body of CONNECT for the next request: nothing on this connection can be trusted then.
         exchange.close = True
-    if "Transfer-Encoding" in headers:
+    if hdrs.TRANSFER_ENCODING in headers:
         _check_framing(request)
-    host = single(headers, "Host") if "Host" in headers else None
+    host = single(headers, hdrs.HOST) if hdrs.HOST in headers else None
     check_host(host, request.raw_path)
     if "#" in request.raw_path:
         raise Problem(catalogue.BAD_PATH, "The request target has a fragment.")
@@ -70,7 +74,7 @@ def check_head(exchange: Exchange) -> None:
 def _check_framing(request: web.BaseRequest) -> None:
     """RFC 9112, 6.1: HTTP/1.0 knows no chunks, so that what stands before us may see the body end
     elsewhere; and below any other coding is not the body that the service would take it for."""
-    codings = request.headers.getall("Transfer-Encoding")
+    codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
     if request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
         detail = "The one Transfer-Encoding is chunked, in HTTP/1.1."
         raise Problem(catalogue.BAD_FRAMING, detail, close=True)

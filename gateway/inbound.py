@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from aiohttp import hdrs
+
 from gateway import catalogue
 from gateway.actions import Announced
 from gateway.body import RequestBody
-from gateway.head import single
+from gateway.head import NO_FIELDS, single
 from gateway.problems import Problem, quotable
 from gateway.routes.compose import compose, members_of, passes_through
 from gateway.routes.match import Match
-from gateway.translate import JSON, MediaTypes, envelope_of, media_type_of, query_object
+from gateway.translate import JSON, JSON_TYPE, MediaTypes, envelope_of, media_type_of, query_object
 from gateway.unpacking import unpacker_of
 from scamp.client import Deadline
 
@@ -26,17 +28,15 @@ CONTENT_TYPE_FIELD: Final = "content_type"
 MAX_CONTENT_TYPE: Final = 256
 """Characters of it; a multipart boundary has 70 at most."""
 
-_NO_FIELDS: Final[Mapping[str, str]] = {}
-
 
 @dataclass(slots=True)
 class Inbound:
-    """What a request comes to. `upload` is its body while that is to be streamed."""
+    """What a request comes to. `upload` is where its body comes from."""
 
     body: bytes | AsyncIterator[bytes]
     envelope: str = JSON
     upload: RequestBody | None = None
-    fields: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=lambda: NO_FIELDS)
     """For the HEADER."""
 
 
@@ -80,33 +80,29 @@ class Intake:
         if exchange.method in ("GET", "HEAD"):
             refuse_body(exchange)
             return Inbound(query_object(query), envelope_of(None, action))
-        inbound = self._opened(exchange, action)
-        await self._collect(inbound, deadline)
-        if not inbound.body and inbound.envelope == JSON:
-            inbound.body = query_object(query) if exchange.method == "DELETE" else b"{}"
-        return inbound
+        envelope, fields = self._by_content_type(exchange, action)
+        upload = self._upload(exchange)
+        body = await upload.collect(deadline)
+        if not body and envelope == JSON:
+            body = query_object(query) if exchange.method == "DELETE" else b"{}"
+        return Inbound(body, envelope, upload, fields)
 
-    def _opened(self, exchange: Exchange, action: Announced) -> Inbound:
-        """The body by its Content-Type, before a byte of it is read."""
+    def _by_content_type(
+        self, exchange: Exchange, action: Announced
+    ) -> tuple[str, Mapping[str, str]]:
+        """Envelope and fields for the HEADER, before a byte of the body is read."""
         content_type = _content_type(exchange)
         envelope = envelope_of(content_type, action, self._media_types)
-        fields = _NO_FIELDS
-        if content_type is not None and media_type_of(content_type) in self._media_types:
-            fields = _content_type_field(content_type)
-        return Inbound(b"", envelope, self._upload(exchange), fields)
+        if not self._media_types or content_type is None:
+            return envelope, NO_FIELDS
+        known = media_type_of(content_type) in self._media_types
+        return envelope, _content_type_field(content_type) if known else NO_FIELDS
 
     def _upload(self, exchange: Exchange) -> RequestBody:
         headers, unpacker = exchange.request.headers, None
-        if "Content-Encoding" in headers:
+        if hdrs.CONTENT_ENCODING in headers:
             unpacker = unpacker_of(headers, enabled=self._decompress)
         return RequestBody(exchange, limit=self._limit, idle=self._idle, unpacker=unpacker)
-
-    @staticmethod
-    async def _collect(inbound: Inbound, deadline: Deadline) -> None:
-        assert inbound.upload is not None  # noqa: S101 - opened
-        inbound.body = await inbound.upload.collect(deadline)
-        if isinstance(inbound.body, bytes):
-            inbound.upload = None
 
     # -- routes -------------------------------------------------------------------------
 
@@ -124,28 +120,31 @@ class Intake:
             envelope = envelope_of(None, action)
             return Inbound(compose(route, members_of(route, match.values, query), b""), envelope)
         if route.consumes or route.envelope is not None:
-            inbound = self._as_routed(exchange, action, match)
+            envelope, fields = self._by_route(exchange, action, match)
         else:
-            inbound = self._opened(exchange, action)
+            envelope, fields = self._by_content_type(exchange, action)
+        upload = self._upload(exchange)
         if passes_through(route):
-            await self._collect(inbound, deadline)
-            if not inbound.body and inbound.envelope == JSON:
-                inbound.body = b"{}"
-            return inbound
-        if inbound.envelope != JSON:
+            body = await upload.collect(deadline)
+            if not body and envelope == JSON:
+                body = b"{}"
+            return Inbound(body, envelope, upload, fields)
+        if envelope != JSON:
             raise Problem(
                 catalogue.UNSUPPORTED_ENVELOPE,
                 "The route puts the body together with parts of the URL, so it takes JSON only.",
                 action=action.label,
-                headers=(("Accept", "application/json"),),
+                headers=(("Accept", JSON_TYPE),),
             )
         members = members_of(route, match.values, query)
-        assert inbound.upload is not None  # noqa: S101 - opened
-        held = await inbound.upload.hold(deadline, self._mapped_limit)
+        held = await upload.hold(deadline, self._mapped_limit)
         return Inbound(compose(route, members, held))
 
-    def _as_routed(self, exchange: Exchange, action: Announced, match: Match) -> Inbound:
-        """The route says what the body may be, and by which envelope it goes."""
+    @staticmethod
+    def _by_route(
+        exchange: Exchange, action: Announced, match: Match
+    ) -> tuple[str, Mapping[str, str]]:
+        """The same where the route says what the body may be, and by which envelope it goes."""
         route = match.route
         content_type = _content_type(exchange) or ""
         media_type = media_type_of(content_type)
@@ -165,13 +164,12 @@ class Intake:
                 f"The route calls {action.label} by envelope {envelope}, which is not announced.",
                 action=action.label,
             )
-        fields = _content_type_field(content_type) if content_type else _NO_FIELDS
-        return Inbound(b"", envelope, self._upload(exchange), fields)
+        return envelope, _content_type_field(content_type) if content_type else NO_FIELDS
 
 
 def _content_type(exchange: Exchange) -> str | None:
     headers = exchange.request.headers
-    return single(headers, "Content-Type") if "Content-Type" in headers else None
+    return single(headers, hdrs.CONTENT_TYPE) if hdrs.CONTENT_TYPE in headers else None
 
 
 def refuse_body(exchange: Exchange) -> None:

@@ -37,8 +37,8 @@ class Proxy:
         status: int,
         content_type: str,
     ) -> None:
-        """Send `call` and answer with its reply; `upload` is its body if that is streamed.
-        `status` and `content_type` are those of a success.
+        """Send `call` and answer with its reply; `upload` is where its body comes from, None when
+        there is none to come. `status` and `content_type` are those of a success.
 
         Raises Problem and ScampError while the client has not had a byte; after that a failure
         cuts its connection. When cancelled the request is abandoned.

@@ -183,6 +183,8 @@ def envelope_of(
 
     Raises Problem (unsupported_envelope), naming what the action takes.
     """
+    if (content_type is None or content_type == JSON_TYPE) and JSON in action.envelopes:
+        return JSON  # as nearly all requests
     media_type = media_type_of(content_type or "")
     if not media_type or media_type == JSON_TYPE:
         wanted = JSON
@@ -193,8 +195,6 @@ def envelope_of(
     else:
         shown = quotable(media_type[:100])
         raise _unsupported(f"Content-Type {shown} stands for no envelope", action)
-    if wanted is JSON and JSON in action.envelopes:
-        return JSON
     if _ENVELOPE.fullmatch(wanted):  # it also goes into a header of the answer
         for name in action.envelopes:
             if name.lower() == wanted:
