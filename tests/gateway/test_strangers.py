@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from offers import registry_of, service
 
 from fronted import Fronted
 from gateway.auth import Authenticator
@@ -19,7 +20,6 @@ from gateway.settings import Settings
 from gateway.strangers import Trust, is_trusted
 from gateway.surface import surface
 from gateway.whoami import WhoAmI
-from offers import registry_of, service
 from scamp.authz import AuthzSource
 from scamp.discovery import AuthorizedServices
 from scamp.discovery.model import permitted
