@@ -8,6 +8,7 @@ from typing import Final
 
 from gateway import catalogue
 from gateway.problems import Problem
+from gateway.strangers import Trust
 from scamp.discovery import Action, Offer, Registry
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -139,14 +140,15 @@ def resolve(registry: Registry, target: Target, default_timeout: float) -> Annou
 
     `default_timeout` in seconds.
     """
-    offers = registry.find(target.sector, target.action, target.version)
+    trust = Trust()
+    offers = trust.reachable(registry.find(target.sector, target.action, target.version))
     if not offers:
         return None
     action = announced(offers, default_timeout)
     if action.spelling.lower() == target.action.lower():
         return action
     # An alias finds the instances that announce its flag: the others count as well.
-    offers = registry.find(action.sector, action.spelling, action.version)
+    offers = trust.reachable(registry.find(action.sector, action.spelling, action.version))
     return announced(offers, default_timeout)
 
 

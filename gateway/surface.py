@@ -13,6 +13,7 @@ from gateway.auth import Guarded
 from gateway.routes.leads import as_routed, why_nowhere
 from gateway.routes.model import Route, RouteTable
 from gateway.settings import AuthMode, Settings
+from gateway.strangers import Trust
 from gateway.translate import is_addressable, native_path
 from scamp.authz import AuthzTable
 from scamp.discovery import Offer, Registry
@@ -154,10 +155,14 @@ class _View:
         """What has a name below /api/, and what has not."""
         found, unnamed = [], []
         hidden: dict[str, int] = {}
+        trust = Trust()
         for offers in self._registry.actions():
             sector = offers[0].action.sector.lower()
             if sector not in self._sectors:
                 hidden[sector] = hidden.get(sector, 0) + 1
+                continue
+            offers = trust.reachable(offers)
+            if not offers:
                 continue
             action = announced(offers, self._timeout)
             named = action.sector, action.spelling, action.version

@@ -12,9 +12,10 @@ from gateway import catalogue
 from gateway.events.topic import Key, Topic
 from gateway.events.upstream import Listener, Upstream
 from gateway.problems import Problem
+from gateway.strangers import is_trusted
 from scamp.client import Requester
 from scamp.client.sources import NamedSource
-from scamp.discovery import Announcement, Registry
+from scamp.discovery import Registry
 
 log = logging.getLogger("gateway.events")
 
@@ -55,14 +56,6 @@ class HubLimits:
     subscriptions: int = 100
 
 
-def is_trusted(service: Announcement) -> bool:
-    """Whether the gateway may listen to it: authorized_services permits it something of its own.
-
-    ``_meta`` is permitted to everybody. Without this a stranger could take the name of a service.
-    """
-    return any(action.namespace.lower() != "_meta" for action in service.actions)
-
-
 class Hub:
     """Gives listeners their place, and keeps one subscription for all that ask for the same."""
 
@@ -91,6 +84,7 @@ class Hub:
         return topic.key in self._upstreams or self._source(topic).announced
 
     def _source(self, topic: Topic) -> NamedSource:
+        # Without this a stranger could take the name of a service.
         return NamedSource(self._registry, f"{topic.sector}:{topic.service}", is_trusted)
 
     # -- coming and going ---------------------------------------------------------------

@@ -25,6 +25,7 @@ from gateway.openapi.operations import (
 from gateway.openapi.responses import HEADERS, PARAMETERS, PROBLEM, PROBLEM_SCHEMA, responses
 from gateway.openapi.routed import route_operations
 from gateway.routes.model import Route
+from gateway.strangers import is_meta
 from gateway.translate import is_addressable, native_path
 from scamp.discovery.model import action_key
 from scamp.discovery.pace import no_pause
@@ -159,9 +160,10 @@ def _path(action: Announced) -> str:
     return native_path(action.sector, action.spelling, action.version)
 
 
-def _order(action: Announced) -> tuple[bool, str, str, int]:
-    sector = action.sector.lower()
-    return (sector != "main", sector, action.spelling.lower(), action.version)
+def _order(action: Announced) -> tuple[bool, bool, str, str, int]:
+    """As `sight.select`: what everybody may offer comes last, also for the room for schemas."""
+    sector, meta = action.sector.lower(), is_meta(action.offers[0].action)
+    return (meta, sector != "main", sector, action.spelling.lower(), action.version)
 
 
 def _structure(route: Route) -> tuple[str, ...]:

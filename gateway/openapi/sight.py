@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from gateway.actions import Announced, Sectors, announced, is_open, resolve
 from gateway.routes.model import Route, RouteTable
+from gateway.strangers import Trust, is_meta
 from gateway.translate import is_addressable
 from scamp.authz import AuthzTable
-from scamp.discovery import Offer, Registry
+from scamp.discovery import Action, Offer, Registry
 from scamp.discovery.pace import STRIDE, no_pause
 
 
@@ -71,6 +72,7 @@ def select(
     exposed = Sectors(sectors)
     found: list[tuple[str, tuple[Offer, ...]]] = []
     left_out = 0
+    trust = Trust()
     for number, offers in enumerate(index):
         if not number % STRIDE:
             pause()
@@ -78,10 +80,11 @@ def select(
         sector, spelling = action.sector.lower(), action.spelling
         if sector not in exposed:
             continue
-        if not sight.action(spelling, noauth=is_open(offers)):
+        offers = trust.reachable(offers)
+        if not offers or not sight.action(spelling, noauth=is_open(offers)):
             continue
         if is_addressable(sector, spelling, action.version):
-            found.append((_order(sector, spelling, action.version), offers))
+            found.append((_order(action), offers))
         if len(found) >= 2 * limit + STRIDE:  # often and little, as sorting stops the loop
             left_out += _cut(found, limit)
     left_out += _cut(found, limit)
@@ -89,9 +92,12 @@ def select(
     return Selection(tuple(announced(offers, default_timeout) for _, offers in found), left_out)
 
 
-def _order(sector: str, spelling: str, version: int) -> str:
+def _order(action: Action) -> str:
+    """What everybody may offer comes last, so that it pushes nothing else out."""
     # One text, which is compared much faster than a tuple; no name has a control character.
-    return f"{'' if sector == 'main' else sector}\0{spelling.lower()}\0{version:09}"
+    sector = action.sector.lower()
+    first = f"{'~' if is_meta(action) else ''}{'' if sector == 'main' else sector}"
+    return f"{first}\0{action.spelling.lower()}\0{action.version:09}"
 
 
 def _cut(found: list[tuple[str, tuple[Offer, ...]]], limit: int) -> int:

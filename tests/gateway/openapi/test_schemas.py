@@ -17,6 +17,7 @@ from gateway.openapi.schemas import (
     MAX_PATTERN,
     MAX_SCHEMA,
     UnfitError,
+    _narrowed,
     read_schema,
 )
 
@@ -212,3 +213,60 @@ def test_any_bytes_are_read_or_refused(text: bytes) -> None:
     except UnfitError:
         return
     assert "" in parts
+
+
+# -- what costs time --------------------------------------------------------------------
+
+
+def ring(count: int) -> dict[str, Any]:
+    """So many definitions, each of which leads to all others."""
+    definitions = {
+        f"D{number}": {"properties": {"next": {"$ref": f"#/$defs/D{(number + 1) % count}"}}}
+        for number in range(count)
+    }
+    return {"$defs": definitions, "properties": {"first": {"$ref": "#/$defs/D0"}}}
+
+
+def test_definitions_that_all_lead_to_each_other_are_taken_up_to_a_number() -> None:
+    components = Components()
+    assert place(components, ring(90)) is not None
+    assert place(components, ring(900)) is None
+    assert components.left_out == 1
+
+
+def test_what_takes_time_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.openapi.components.MAX_ALL_SCHEMAS", 250_000)
+    components = Components()
+    taken = [place(components, {**ring(90), "title": f"R{number}"}) for number in range(5)]
+    assert [one is not None for one in taken] == [True, True, False, False, False]
+    components = Components()
+    for _ in range(3):
+        assert place(components, ring(900)) is None
+    assert place(components, {"title": "x" * 60_000, "type": "object"}) is None, "no room is left"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shape"),
+    [
+        (r"[\u0100-\uffff]", "[\x7f-\x7f]"),
+        ("[\u0100-\uffff]é\\é", "[\x7f-\x7f]\x7f\x7f"),
+        (r"[a-\U0010ffff]\N{EM DASH}", "[a-\x7f]\x7f"),
+        (r"\\u0100[\x41-\xff\177]", "\\\\u0100[\\x41-\x7f\x7f]"),
+        (r"^\d+(?:\.\d{2})?$", r"^\d+(?:\.\d{2})?$"),
+        (r"\n[^\]]", r"\n[^\]]"),
+    ],
+)
+def test_a_pattern_is_tried_in_ascii(pattern: str, shape: str) -> None:
+    """Python takes a second for a set of long ranges, and a schema may have a hundred of them."""
+    assert _narrowed(pattern) == shape
+    assert read_schema(orjson.dumps({"pattern": pattern}))[""].schema == {"pattern": pattern}
+
+
+@pytest.mark.parametrize("pattern", ["[\uffff-a]", r"[\u0100-a]", r"\u12", "\\", "é{2,1}"])
+def test_what_is_no_pattern_in_wide_characters_is_none_still(pattern: str) -> None:
+    with pytest.raises(UnfitError):
+        read_schema(orjson.dumps({"pattern": pattern}))
+
+
+def test_a_pattern_that_python_only_warns_of_is_one() -> None:
+    assert read_schema(b'{"pattern":"[a&&b]|[[x]"}')[""].schema == {"pattern": "[a&&b]|[[x]"}
