@@ -181,12 +181,8 @@ class Routing:
         return Routed(next(iter(usable.values())), first, allow)
 
     def unknown(self) -> Iterator[tuple[Route, str]]:
-        """Routes that lead nowhere now, and why. Those of resources may lack what is not named."""
-        for route in self.routes.routes:
-            action = self._announced(route.target)
-            reason = why_nowhere(route, action)
-            if reason and (action is not None or route.expected):
-                yield route, reason
+        """Routes that lead nowhere now, and why."""
+        return lost(self._registry, self.routes, self._default_timeout)
 
     def _usable(self, best: Mapping[str, Match]) -> Iterator[tuple[str, Known]]:
         """By method, what can be called now: GET never runs what does not only read."""
@@ -234,6 +230,17 @@ def why_nowhere(route: Route, action: Announced | None) -> str:
     if "GET" in route.methods and not action.read:
         return f"GET needs an action flagged read, and {action.label} is not"
     return ""
+
+
+def lost(
+    registry: Registry, table: RouteTable, default_timeout: float
+) -> Iterator[tuple[Route, str]]:
+    """Routes that lead nowhere, and why. Those of resources may lack what is not named."""
+    for route in table.routes:
+        action = resolve(registry, route.target, default_timeout)
+        reason = why_nowhere(route, action)
+        if reason and (action is not None or route.expected):
+            yield route, reason
 
 
 def as_routed(action: Announced, route: Route) -> Announced:

@@ -343,6 +343,63 @@ async def test_routes_file_is_followed_and_a_bad_one_is_not(
         assert await status(http, f"{url}/v2/open") == 200
 
 
+async def test_a_route_is_told_when_its_action_is_missing_once_the_index_is_there(
+    mesh: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/open") + route("/v1/gone", "Test.Gate.gone"))
+    mesh.cache.unlink()
+    allowed = mesh.authorized.read_text()
+    async with running(mesh.loaded(routes=path)) as gateway:
+        gateway.parts.lost_routes.settle = 0
+        assert "no service announces" not in caplog.text, "nobody can know yet"
+        mesh.announce()
+        await until(lambda: f"{path}:5: GET /v1/gone: no service announces" in caplog.text)
+        assert "/v1/open: no" not in caplog.text
+        for _ in range(2):  # what comes back is told again when it leaves
+            mesh.authorized.write_text(allowed.replace("main:ALL", "Other"))
+            await until(lambda: f"{path}:1: GET /v1/open: no service announces" in caplog.text)
+            assert caplog.text.count("/v1/gone: no service") <= 1, "it was told before"
+            caplog.clear()
+            mesh.authorized.write_text(allowed)
+            await until(lambda: bool(gateway.parts.registry.find("main", "Test.Gate.open", 1)))
+            gateway.parts.lost_routes.look()
+        assert "lead" not in caplog.text
+        assert "no service" not in caplog.text
+
+
+async def test_requests_do_not_notice_that_routes_are_read_anew(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/open"))
+    async with running(mesh.loaded(routes=path)) as gateway:
+        url = f"{gateway.public.url}/v1/open"
+        seen: list[int] = []
+        done = asyncio.Event()
+
+        async def keep_asking() -> None:
+            while not done.is_set():
+                seen.append(await status(http, url))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(keep_asking())
+            for number in range(10):
+                text = route("/v1/open") + route(f"/v1/more{number}")
+                for content, result in ((text, "ok"), (f"{text}x", "failed")):
+                    before, asked = counted(gateway, "routes", result), len(seen)
+                    fresh = path.with_suffix(".new")
+                    fresh.write_text(content)
+                    fresh.replace(path)
+                    gateway.triggers.reload.set()
+                    await until(lambda: counted(gateway, "routes", result) > before)  # noqa: B023
+                    await until(lambda: len(seen) > asked + 8)  # noqa: B023
+                assert await status(http, f"{gateway.public.url}/v1/more{number}") == 200
+            done.set()
+        assert set(seen) == {200}
+
+
 async def test_a_rate_of_a_route_comes_and_goes_with_the_file(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:
