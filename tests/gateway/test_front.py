@@ -76,6 +76,30 @@ async def test_an_empty_body_becomes_an_empty_object() -> None:
         assert (await gateway.request("POST", "/api/Test.echo?a=1")).body == b"{}"
 
 
+async def test_the_type_of_no_body_says_nothing() -> None:
+    sent = "Content-Type: application/octet-stream\r\nContent-Length: 0\r\n"
+    peer = ScriptedPeer(flags="noauth,update,destroy", envelopes=("json", "blob"))
+    async with Fronted(peer) as gateway:
+        for method in ("POST", "PUT", "DELETE"):
+            wire = await gateway.connect()
+            wire.writer.write(f"{method} /api/Test.echo HTTP/1.1\r\nHost: a\r\n{sent}\r\n".encode())
+            answer = await wire.answer()
+            assert (answer.status, answer.body) == (200, b"{}"), method
+            assert answer.headers["Content-Type"] == "application/json"
+        blob = [("Content-Type", "application/vnd.scamp.blob")]
+        answer = await gateway.request("POST", "/api/Test.echo", blob)
+        assert answer.headers["Content-Type"] == "application/vnd.scamp.blob"
+        assert answer.body == b"", "an envelope that is named counts"
+        none = [("Content-Type", "application/vnd.scamp.none")]
+        assert (await gateway.request("POST", "/api/Test.echo", none)).status == 415
+        octets = [("Content-Type", "application/octet-stream")]
+        assert (await gateway.request("POST", "/api/Test.echo", octets, b"{}")).status == 415
+        chunked = [*octets, ("Transfer-Encoding", "chunked")]
+        wire = await gateway.connect()
+        wire.send("POST", "/api/Test.echo", chunked)
+        assert (await wire.answer()).status == 415, "there may be a body"
+
+
 async def test_delete_without_a_body_takes_the_query() -> None:
     async with Fronted(ScriptedPeer(flags="noauth,destroy")) as gateway:
         assert (await gateway.request("DELETE", "/api/Test.echo?id=5")).json() == {"id": "5"}
