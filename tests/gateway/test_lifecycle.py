@@ -297,6 +297,33 @@ async def test_new_ticket_key_is_followed_and_a_bad_one_is_not(
         assert "ticket.pem: not a readable PEM public key" in caplog.text
 
 
+async def test_the_key_is_changed_without_turning_anybody_away(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    second = mesh.folder / "second.pem"
+    second.write_bytes(mesh.ticket_key.read_bytes())
+    async with running(mesh.loaded(ticket_keys=(mesh.ticket_key, second))) as gateway:
+        old, new = mesh.ticket(), mesh.ticket(key=OTHER_TICKET_KEY)
+
+        async def both() -> list[int]:
+            return [
+                await status(http, f"{gateway.public.url}{path}", headers=ticket)
+                for path in ("/api/Test.Gate.guarded", "/whoami")
+                for ticket in (old, new)
+            ]
+
+        assert await both() == [200, 401, 200, 401]
+        first = mesh.ticket_key
+        mesh.ticket_key = second
+        mesh.use_ticket_key(OTHER_TICKET_KEY)
+        await until(lambda: counted(gateway, "ticket_keys", "ok") == 1)
+        assert await both() == [200] * 4
+        mesh.ticket_key = first
+        mesh.use_ticket_key(OTHER_TICKET_KEY)
+        await until(lambda: counted(gateway, "ticket_keys", "ok") == 2)
+        assert await both() == [401, 200, 401, 200], "what was proved by the old key is forgotten"
+
+
 async def test_table_file_is_followed_and_a_bad_one_is_not(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:
