@@ -384,9 +384,11 @@ async def test_a_route_may_have_a_deadline_of_its_own() -> None:
     async with Fronted(
         ScriptedPeer(flags="noauth,read,t60", script=silent), routes=text
     ) as gateway:
-        answer = await gateway.request("GET", "/x")
-        assert (answer.status, answer.json()["code"]) == (504, "reply_timeout")
-        assert "0.2 s" in answer.json()["detail"]
+        for asked, limit in ((None, "0.2"), ("0.05", "0.05"), ("9", "0.2")):
+            fields = [("X-SCAMP-Timeout", asked)] if asked else []
+            answer = await gateway.request("GET", "/x", fields)
+            assert (answer.status, answer.json()["code"]) == (504, "reply_timeout")
+            assert f"The limit was {limit} s" in answer.json()["detail"]
 
 
 async def test_a_route_may_forbid_retries() -> None:
