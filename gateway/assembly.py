@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -35,6 +35,7 @@ from gateway.openapi.options import openapi_options
 from gateway.openapi.own import OPENAPI_PATH
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.shared import SharedCounts
+from gateway.routes.lost import LostRoutes
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
@@ -46,9 +47,6 @@ from scamp.errors import AuthzTableUnavailable, ConfigError
 from scamp.tickets import TicketKeys, TicketVerifier
 
 log = logging.getLogger("gateway")
-
-_TOLD: Final = 10
-"""Routes without an action that are logged one by one."""
 
 
 class Assembly:
@@ -82,6 +80,9 @@ class Assembly:
             self.access_log,
             _front_options(settings),
             endpoints=self.endpoints,
+        )
+        self.lost_routes = LostRoutes(
+            self.front.routing.unknown, lambda: self.follower.status.loaded
         )
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
         self._use_routes(RouteTable())
@@ -190,7 +191,7 @@ class Assembly:
         if not self.follower.status.loaded:
             why = self.follower.status.last_error or "listening for announcements"
             log.warning("no index yet: %s", why)
-        self._tell_unknown_routes()
+        self.lost_routes.look()
         if self.authz is not None:
             self._prefetch = asyncio.create_task(self._first_table(self.authz))
 
@@ -203,7 +204,7 @@ class Assembly:
     def use_routes(self, table: RouteTable) -> None:
         """Take another routes file's routes from now on."""
         self._use_routes(table)
-        self._tell_unknown_routes()
+        self.lost_routes.look()
 
     def _use_routes(self, table: RouteTable) -> None:
         self.front.routing.use_routes(table)
@@ -211,23 +212,15 @@ class Assembly:
         self.limiter.retain(limited)
         self.front.limiter = self.limiter if limited or self.limiter.general else None
 
-    def _tell_unknown_routes(self) -> None:
-        """Services come and go, so it is no reason to refuse the file."""
-        if not self.follower.status.loaded:
-            return
-        for number, (route, why) in enumerate(self.front.routing.unknown()):
-            if number == _TOLD:
-                log.warning("further routes lead nowhere; scamp-gateway routes lists them")
-                return
-            log.warning("%s: %s %s: %s", route.origin, *route.methods[:1], route.template, why)
-
     def _on_change(self, change: Change) -> None:
         # An Auth service that has just come need not wait for the pause after the last failure.
         if self.authz is not None and self.authz.last_error is not None and change.added:
             self.authz.invalidate()
+        self.lost_routes.look_soon()
 
     def _on_load(self, report: LoadReport) -> None:
         self.reloaded("discovery", report.error is None)
+        self.lost_routes.look_soon()  # of a first index with nothing in it, too
 
     def reloaded(self, what: str, ok: bool) -> None:
         """Count a followed file that was taken or refused."""
@@ -261,6 +254,7 @@ class Assembly:
             await self.authz.close()
         await self.hub.close()
         await self.follower.stop()
+        self.lost_routes.close()
         await self.requester.close()
         if self.limiter.shared is not None:
             await self.limiter.shared.close()

@@ -13,13 +13,15 @@ from gateway.discovery import multicast_group
 from gateway.listener import tls_context
 from gateway.offline import read_authorized, read_discovery
 from gateway.ratelimit.shared import connector
+from gateway.routes.leads import lost
 from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp import limits
 from scamp.authz import AuthzTable
+from scamp.discovery import Registry
 from scamp.discovery.cachefile import read_file
-from scamp.discovery.loader import count_reasons
+from scamp.discovery.loader import Step, count_reasons
 from scamp.discovery.model import count_actions
 from scamp.discovery.multicast import open_receiver
 from scamp.errors import ConfigError, ScampError
@@ -117,6 +119,24 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     if age > settings.discovery_max_age:
         text = f"stale: {age:.0f} s old, the limit is {settings.discovery_max_age:g} s"
         yield Finding("warn", about, f"{text}; what writes it may have died")
+    yield from _lost_routes(settings, step)
+
+
+def _lost_routes(settings: Settings, step: Step) -> Iterator[Finding]:
+    """Services come and go: it is no mistake in the file."""
+    if settings.routes is None:
+        return
+    try:
+        table = load_routes(settings.routes)
+    except ConfigError:
+        return  # told already
+    registry = Registry()
+    registry.apply(added=step.added)
+    found = [*lost(registry, table, settings.request_timeout)]
+    for route, why in found[:_SHOWN]:
+        yield Finding("warn", "routes", f"{route.origin}: {route.key}: {why}")
+    if len(found) > _SHOWN:
+        yield Finding("warn", "routes", f"{len(found) - _SHOWN} further routes lead nowhere")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ from gateway.head import NO_FIELDS, TRACEPARENT, check_head, deadline_of, single
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
 from gateway.problems import PROBLEM_TYPE, UNKNOWN_RETRY_AFTER, Problem, StatusMap, from_error
-from gateway.proxy import Proxy
+from gateway.proxy import Proxy, timing_of
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routed, Routing
 from gateway.translate import MediaTypes, content_type_of, split_target
@@ -327,7 +327,10 @@ class Front:
         self._blame(exchange, problem)
         exchange.close = exchange.close or problem.close
         body = problem.body(exchange.request_id)
-        return exchange.whole(problem.status, PROBLEM_TYPE, body, problem.header_fields())
+        fields = [*problem.header_fields()]
+        if self.options.server_timing:
+            fields += timing_of(exchange)
+        return exchange.whole(problem.status, PROBLEM_TYPE, body, fields)
 
     @staticmethod
     def _blame(exchange: Exchange, problem: Problem) -> None:

@@ -15,7 +15,16 @@ from gateway.head import NO_FIELDS, single
 from gateway.problems import Problem, quotable
 from gateway.routes.compose import compose, members_of, passes_through
 from gateway.routes.match import Match
-from gateway.translate import JSON, JSON_TYPE, MediaTypes, envelope_of, media_type_of, query_object
+from gateway.translate import (
+    JSON,
+    JSON_TYPE,
+    MediaTypes,
+    content_type_of,
+    envelope_named,
+    envelope_of,
+    media_type_of,
+    query_object,
+)
 from gateway.unpacking import unpacker_of
 from scamp.client import Deadline
 
@@ -83,7 +92,7 @@ class Intake:
         envelope, fields = self._by_content_type(exchange, action)
         upload = self._upload(exchange)
         body = await upload.collect(deadline)
-        if not body and envelope == JSON:
+        if not body and envelope.lower() == JSON:
             body = query_object(query) if exchange.method == "DELETE" else b"{}"
         return Inbound(body, envelope, upload, fields)
 
@@ -91,12 +100,21 @@ class Intake:
         self, exchange: Exchange, action: Announced
     ) -> tuple[str, Mapping[str, str]]:
         """Envelope and fields for the HEADER, before a byte of the body is read."""
-        content_type = _content_type(exchange)
+        content_type = self._content_type(exchange)
         envelope = envelope_of(content_type, action, self._media_types)
         if not self._media_types or content_type is None:
             return envelope, NO_FIELDS
         known = media_type_of(content_type) in self._media_types
         return envelope, _content_type_field(content_type) if known else NO_FIELDS
+
+    def _content_type(self, exchange: Exchange) -> str | None:
+        """What the body is said to be. Of no body it says nothing, unless it names an envelope:
+        clients send one with whatever they send (aiohttp: application/octet-stream)."""
+        content_type = _content_type(exchange)
+        if content_type is None or exchange.request.body_exists:
+            return content_type
+        known = envelope_named(media_type_of(content_type), self._media_types) is not None
+        return content_type if known else None
 
     def _upload(self, exchange: Exchange) -> RequestBody:
         headers, unpacker = exchange.request.headers, None
@@ -126,10 +144,10 @@ class Intake:
         upload = self._upload(exchange)
         if passes_through(route):
             body = await upload.collect(deadline)
-            if not body and envelope == JSON:
+            if not body and envelope.lower() == JSON:
                 body = b"{}"
             return Inbound(body, envelope, upload, fields)
-        if envelope != JSON:
+        if envelope.lower() != JSON:
             raise Problem(
                 catalogue.UNSUPPORTED_ENVELOPE,
                 "The route puts the body together with parts of the URL, so it takes JSON only.",
@@ -138,18 +156,23 @@ class Intake:
             )
         members = members_of(route, match.values, query)
         held = await upload.hold(deadline, self._mapped_limit)
-        return Inbound(compose(route, members, held))
+        return Inbound(compose(route, members, held), envelope)
 
-    @staticmethod
     def _by_route(
-        exchange: Exchange, action: Announced, match: Match
+        self, exchange: Exchange, action: Announced, match: Match
     ) -> tuple[str, Mapping[str, str]]:
         """The same where the route says what the body may be, and by which envelope it goes."""
         route = match.route
-        content_type = _content_type(exchange) or ""
-        media_type = media_type_of(content_type)
+        wanted = (route.envelope or JSON).lower()
         accepted = route.consumes
-        if accepted and not any(_within(media_type, one) for one in accepted):
+        content_type = (_content_type(exchange) if accepted else self._content_type(exchange)) or ""
+        media_type = media_type_of(content_type)
+        if accepted:
+            fits = any(_within(media_type, one) for one in accepted)
+        else:
+            accepted = self._types_of(wanted)
+            fits = not media_type or envelope_named(media_type, self._media_types) == wanted
+        if not fits:
             raise Problem(
                 catalogue.UNSUPPORTED_ENVELOPE,
                 f"Content-Type {quotable(media_type[:100]) or 'none'} is not among what the route "
@@ -157,14 +180,18 @@ class Intake:
                 action=action.label,
                 headers=(("Accept", ", ".join(accepted)),),
             )
-        envelope = route.envelope or JSON
-        if envelope not in action.envelopes:
+        envelope = next((one for one in action.envelopes if one.lower() == wanted), None)
+        if envelope is None:
             raise Problem(
                 catalogue.UNSUPPORTED_ENVELOPE,
-                f"The route calls {action.label} by envelope {envelope}, which is not announced.",
+                f"The route calls {action.label} by envelope {wanted}, which is not announced.",
                 action=action.label,
             )
         return envelope, _content_type_field(content_type) if content_type else NO_FIELDS
+
+    def _types_of(self, envelope: str) -> tuple[str, ...]:
+        also = (one for one, name in self._media_types.items() if name.lower() == envelope)
+        return (content_type_of(envelope), *also)
 
 
 def _content_type(exchange: Exchange) -> str | None:

@@ -12,7 +12,7 @@ from gateway.exchange import Exchange
 from gateway.metrics import ActionSeries, Metrics
 from gateway.problems import Problem, no_index
 from gateway.ratelimit.rate import Rate
-from gateway.routes.leads import as_routed, why_nowhere
+from gateway.routes.leads import as_routed, lost
 from gateway.routes.match import Match, Matcher, by_method
 from gateway.routes.model import Route, RouteTable
 from gateway.translate import native_target, split_target
@@ -172,12 +172,8 @@ class Routing:
         return Routed(next(iter(usable.values())), first, allow)
 
     def unknown(self) -> Iterator[tuple[Route, str]]:
-        """Routes that lead nowhere now, and why. Those of resources may lack what is not named."""
-        for route in self.routes.routes:
-            action = self._announced(route.target)
-            reason = why_nowhere(route, action)
-            if reason and (action is not None or route.expected):
-                yield route, reason
+        """Routes that lead nowhere now, and why."""
+        return lost(self._registry, self.routes, self._default_timeout)
 
     def _usable(self, best: Mapping[str, Match]) -> Iterator[tuple[str, Known]]:
         """By method, what can be called now: GET never runs what does not only read."""

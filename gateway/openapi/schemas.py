@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import orjson
 
+from gateway.openapi.defaults import default_fits
 from scamp.limits import KIB
 
 MAX_SCHEMA: Final = 64 * KIB
@@ -145,6 +146,8 @@ class _Reader:
                 made[keyword] = _VALUES[keyword](value)
             elif keyword in _REFUSED:
                 raise UnfitError(f"{keyword} is not understood")
+        if "default" in made and not default_fits(made):
+            del made["default"]
         return made
 
     def _refer(self, holder: dict[str, Any], key: str, value: object, *, at_once: bool) -> None:

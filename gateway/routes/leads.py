@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from gateway.actions import Announced
-from gateway.routes.model import Route
+from gateway.actions import Announced, resolve
+from gateway.routes.model import Route, RouteTable
+from scamp.discovery import Registry
 
 
 def as_routed(action: Announced, route: Route) -> Announced:
@@ -26,3 +28,14 @@ def why_nowhere(route: Route, action: Announced | None) -> str:
     if "GET" in route.methods and not action.runs("GET"):
         return f"GET needs an action flagged read, and {action.label} is not"
     return ""
+
+
+def lost(
+    registry: Registry, table: RouteTable, default_timeout: float
+) -> Iterator[tuple[Route, str]]:
+    """Routes that lead nowhere, and why. Those of resources may lack what is not named."""
+    for route in table.routes:
+        action = resolve(registry, route.target, default_timeout)
+        reason = why_nowhere(route, action)
+        if reason and (action is not None or route.expected):
+            yield route, reason

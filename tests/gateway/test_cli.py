@@ -251,6 +251,20 @@ def test_check_of_a_bad_file_names_it_and_ends_with_1(
     assert "Traceback" not in result.output
 
 
+def test_check_names_routes_whose_action_nobody_announces(mesh: Path) -> None:
+    text = (mesh / "routes.toml").read_text()
+    lines = [f'[[routes]]\nmethod = "POST"\npath = "/r{n}"\naction = "No.thing"' for n in range(12)]
+    write = '[[routes]]\nmethod = "GET"\npath = "/w"\naction = "Product.Sku.fetch"\n'
+    (mesh / "routes.toml").write_text("\n".join([text, write, *lines]))
+    result = check(mesh)
+    assert result.exit_code == 0, "services come and go"
+    name = mesh / "routes.toml"
+    assert f"warn  routes: {name}:11: POST /r0: no service announces No.thing~1" in result.stdout
+    assert result.stdout.count(": no service announces") == 10
+    assert "warn  routes: 2 further routes lead nowhere" in result.stdout
+    assert "/skus" not in result.stdout, "a resource need not have all of CRUD"
+
+
 def test_check_sees_an_access_log_that_run_would_refuse(mesh: Path) -> None:
     assert f"FAIL  access log: {mesh} is a directory" in check(mesh, "--access-log", mesh).stdout
     result = check(mesh, "--access-log", mesh / "none" / "log")

@@ -162,6 +162,41 @@ def test_a_flood_of_schemas_is_taken_up_to_a_limit() -> None:
     assert components.left_out == placed.count(None) == 3
 
 
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"default": [{}]},
+        {"type": "string", "default": "", "title": "t"},
+        {"type": ["integer", "null"], "default": None},
+        {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
+        {"enum": ["a", 1], "default": 1},
+        {"type": "boolean", "minimum": 5, "default": True},
+    ],
+)
+def test_a_default_that_fits_stays(schema: dict[str, Any]) -> None:
+    (part,) = read_schema(orjson.dumps(schema)).values()
+    assert part.schema == schema
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "default": "string"},
+        {"type": "integer", "default": True},
+        {"type": "integer", "default": 1.5},
+        {"type": ["array", "null"], "default": {}},
+        {"enum": [True], "default": 1},
+        {"minimum": 2, "default": 1},
+        {"maximum": 0, "default": 1},
+        {"pattern": "a", "default": "b"},
+    ],
+)
+def test_a_default_that_may_not_fit_is_left_out(schema: dict[str, Any]) -> None:
+    (part,) = read_schema(orjson.dumps({"properties": {"a": schema}})).values()
+    del schema["default"]
+    assert part.schema == {"properties": {"a": schema}}
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
