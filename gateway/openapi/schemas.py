@@ -262,15 +262,17 @@ def _narrowed(pattern: str) -> str:
 
 def _any(value: object) -> object:
     """A value that stands for itself; tools may follow a ``$ref`` in it all the same."""
-    left = [value]
+    left = [(value, 0)]
     while left:
-        one = left.pop()
+        one, depth = left.pop()
+        if depth > MAX_DEPTH:  # at some depth JSON can be read and not be written any more
+            raise UnfitError("a value that is nested too deeply")
         if isinstance(one, dict):
             if "$ref" in one:
                 raise UnfitError("a value with a reference in it")
-            left.extend(one.values())
+            left.extend((inner, depth + 1) for inner in one.values())
         elif isinstance(one, list):
-            left.extend(one)
+            left.extend((inner, depth + 1) for inner in one)
     return value
 
 

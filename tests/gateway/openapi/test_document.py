@@ -409,6 +409,17 @@ def test_flood_of_actions_is_cut_and_counted() -> None:
     assert document["x-scamp-left-out"] == {"actions": 2990}
 
 
+@pytest.mark.parametrize("keyword", ["const", "default"])
+def test_value_that_could_be_read_and_not_be_written_costs_its_own_schema_alone(
+    keyword: str,
+) -> None:
+    deep = b'{"%s":%s%s}' % (keyword.encode(), b"[" * 300, b"]" * 300)
+    sections = {action_key("main", "A.b", 1): Section(request=deep)}
+    document = shown(service(action("A.b"), action("A.c")), sections=sections)
+    assert actions_of(document) == {"A.b", "A.c"}
+    assert document["x-scamp-left-out"] == {"schemas": 1}
+
+
 def test_schemas_of_one_name_are_told_apart_in_the_same_way_in_any_order() -> None:
     actions = select(
         registry(service(action("A.b"), action("A.c"))).actions(),
