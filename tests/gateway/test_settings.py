@@ -180,6 +180,7 @@ IN_THE_ENVIRONMENT = {
     "events_heartbeat": "7",
     "max_event_streams": "7",
     "max_event_streams_per_subscription": "7",
+    "max_event_streams_per_caller": "7",
     "max_event_subscriptions": "7",
     "docs": "false",
     "workers": "1",
