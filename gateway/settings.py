@@ -134,6 +134,12 @@ class Settings(BaseSettings):
         "Admin listener: metrics, health and state. It has no authentication.",
         unit="HOST:PORT",
     )
+    admin_hosts: Names = _setting(
+        (),
+        "Names by which the admin listener may be called on a loopback address, besides localhost: "
+        "pages of all others could read it there (DNS rebinding).",
+        unit="name",
+    )
     tls_certificate: Path | None = _setting(
         None, "PEM certificate chain for the public listener.", unit="file", unset="plain HTTP"
     )
