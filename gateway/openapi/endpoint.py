@@ -89,11 +89,9 @@ class OpenApi:
         sight = await self._sight(exchange)
         await self.documentation.refresh()
         made = await self._document(sight)
-        headers = [
-            ("Cache-Control", "no-cache" if sight is ALL else "private, no-cache"),
-            ("ETag", made.etag),
-        ]
+        headers = [("Cache-Control", "no-cache"), ("ETag", made.etag)]
         if self._depends_on_ticket:
+            headers[0] = ("Cache-Control", "private, no-cache")
             headers.append(("Vary", self._vary()))
         wanted = ",".join(exchange.request.headers.getall("If-None-Match", ()))
         if wanted and _matches(wanted, made.etag):
