@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, Protocol
 
+from aiohttp import hdrs
+
 from gateway import catalogue
-from gateway.exchange import Exchange
+from gateway.exchange import Exchange, Fields
 from gateway.problems import Problem
 
 RESERVED: Final = ("/api", "/docs", "/openapi.json", "/whoami")
 """Paths that are ours, with all below them: no route of one's own begins with one of these."""
+
+_BELOW: Final = tuple(f"{path}/" for path in RESERVED)
 
 UNCOUNTED: Final = ("/docs",)
 """Paths below which a page is made of many files: they count for no rate limit."""
@@ -67,6 +71,11 @@ class Endpoints:
         return found
 
 
+def is_reserved(path: str) -> bool:
+    """Whether this decoded path is ours, whatever a template such as ``/{a}/{b}`` takes."""
+    return path in RESERVED or path.startswith(_BELOW)
+
+
 def is_counted(path: str) -> bool:
     """Whether a request for this decoded path counts for its caller's rate limits."""
     return not any(path == one or path.startswith(f"{one}/") for one in UNCOUNTED)
@@ -86,3 +95,19 @@ def check_endpoint_method(method: str, endpoint: Endpoint) -> None:
             f"{method} is not among what {endpoint.route} takes: {allowed}.",
             headers=(("Allow", allowed),),
         )
+
+
+async def send_tagged(
+    exchange: Exchange, content_type: str, body: bytes, etag: str, fields: Fields = ()
+) -> None:
+    """Send a body for which `etag` (in quotes) stands, or 304 to a caller that has it already.
+
+    Raises ConnectionError when the client has left.
+    """
+    extra = (*fields, ("ETag", etag))
+    known = ",".join(exchange.headers.getall(hdrs.IF_NONE_MATCH, ())).split(",")
+    # What is compressed on the way, here or by a proxy, comes with a weak tag.
+    if {etag, "*"} & {one.strip().removeprefix("W/") for one in known}:
+        await exchange.send_whole(304, None, b"", extra)
+    else:
+        await exchange.send_whole(200, content_type, body, extra)

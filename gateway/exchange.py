@@ -78,6 +78,7 @@ class Exchange:
         "client",
         "close",
         "head_sent",
+        "headers",
         "method",
         "parked",
         "queued",
@@ -109,6 +110,7 @@ class Exchange:
         wall: float,
     ) -> None:
         self.request = request
+        self.headers = request.headers
         self.serving = serving
         self.method = request.method
         self.started = started
@@ -180,7 +182,7 @@ class Exchange:
         if (
             self.serving.compress
             and len(body) >= compression.MIN_SIZE
-            and compression.negotiate(response.headers, self.request.headers)
+            and compression.negotiate(response.headers, self.headers)
         ):
             response.enable_compression(web.ContentCoding.gzip)
         self._note(response)
@@ -202,14 +204,14 @@ class Exchange:
         asks for. Raises ConnectionError when the client has left."""
         extra = [("Allow", allow)]
         if self.serving.cors is not None:
-            extra += self.serving.cors.preflight(self.request.headers, allow)
+            extra += self.serving.cors.preflight(self.headers, allow)
         await self.send_whole(204, None, b"", extra)
 
     async def send(self, response: web.Response) -> None:
         """Send what `whole` made. Raises ConnectionError when the client has left."""
         self.head_sent = True
         await response.prepare(self.request)
-        if response.compression and self.method != hdrs.METH_HEAD:
+        if self.serving.compress and response.compression and self.method != hdrs.METH_HEAD:
             self.bytes_out = response.content_length or 0
         await response.write_eof()
 
@@ -223,7 +225,7 @@ class Exchange:
         """
         self.streamed = True
         response = web.StreamResponse(status=status, headers=self._headers(content_type, extra))
-        if self.serving.compress and compression.negotiate(response.headers, self.request.headers):
+        if self.serving.compress and compression.negotiate(response.headers, self.headers):
             response.headers[hdrs.CONTENT_ENCODING] = "gzip"
             self._packer = ZLibCompressor("gzip", max_sync_chunk_size=compression.MAX_AT_ONCE)
         self._note(response)
@@ -289,13 +291,15 @@ class Exchange:
         if extra:
             headers.update(extra)  # over the common ones; one that is given twice stays twice
         if self.serving.cors is not None:
-            self.serving.cors.mark(headers, self.request.headers)
+            self.serving.cors.mark(headers, self.headers)
         return headers
 
     def _note(self, response: web.StreamResponse) -> None:
         self.response = response
         self.status = response.status
-        ends = self.close or self.serving.draining or self._much_to_come() or self._trailed()
+        ends = self.close or self.serving.draining or self._much_to_come()
+        if hdrs.TRANSFER_ENCODING in self.headers:
+            ends = ends or self._trailed()
         if ends or (self._http10 and not self.request.keep_alive):
             self._close(response)
 
@@ -306,8 +310,6 @@ class Exchange:
 
     def _trailed(self) -> bool:
         """Whether the connection may have been spoilt for the next request, see `Connection`."""
-        if hdrs.TRANSFER_ENCODING not in self.request.headers:
-            return False
         protocol = self.request.protocol
         return not isinstance(protocol, Connection) or protocol.may_have_trailers
 
@@ -317,7 +319,7 @@ class Exchange:
         content = self.request.content
         if content.is_eof():
             return False
-        if hdrs.EXPECT in self.request.headers and not content.total_bytes:
+        if hdrs.EXPECT in self.headers and not content.total_bytes:
             return True  # it may not send the body at all: what comes next would be read as one
         length = self.request.content_length
         return length is None or length > MAX_LEFTOVER

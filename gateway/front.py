@@ -176,7 +176,7 @@ class Front:
         """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
         try:
             check_head(exchange)
-            if self.in_flight > self.options.max_in_flight:
+            if self._serving.in_flight > self.options.max_in_flight:
                 detail = "Too many requests under way."
                 return Problem(catalogue.SATURATED, detail, retry_after=UNKNOWN_RETRY_AFTER)
             await self._serve(exchange)
@@ -241,7 +241,7 @@ class Front:
     async def _call(
         self, exchange: Exchange, action: Announced, query: str, routed: Routed | None
     ) -> None:
-        headers = exchange.request.headers
+        headers = exchange.headers
         if hdrs.EXPECT in headers and single(headers, hdrs.EXPECT).lower() != "100-continue":
             raise Problem(catalogue.EXPECTATION_FAILED)
         deadline, lowered = deadline_of(headers, action)
@@ -290,7 +290,7 @@ class Front:
         if exchange.method in ("GET", "HEAD"):
             refuse_body(exchange)
         if self.limiter is not None and is_counted(path):
-            await self.limiter.admit(exchange, self._auth.glance(exchange.request.headers))
+            await self.limiter.admit(exchange, self._auth.glance(exchange.headers))
         await endpoint.serve(exchange, path, query)
 
     # -- beginning and end --------------------------------------------------------------

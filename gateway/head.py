@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs
 from multidict import CIMultiDictProxy, istr
 
 from gateway import catalogue
@@ -56,7 +56,7 @@ def trace_of(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str,
 
 def check_head(exchange: Exchange) -> None:
     """What aiohttp lets through and what could be read in another way by what stands before us."""
-    request, headers = exchange.request, exchange.request.headers
+    request, headers = exchange.request, exchange.headers
     if request.version not in _VERSIONS:
         raise Problem(catalogue.MALFORMED, "This is HTTP/1.1.", close=True)
     if hdrs.UPGRADE in headers or exchange.method == "CONNECT":
@@ -64,17 +64,18 @@ def check_head(exchange: Exchange) -> None:
         # body of CONNECT for the next request: nothing on this connection can be trusted then.
         exchange.close = True
     if hdrs.TRANSFER_ENCODING in headers:
-        _check_framing(request)
+        _check_framing(exchange)
     host = single(headers, hdrs.HOST) if hdrs.HOST in headers else None
-    check_host(host, request.raw_path)
-    if "#" in request.raw_path:
+    target = request.raw_path
+    check_host(host, target)
+    if "#" in target:
         raise Problem(catalogue.BAD_PATH, "The request target has a fragment.")
 
 
-def _check_framing(request: web.BaseRequest) -> None:
+def _check_framing(exchange: Exchange) -> None:
     """RFC 9112, 6.1: HTTP/1.0 knows no chunks, so that what stands before us may see the body end
     elsewhere; and below any other coding is not the body that the service would take it for."""
-    codings = request.headers.getall(hdrs.TRANSFER_ENCODING)
-    if request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
+    codings = exchange.headers.getall(hdrs.TRANSFER_ENCODING)
+    if exchange.request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
         detail = "The one Transfer-Encoding is chunked, in HTTP/1.1."
         raise Problem(catalogue.BAD_FRAMING, detail, close=True)

@@ -117,7 +117,7 @@ class Intake:
         return content_type if known else None
 
     def _upload(self, exchange: Exchange) -> RequestBody:
-        headers, unpacker = exchange.request.headers, None
+        headers, unpacker = exchange.headers, None
         if hdrs.CONTENT_ENCODING in headers:
             unpacker = unpacker_of(headers, enabled=self._decompress)
         return RequestBody(exchange, limit=self._limit, idle=self._idle, unpacker=unpacker)
@@ -195,7 +195,7 @@ class Intake:
 
 
 def _content_type(exchange: Exchange) -> str | None:
-    headers = exchange.request.headers
+    headers = exchange.headers
     return single(headers, hdrs.CONTENT_TYPE) if hdrs.CONTENT_TYPE in headers else None
 
 

@@ -97,7 +97,7 @@ class WhoAmI:
     async def serve(self, exchange: Exchange, path: str, query: str) -> None:
         """Answer with JSON. Raises Problem as for an action that needs a ticket."""
         auth = self._auth
-        caller = auth.require_any(exchange.request.headers, exchange.method)
+        caller = auth.require_any(exchange.headers, exchange.method)
         exchange.caller = caller
         answer: dict[str, Any] = {"mode": auth.mode, "ticket": None, "permits": None}
         if caller.claims is not None:

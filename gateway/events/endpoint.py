@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from gateway import catalogue
 from gateway.actions import Sectors, Target
@@ -12,6 +12,7 @@ from gateway.events.stream import FIELDS, MEDIA_TYPE, Stream, StreamOptions, ret
 from gateway.events.topic import PREFIX, OpenTopic, Topic, parse, service_key
 from gateway.exchange import Exchange
 from gateway.problems import Problem, no_index
+from gateway.ratelimit.callers import address_key
 from scamp.client import Deadline
 from scamp.discovery import DiscoveryStatus
 
@@ -56,8 +57,8 @@ class EventsEndpoint:
             await exchange.send_whole(200, MEDIA_TYPE, retry_hint(), FIELDS)
             return
         # What a browser has seen since stands in the header; the query is as it was at the start.
-        event_id = exchange.request.headers.get("Last-Event-ID", resume or "")
-        listener = await self._hub.join(topic)
+        event_id = exchange.headers.get("Last-Event-ID", resume or "")
+        listener = await self._hub.join(topic, _whose(exchange, caller))
         try:
             ticket = None if self._is_open(topic) else caller.claims
             stream = Stream(
@@ -82,7 +83,7 @@ class EventsEndpoint:
 
     async def _admit(self, exchange: Exchange, topic: Topic) -> Caller:
         """Subscriptions carry no ticket to the service, so whoever passes here has its events."""
-        headers, method = exchange.request.headers, exchange.method
+        headers, method = exchange.headers, exchange.method
         if self._is_open(topic):
             return self._auth.identify(headers, OpenTopic(topic.label, topic.spelling), method)
         if self._auth.mode == "forward":
@@ -95,3 +96,8 @@ class EventsEndpoint:
         if caller.to_check is not None:
             await self._auth.authorize(caller, topic, Deadline.after(self._timeout))
         return caller
+
+
+def _whose(exchange: Exchange, caller: Caller) -> Hashable:
+    """The verified ticket's user, else the address, as for rate limits."""
+    return address_key(exchange.client) if caller.user_id is None else caller.user_id

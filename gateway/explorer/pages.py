@@ -13,6 +13,7 @@ from importlib.resources import files
 from typing import Final
 
 from gateway import catalogue
+from gateway.endpoints import send_tagged
 from gateway.exchange import Exchange
 from gateway.problems import Problem
 
@@ -67,16 +68,7 @@ class Explorer:
         found = self._files.get(path)
         if found is None:
             raise Problem(catalogue.UNKNOWN_PATH, "The explorer has no such file.")
-        headers = (*_HEADERS, ("ETag", found.etag))
-        if _has(exchange.request.headers.get("If-None-Match", ""), found.etag):
-            await exchange.send_whole(304, None, b"", headers)
-        else:
-            await exchange.send_whole(200, found.type, found.content, headers)
-
-
-def _has(given: str, etag: str) -> bool:
-    """Whether an ``If-None-Match`` names this file. Proxies that compress make tags weak."""
-    return etag in (one.strip().removeprefix("W/") for one in given.split(",")) or given == "*"
+        await send_tagged(exchange, found.type, found.content, found.etag, _HEADERS)
 
 
 def _load() -> Mapping[str, _File]:

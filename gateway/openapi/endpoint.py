@@ -12,6 +12,7 @@ from typing import Final
 
 from gateway.actions import Announced
 from gateway.auth import Authenticator
+from gateway.endpoints import send_tagged
 from gateway.exchange import Exchange
 from gateway.openapi.document import PathItems, build
 from gateway.openapi.documentation import Documentation, Sections, merged
@@ -90,17 +91,11 @@ class OpenApi:
         sight = await self._sight(exchange)
         await self.documentation.refresh()
         made = await self._document(sight)
-        headers = [
-            ("Cache-Control", "no-cache" if sight is ALL else "private, no-cache"),
-            ("ETag", made.etag),
-        ]
+        headers = [("Cache-Control", "no-cache")]
         if self._depends_on_ticket:
-            headers.append(("Vary", self._auth.credentials.vary))
-        wanted = ",".join(exchange.request.headers.getall("If-None-Match", ()))
-        if wanted and _matches(wanted, made.etag):
-            await exchange.send_whole(304, None, b"", headers)
-            return
-        await exchange.send_whole(200, JSON_TYPE, made.text, headers)
+            vary = ("Vary", self._auth.credentials.vary)
+            headers = [("Cache-Control", "private, no-cache"), vary]
+        await send_tagged(exchange, JSON_TYPE, made.text, made.etag, headers)
 
     @property
     def _depends_on_ticket(self) -> bool:
@@ -109,7 +104,7 @@ class OpenApi:
     async def _sight(self, exchange: Exchange) -> Sight:
         if not self._depends_on_ticket:
             return ALL
-        caller = exchange.caller = self._auth.identify_any(exchange.request.headers)
+        caller = exchange.caller = self._auth.identify_any(exchange.headers)
         if caller is None or caller.claims is None:
             return OPEN
         if self._auth.mode == "verify":
@@ -196,8 +191,3 @@ class OpenApi:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-
-
-def _matches(wanted: str, etag: str) -> bool:
-    tags = {one.strip().removeprefix("W/") for one in wanted.split(",")}
-    return etag in tags or "*" in tags

@@ -309,6 +309,13 @@ CASES: Final = [
             routed(route("/v1")),
         ),
     ),
+    *(
+        Case(
+            codes.ROUTE_PAGES, "GET /v1", routed(route("/v1", more=f'produces = "{kind}"')),
+            (routed(route("/v1", more='produces = "image/png"')), routed(route("/v1"))),
+        )
+        for kind in ("text/html", "image/svg+xml", "Text/JavaScript")
+    ),
     Case(
         codes.UNCONFIGURED, "Sku.create~1", Given(table={"sku.fetch": [1]}),
         (

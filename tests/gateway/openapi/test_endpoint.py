@@ -173,6 +173,16 @@ async def test_routes_in_force_are_shown() -> None:
 # -- over HTTP --------------------------------------------------------------------------
 
 
+async def test_answer_that_a_ticket_opens_is_not_for_shared_caches(
+    verifier: TicketVerifier, make_ticket: Make
+) -> None:
+    async with site(Authenticator("verify", verifier)) as here:
+        for headers in ([], bearer(make_ticket())):
+            answer = await here.get(*headers)
+            assert answer.headers["Cache-Control"] == "private, no-cache"
+            assert "X-SCAMP-Ticket" in answer.headers["Vary"]
+
+
 async def test_answer_is_for_its_caller_alone(verifier: TicketVerifier) -> None:
     credentials = Credentials("ticket")
     auth = Authenticator("enforce", verifier, AuthzSource(table), credentials=credentials)

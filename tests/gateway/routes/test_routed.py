@@ -410,3 +410,34 @@ async def test_a_services_own_error_keeps_its_status_under_a_route() -> None:
     async with Fronted(peer, routes=ROUTES) as gateway:
         answer = await gateway.request("POST", "/v1/skus", body=b"{}")
         assert (answer.status, answer.json()["upstream_code"]) == (409, "conflict")
+
+
+async def test_no_template_takes_what_is_the_gateways_own() -> None:
+    """It would serve every action below /api/ with its own one, and without a ticket."""
+    wide = """
+    [[routes]]
+    method = ["GET", "POST"]
+    path = "/{tenant}/{thing}"
+    action = "Shop.other"
+    ticket = false
+
+    [[routes]]
+    method = "GET"
+    path = "/{thing}"
+    action = "Shop.other"
+    """
+    peer = ScriptedPeer(actions=("Shop.other", "Shop.pay"), flags="read")
+    async with Fronted(peer, routes=wide) as gateway:
+        for path, status in (
+            ("/api/Shop.pay", 200),
+            ("/api/Shop.nothing", 404),
+            *(("/api/pay", 404), ("/api", 404), ("/docs/x", 404), ("/whoami", 404)),
+            *(("/openapi.json", 404), ("/apis/Shop.pay", 200), ("/api2", 200)),
+        ):
+            answer = await gateway.request("GET", path)
+            line = gateway.log.lines[-1]
+            assert answer.status == status, path
+            taken = (line["route"] or "").startswith("/{t")
+            assert taken == path.startswith(("/apis", "/api2")), path
+        allowed = (await gateway.request("OPTIONS", "/api/Shop.pay")).headers["Allow"]
+        assert allowed == "GET, HEAD, POST, OPTIONS"
