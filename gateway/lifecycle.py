@@ -24,6 +24,10 @@ from gateway.sources import Loaded
 
 log = logging.getLogger("gateway")
 
+GC_THRESHOLD: Final = 5_000
+"""Objects more than at the last collection that make for the next. The requests under way alone are
+more than Python's 700, and there is hardly anything to be collected."""
+
 _STEP: Final = 0.025
 _CLOSE_LIMIT: Final = 5.0
 """Seconds that each of the last steps may take."""
@@ -126,6 +130,7 @@ class Gateway:
         # What is loaded now stays: no later collection has to walk through modules and index.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         await self._public.start(self._context)
         things = [*parts.followed]
         if self._context is not None:

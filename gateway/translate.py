@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -21,6 +22,10 @@ API_PREFIX: Final = "/api/"
 JSON: Final = "json"
 JSON_TYPE: Final = "application/json"
 VENDOR_PREFIX: Final = "application/vnd.scamp."
+MAX_HOSTS: Final = 64
+"""Values of ``Host`` that are not looked at again: a gateway has few names, and one of them comes
+with every request."""
+
 MAX_QUERY_FIELDS: Final = 1000
 """Parameters in one query string."""
 
@@ -51,7 +56,7 @@ def check_host(host: str | None, target: str) -> None:
     Nothing here is told apart by host, but what stands before the gateway may do so; it must not
     take the request for another host's. RFC 9112, 3.2: 400.
     """
-    if host is not None and _HOST.fullmatch(host) is None:
+    if host is not None and not _is_host(host):
         raise Problem(catalogue.BAD_HEADER, "Host is not HOST or HOST:PORT.", close=True)
     if target.startswith("/"):
         return
@@ -59,12 +64,17 @@ def check_host(host: str | None, target: str) -> None:
     if absolute is None:
         return  # a star, or no target at all
     scheme, _, authority = absolute[0].lower().partition("://")
-    if not authority or _HOST.fullmatch(authority) is None:
+    if not authority or not _is_host(authority):
         raise Problem(catalogue.BAD_PATH, "The host of the request target is none.", close=True)
     port = _DEFAULT_PORTS[scheme]
     if host is not None and host.lower().removesuffix(port) != authority.removesuffix(port):
         detail = "The request target has another host than Host."
         raise Problem(catalogue.BAD_PATH, detail, close=True)
+
+
+@lru_cache(MAX_HOSTS)
+def _is_host(text: str) -> bool:
+    return _HOST.fullmatch(text) is not None
 
 
 def split_target(raw: str) -> tuple[str, str]:
