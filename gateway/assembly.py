@@ -4,53 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from collections.abc import Callable
 
 from gateway.access_log import AccessLog
-from gateway.actions import Sectors
-from gateway.admin import Check
-from gateway.auth import Authenticator
-from gateway.cors import Cors
-from gateway.credentials import Credentials
 from gateway.discovery import make_source
 from gateway.endpoints import Endpoints
 from gateway.events.endpoint import EventsEndpoint
 from gateway.events.exposition import EventsCollector
-from gateway.events.hub import Hub, HubLimits
+from gateway.events.hub import Hub
 from gateway.events.stream import StreamOptions
 from gateway.events.topic import PREFIX as EVENTS
 from gateway.explorer import Explorer
-from gateway.exposition import GatewayCollector, Gathered, make_registry
-from gateway.following import Followed, FollowedKeys, FollowedRoutes, FollowedTable
-from gateway.front import Front, FrontOptions
+from gateway.exposition import GatewayCollector, make_registry
+from gateway.factory import (
+    client_options,
+    front_options,
+    hub_limits,
+    make_authentication,
+    make_limiter,
+)
+from gateway.following import Followed, FollowedRoutes
+from gateway.front import Front
 from gateway.metrics import LoopLag, Metrics
 from gateway.openapi.documentation import Documentation
 from gateway.openapi.endpoint import OpenApi
 from gateway.openapi.options import openapi_options
-from gateway.openapi.own import OPENAPI_PATH
-from gateway.ratelimit.limiter import RateLimiter
-from gateway.ratelimit.shared import SharedCounts
 from gateway.routes.lost import LostRoutes
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
+from gateway.state import RunningState
 from gateway.whoami import WhoAmI
-from scamp.authz import AuthzSource, file_fetcher
-from scamp.client import ClientOptions, InstanceView, Requester, authz_fetcher
+from scamp.authz import AuthzSource
+from scamp.client import Requester
 from scamp.discovery import Change, DiscoveryStatus, LoadReport, Registry
 from scamp.errors import AuthzTableUnavailable, ConfigError
-from scamp.tickets import TicketKeys, TicketVerifier
 
 log = logging.getLogger("gateway")
 
 
 class Assembly:
-    """Builds the parts and connects them; also the state that the admin pages show."""
+    """Builds the parts and connects them."""
 
     def __init__(self, loaded: Loaded, listening: Callable[[], bool]) -> None:
         """`listening` tells whether the public listener is open. Reads the ticket keys and the
@@ -59,116 +53,100 @@ class Assembly:
         settings.require_complete()
         self._loaded = loaded
         self._settings = settings
-        self._listening = listening
+        # To the mesh, and who may go there.
         self.registry = Registry()
-        self.requester = Requester(self.registry, _client_options(settings))
+        self.requester = Requester(self.registry, client_options(settings))
         self.follower = make_source(settings, self.registry, self._on_load)
-        self.followed: list[Followed] = []
-        self.authz: AuthzSource | None = None
-        self.authenticator = self._make_authenticator(settings)
+        self._authentication = make_authentication(settings, self.requester)
+        self.limiter = make_limiter(settings)
+        # What takes requests.
         self.counters = Metrics(self.registry)
         self.access_log = AccessLog(settings.access_log)
         self.endpoints = Endpoints()
-        self.openapi = self._make_openapi(settings)
-        self.limiter = _limiter(settings)
         self.front = Front(
             self.registry,
             self.requester,
-            self.discovery,
-            self.authenticator,
+            self._discovery,
+            self._authentication.authenticator,
             self.counters,
             self.access_log,
-            _front_options(settings),
+            front_options(settings),
             endpoints=self.endpoints,
         )
+        self.hub = Hub(self.registry, self.requester, hub_limits(settings))
+        self.openapi = self._make_openapi(settings)
+        self._add_endpoints(settings)
+        # Routes and other files.
+        self.followed: list[Followed] = [*self._authentication.followed]
         self.lost_routes = LostRoutes(
             self.front.routing.unknown, lambda: self.follower.status.loaded
         )
-        self.front.endpoints.add("/whoami", self._make_whoami(settings))
         self._use_routes(RouteTable())
-        if settings.docs:
-            explorer = Explorer()
-            for path in ("/docs", "/docs/"):
-                self.front.endpoints.add(path, explorer)
         if settings.routes is not None:
             routes = FollowedRoutes(settings.routes, self.use_routes)
             self._use_routes(routes.load())
             self.followed.append(routes)
-        self.hub = Hub(self.registry, self.requester, _hub_limits(settings))
-        self.front.endpoints.add(EVENTS, self._events(settings))
-        collector = GatewayCollector(
-            registry=self.registry,
-            requester=self.requester,
-            discovery_status=self.discovery,
-            authenticator=self.authenticator,
-            access_log=self.access_log,
-            in_flight=self.in_flight,
-            limiter=self.limiter,
+        # What shows how it is.
+        self.state = RunningState(
+            loaded,
+            self.registry,
+            self.requester,
+            self.front,
+            make_registry(self.counters, self._collector(), EventsCollector(self.hub)),
+            discovery=self._discovery,
+            listening=listening,
         )
-        self.exposition = make_registry(self.counters, collector, EventsCollector(self.hub))
         self._lag = LoopLag(self.counters.lag)
         self._unsubscribe = self.registry.subscribe(self._on_change)
         self._prefetch: asyncio.Task[None] | None = None
 
-    def _make_authenticator(self, settings: Settings) -> Authenticator:
-        mode = settings.effective_auth_mode
-        credentials = Credentials(
-            settings.ticket_cookie,
-            origins=settings.cors_origins,
-            scheme=None if settings.tls_certificate is None else "https",
-        )
-        if mode == "forward":
-            return Authenticator(mode, credentials=credentials)
-        keys = TicketKeys(settings.ticket_keys)
-        verifier = TicketVerifier(keys.load(), leeway=settings.ticket_leeway)
-        self.followed.append(FollowedKeys(keys, verifier))
-        if mode == "verify":
-            return Authenticator(mode, verifier, credentials=credentials)
-        path = settings.authz_table
-        self.authz = AuthzSource(
-            authz_fetcher(self.requester) if path is None else file_fetcher(path),
-            ttl=settings.authz_ttl,
-            # A file that breaks leaves the last good table in force; an Auth service that is away
-            # does so for a while only.
-            grace=settings.authz_grace if path is None else math.inf,
-        )
-        self.followed.append(FollowedTable(self.authz, path))
-        return Authenticator(mode, verifier, self.authz, credentials=credentials)
-
-    def _make_whoami(self, settings: Settings) -> WhoAmI:
-        return WhoAmI(
-            self.authenticator,
-            self.registry,
-            sectors=settings.sectors,
-            timeout=settings.request_timeout,
-        )
+    def _discovery(self) -> DiscoveryStatus:
+        return self.follower.status
 
     def _make_openapi(self, settings: Settings) -> OpenApi | None:
         if settings.openapi == "off":
             return None
-        options = openapi_options(settings)
-        documentation = Documentation(self.registry, self.requester)
-        endpoint = OpenApi(
+        return OpenApi(
             self.registry,
-            self.authenticator,
-            documentation,
-            options,
+            self._authentication.authenticator,
+            Documentation(self.registry, self.requester),
+            openapi_options(settings),
             routes=lambda: self.front.routing.routes,
         )
-        self.endpoints.add(OPENAPI_PATH, endpoint)
-        return endpoint
 
-    def _events(self, settings: Settings) -> EventsEndpoint:
-        return EventsEndpoint(
+    def _add_endpoints(self, settings: Settings) -> None:
+        """`own.own_entries` lists the same for audits."""
+        authenticator, timeout = self._authentication.authenticator, settings.request_timeout
+        whoami = WhoAmI(authenticator, self.registry, sectors=settings.sectors, timeout=timeout)
+        self.endpoints.add(WhoAmI.route, whoami)
+        events = EventsEndpoint(
             self.hub,
-            self.authenticator,
-            self.discovery,
+            authenticator,
+            self._discovery,
             sectors=settings.sectors,
             open_services=settings.events_open,
-            timeout=settings.request_timeout,
+            timeout=timeout,
             options=StreamOptions(
                 heartbeat=settings.events_heartbeat, idle=settings.body_idle_timeout
             ),
+        )
+        self.endpoints.add(EVENTS, events)
+        if self.openapi is not None:
+            self.endpoints.add(OpenApi.route, self.openapi)
+        if settings.docs:
+            explorer = Explorer()
+            for path in ("/docs", "/docs/"):
+                self.endpoints.add(path, explorer)
+
+    def _collector(self) -> GatewayCollector:
+        return GatewayCollector(
+            registry=self.registry,
+            requester=self.requester,
+            discovery_status=self._discovery,
+            authenticator=self._authentication.authenticator,
+            access_log=self.access_log,
+            in_flight=lambda: self.front.in_flight,
+            limiter=self.limiter,
         )
 
     # -- starting, reloading, closing ---------------------------------------------------
@@ -192,8 +170,8 @@ class Assembly:
             why = self.follower.status.last_error or "listening for announcements"
             log.warning("no index yet: %s", why)
         self.lost_routes.look()
-        if self.authz is not None:
-            self._prefetch = asyncio.create_task(self._first_table(self.authz))
+        if self._authentication.table is not None:
+            self._prefetch = asyncio.create_task(self._first_table(self._authentication.table))
 
     async def _first_table(self, authz: AuthzSource) -> None:
         try:
@@ -214,8 +192,9 @@ class Assembly:
 
     def _on_change(self, change: Change) -> None:
         # An Auth service that has just come need not wait for the pause after the last failure.
-        if self.authz is not None and self.authz.last_error is not None and change.added:
-            self.authz.invalidate()
+        table = self._authentication.table
+        if table is not None and table.last_error is not None and change.added:
+            table.invalidate()
         self.lost_routes.look_soon()
 
     def _on_load(self, report: LoadReport) -> None:
@@ -250,8 +229,8 @@ class Assembly:
             await asyncio.wait({self._prefetch})
         if self.openapi is not None:
             await self.openapi.close()
-        if self.authz is not None:
-            await self.authz.close()
+        if self._authentication.table is not None:
+            await self._authentication.table.close()
         await self.hub.close()
         await self.follower.stop()
         self.lost_routes.close()
@@ -259,123 +238,3 @@ class Assembly:
         if self.limiter.shared is not None:
             await self.limiter.shared.close()
         self.access_log.close()
-
-    # -- what the admin pages show ------------------------------------------------------
-
-    def discovery(self) -> DiscoveryStatus:
-        """The follower's latest snapshot."""
-        return self.follower.status
-
-    def instances(self) -> list[InstanceView]:
-        """Every instance that requests have gone to."""
-        return self.requester.instances()
-
-    def in_flight(self) -> int:
-        """Public requests under way."""
-        return self.front.in_flight
-
-    def readiness(self) -> list[Check]:
-        """First complete index, open listener, not draining. A stale index is told and does not
-        count: it would take every replica out at once."""
-        status = self.follower.status
-        services = f"{len(self.registry.services())} services"
-        index = "stale, " if status.stale else ""
-        return [
-            Check("index", status.loaded, f"{index}{services}" if status.loaded else "not loaded"),
-            Check("listener", self._listening(), "open" if self._listening() else "closed"),
-            Check("draining", not self.front.draining, "yes" if self.front.draining else "no"),
-        ]
-
-    def configuration(self) -> Mapping[str, Any]:
-        """Every setting with value and origin, secrets left out."""
-        shown = self._settings.model_dump(mode="json")
-        return {
-            name: {"value": value, "origin": self._loaded.origins.get(name, "default")}
-            for name, value in shown.items()
-        }
-
-    async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """The exposition, as Prometheus' text or OpenMetrics.
-
-        Read a family in a turn of the loop and made into text by a thread: at once it would hold
-        every request up for a quarter of a second when there are a thousand actions.
-        """
-        encode, content_type = choose_encoder(accept)
-        gathered = Gathered()
-        for family in self.exposition.collect():
-            gathered.families.append(family)
-            await asyncio.sleep(0)
-        snapshot = CollectorRegistry(auto_describe=False)
-        snapshot.register(gathered)
-        return await asyncio.to_thread(encode, snapshot), content_type
-
-    def exposed(self, sector: str) -> bool:
-        """Whether actions of the sector are reachable over HTTP."""
-        return sector in Sectors(self._settings.sectors)
-
-
-def _client_options(settings: Settings) -> ClientOptions:
-    return ClientOptions(
-        connect_timeout=settings.connect_timeout,
-        request_timeout=settings.request_timeout,
-        body_idle=settings.body_idle_timeout,
-        max_connections=settings.max_connections_per_instance,
-        max_streams=settings.max_requests_per_connection,
-        max_waiters=settings.max_waiters_per_instance,
-        retries=settings.retries,
-        retry_budget=settings.retry_budget,
-        legacy_rsa=settings.legacy_rsa,
-    )
-
-
-def _limiter(settings: Settings) -> RateLimiter:
-    redis = settings.rate_limit_redis
-    shared = None
-    if redis is not None:
-        shared = SharedCounts(redis.get_secret_value(), timeout=settings.rate_limit_redis_timeout)
-    return RateLimiter(
-        user=settings.rate_limit_user,
-        client=settings.rate_limit_client,
-        address=settings.rate_limit_address,
-        shared=shared,
-        on_failure=settings.rate_limit_on_failure,
-        max_entries=settings.rate_limit_max_callers,
-    )
-
-
-def _hub_limits(settings: Settings) -> HubLimits:
-    return HubLimits(
-        streams=settings.max_event_streams,
-        streams_per_subscription=settings.max_event_streams_per_subscription,
-        subscriptions=settings.max_event_subscriptions,
-        streams_per_caller=settings.max_event_streams_per_caller,
-        subscriptions_per_caller=max(1, settings.max_event_subscriptions // 4),
-    )
-
-
-def _front_options(settings: Settings) -> FrontOptions:
-    return FrontOptions(
-        sectors=settings.sectors,
-        request_timeout=settings.request_timeout,
-        body_idle=settings.body_idle_timeout,
-        max_body=settings.max_body,
-        max_mapped_body=settings.max_mapped_body,
-        media_types=settings.media_types,
-        max_in_flight=settings.max_in_flight,
-        error_status=settings.error_status,
-        server_timing=settings.server_timing,
-        trusted_proxies=settings.trusted_proxies,
-        cors=_cors(settings),
-        decompress=settings.decompress_requests,
-        compress=settings.compress_replies,
-    )
-
-
-def _cors(settings: Settings) -> Cors | None:
-    if not settings.cors_origins:
-        return None
-    return Cors(
-        settings.cors_origins,
-        max_age=settings.cors_max_age,
-        credentials=settings.ticket_cookie is not None,
-    )

@@ -89,7 +89,7 @@ class Gateway:
         self._server = public_server(parts.front)
         self._public_runner = web.ServerRunner(self._server)
         self._admin_runner = web.AppRunner(
-            admin_application(parts, settings.admin_hosts),
+            admin_application(parts.state, settings.admin_hosts),
             access_log=None,
             shutdown_timeout=_CLOSE_LIMIT,
         )
@@ -136,7 +136,7 @@ class Gateway:
         if self._context is not None:
             tls = FollowedTls(settings, self._public, self._tls_stamps)
             await tls.read_expiry()
-            parts.exposition.register(CertificateCollector(lambda: tls.expires))
+            parts.state.exposition.register(CertificateCollector(lambda: tls.expires))
             things.append(tls)
         self._following = Following(things, parts.reloaded)
         self._spawn(self._following.run(), "files")
@@ -177,14 +177,16 @@ class Gateway:
         settings, parts = self._settings, self.parts
         parts.drain()
         delay = 0.0 if self.triggers.hurry else settings.drain_delay
-        log.info("draining: %d requests under way, accepting for %g s", parts.in_flight(), delay)
+        log.info(
+            "draining: %d requests under way, accepting for %g s", parts.front.in_flight, delay
+        )
         await self._wait(lambda: False, delay)
         await self.public.stop()
         # Gives requests that the kernel had accepted already the turn in which they begin.
         await asyncio.sleep(0)
         self._server.pre_shutdown()
         if not await self._wait(lambda: not parts.busy, settings.drain_limit):
-            log.warning("%d requests cut off", parts.in_flight())
+            log.warning("%d requests cut off", parts.front.in_flight)
 
     async def _wait(self, done: Callable[[], bool], limit: float) -> bool:
         """Wait for `done`, `limit` seconds at most or until told that it is enough."""

@@ -86,12 +86,12 @@ async def test_services_are_found_without_a_cache_file_and_gone_when_they_leave(
         async with http.get(url) as answer:
             assert answer.status == 503
         async with announcing(mesh, group):
-            await until(lambda: all(check.ok for check in gateway.parts.readiness()))
+            await until(lambda: all(check.ok for check in gateway.parts.state.readiness()))
             async with http.get(url) as answer:
                 assert (answer.status, await answer.json()) == (200, {"open": True})
             async with http.get(f"{gateway.public.url}/api/Test.Gate.none") as answer:
                 assert answer.status == 404
-            metrics = generate_latest(gateway.parts.exposition).decode()
+            metrics = generate_latest(gateway.parts.state.exposition).decode()
             assert "scamp_gateway_discovery_services 1.0" in metrics
             assert "scamp_gateway_discovery_stale 0.0" in metrics
             await mesh.service.stop(grace=0)  # from now on its announcements say so

@@ -382,11 +382,11 @@ async def test_a_gateway_is_drained_when_its_streams_have_ended(tmp_path: Path) 
         browser = Browser(wire, *await wire.head())
         await browser.until({"price": {"apple": 1}})
         assert gateway.parts.busy
-        assert gateway.parts.in_flight() == 0
+        assert gateway.parts.state.in_flight() == 0
         async with asyncio.timeout(30):
             await gateway.drain()
         assert not gateway.parts.busy
         assert await browser.next() is None
         await wire.close()
-        body, _ = await gateway.parts.metrics("")
+        body, _ = await gateway.parts.state.metrics("")
         assert b"scamp_gateway_event_streams_ended_total" in body

@@ -80,7 +80,7 @@ async def status(http: aiohttp.ClientSession, url: str, **more: dict[str, str]) 
 
 
 def counted(gateway: Gateway, what: str, result: str) -> int:
-    text = generate_latest(gateway.parts.exposition).decode()
+    text = generate_latest(gateway.parts.state.exposition).decode()
     wanted = f'scamp_gateway_reloads_total{{result="{result}",what="{what}"}} '
     return next((int(float(line.rpartition(" ")[2]))
                  for line in text.splitlines() if line.startswith(wanted)), 0)  # fmt: skip
@@ -111,7 +111,7 @@ async def test_without_a_cache_it_starts_and_is_ready_when_there_is_one(
             assert answer.status == 503
             assert "Retry-After" in answer.headers
         mesh.announce()
-        await until(lambda: all(check.ok for check in gateway.parts.readiness()))
+        await until(lambda: all(check.ok for check in gateway.parts.state.readiness()))
         assert await status(http, f"{gateway.public.url}/api/Test.Gate.open") == 200
 
 
@@ -127,7 +127,7 @@ async def test_stale_index_stays_ready_and_is_told(
         assert await status(http, f"{gateway.public.url}/api/Test.Gate.none") == 503
         assert (
             "scamp_gateway_discovery_stale 1.0"
-            in generate_latest(gateway.parts.exposition).decode()
+            in generate_latest(gateway.parts.state.exposition).decode()
         )
     assert sum("stale" in record.message for record in caplog.records) == 1
 
@@ -473,7 +473,7 @@ async def test_damaged_cache_leaves_the_last_good_in_force(
         await until(lambda: counted(gateway, "discovery", "failed") == 1)
         assert await status(http, url) == 200
         mesh.announce()
-        await until(lambda: gateway.parts.discovery().last_error is None)
+        await until(lambda: gateway.parts.state.discovery().last_error is None)
         assert await status(http, url) == 200
 
 
@@ -513,7 +513,7 @@ async def test_tls_files_are_followed_and_bad_ones_are_not(mesh: Stand) -> None:
     async with running(mesh.loaded(**files)) as gateway:
         assert gateway.public.url.startswith("https://")
         assert await fingerprint_at(gateway.public) == one.fingerprint
-        exposed = generate_latest(gateway.parts.exposition).decode()
+        exposed = generate_latest(gateway.parts.state.exposition).decode()
         assert "\nscamp_gateway_certificate_expiry_timestamp_seconds 2" in exposed or (
             "\nscamp_gateway_certificate_expiry_timestamp_seconds 1" in exposed
         )

@@ -1,0 +1,133 @@
+"""The parts of a gateway, each made from the settings; `assembly` connects them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gateway.auth import Authenticator
+from gateway.cors import Cors
+from gateway.credentials import Credentials
+from gateway.events.hub import HubLimits
+from gateway.following import Followed, FollowedKeys, FollowedTable
+from gateway.front import FrontOptions
+from gateway.ratelimit.limiter import RateLimiter
+from gateway.ratelimit.shared import SharedCounts
+from gateway.settings import Settings
+from scamp.authz import AuthzSource, file_fetcher
+from scamp.client import ClientOptions, Requester, authz_fetcher
+from scamp.tickets import TicketKeys, TicketVerifier
+
+
+def client_options(settings: Settings) -> ClientOptions:
+    """How services are called."""
+    return ClientOptions(
+        connect_timeout=settings.connect_timeout,
+        request_timeout=settings.request_timeout,
+        body_idle=settings.body_idle_timeout,
+        max_connections=settings.max_connections_per_instance,
+        max_streams=settings.max_requests_per_connection,
+        max_waiters=settings.max_waiters_per_instance,
+        retries=settings.retries,
+        retry_budget=settings.retry_budget,
+        legacy_rsa=settings.legacy_rsa,
+    )
+
+
+def make_limiter(settings: Settings) -> RateLimiter:
+    """What counts requests. Routes may have limits when nothing else has."""
+    redis = settings.rate_limit_redis
+    shared = None
+    if redis is not None:
+        shared = SharedCounts(redis.get_secret_value(), timeout=settings.rate_limit_redis_timeout)
+    return RateLimiter(
+        user=settings.rate_limit_user,
+        client=settings.rate_limit_client,
+        address=settings.rate_limit_address,
+        shared=shared,
+        on_failure=settings.rate_limit_on_failure,
+        max_entries=settings.rate_limit_max_callers,
+    )
+
+
+def hub_limits(settings: Settings) -> HubLimits:
+    """How many event streams there may be."""
+    return HubLimits(
+        streams=settings.max_event_streams,
+        streams_per_subscription=settings.max_event_streams_per_subscription,
+        subscriptions=settings.max_event_subscriptions,
+        streams_per_caller=settings.max_event_streams_per_caller,
+        subscriptions_per_caller=max(1, settings.max_event_subscriptions // 4),
+    )
+
+
+def front_options(settings: Settings) -> FrontOptions:
+    """How requests are answered."""
+    return FrontOptions(
+        sectors=settings.sectors,
+        request_timeout=settings.request_timeout,
+        body_idle=settings.body_idle_timeout,
+        max_body=settings.max_body,
+        max_mapped_body=settings.max_mapped_body,
+        media_types=settings.media_types,
+        max_in_flight=settings.max_in_flight,
+        error_status=settings.error_status,
+        server_timing=settings.server_timing,
+        trusted_proxies=settings.trusted_proxies,
+        cors=_cors(settings),
+        decompress=settings.decompress_requests,
+        compress=settings.compress_replies,
+    )
+
+
+def _cors(settings: Settings) -> Cors | None:
+    if not settings.cors_origins:
+        return None
+    return Cors(
+        settings.cors_origins,
+        max_age=settings.cors_max_age,
+        credentials=settings.ticket_cookie is not None,
+    )
+
+
+# -- tickets ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Authentication:
+    """Who checks tickets, and the files behind that."""
+
+    authenticator: Authenticator
+    table: AuthzSource | None = None
+    followed: tuple[Followed, ...] = ()
+
+
+def make_authentication(settings: Settings, requester: Requester) -> Authentication:
+    """Reads the ticket keys; raises `ConfigError`. `requester` is for asking the Auth service."""
+    mode, credentials = settings.effective_auth_mode, _credentials(settings)
+    if mode == "forward":
+        return Authentication(Authenticator(mode, credentials=credentials))
+    keys = TicketKeys(settings.ticket_keys)
+    verifier = TicketVerifier(keys.load(), leeway=settings.ticket_leeway)
+    followed = FollowedKeys(keys, verifier)
+    if mode == "verify":
+        authenticator = Authenticator(mode, verifier, credentials=credentials)
+        return Authentication(authenticator, followed=(followed,))
+    path = settings.authz_table
+    table = AuthzSource(
+        authz_fetcher(requester) if path is None else file_fetcher(path),
+        ttl=settings.authz_ttl,
+        # A file that breaks leaves the last good table in force; an Auth service that is away
+        # does so for a while only.
+        grace=settings.authz_grace if path is None else math.inf,
+    )
+    authenticator = Authenticator(mode, verifier, table, credentials=credentials)
+    return Authentication(authenticator, table, (followed, FollowedTable(table, path)))
+
+
+def _credentials(settings: Settings) -> Credentials:
+    return Credentials(
+        settings.ticket_cookie,
+        origins=settings.cors_origins,
+        scheme=None if settings.tls_certificate is None else "https",
+    )
