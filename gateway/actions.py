@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from gateway import catalogue
 from gateway.problems import Problem
@@ -96,6 +96,30 @@ class Announced:
     def runs(self, method: str) -> bool:
         """Whether a route may run it for `method`: GET never runs what does not only read."""
         return self.read or method not in ("GET", "HEAD")
+
+
+class Guarded(Protocol):
+    """What a ticket is asked for: an announced action, or something that stands for one."""
+
+    @property
+    def label(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def spelling(self) -> str:
+        """Its name in the authorization table."""
+        ...
+
+    @property
+    def noauth(self) -> bool:
+        """Whether it needs no ticket."""
+        ...
+
+    @property
+    def privileges(self) -> bool:
+        """Whether the authorization table has a say."""
+        ...
 
 
 def announced(offers: Iterable[Offer], default_timeout: float) -> Announced:

@@ -10,12 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final
 
 from multidict import CIMultiDictProxy
 
 from gateway import catalogue
-from gateway.credentials import SAFE_METHODS, Credentials, DifferentTicketsError
+from gateway.actions import Guarded
+from gateway.credentials import SAFE_METHODS, AuthMode, Credentials, DifferentTicketsError
 from gateway.problems import Problem, from_error, quotable
 from scamp.authz import AuthzSource, AuthzTable
 from scamp.client import Deadline
@@ -27,33 +28,7 @@ from scamp.errors import (
 )
 from scamp.tickets import Ticket, TicketVerifier
 
-Mode = Literal["enforce", "verify", "forward"]
-
 CHALLENGE: Final = (("WWW-Authenticate", "Bearer"),)
-
-
-class Guarded(Protocol):
-    """What a ticket is asked for: an announced action, or something that stands for one."""
-
-    @property
-    def label(self) -> str:
-        """For people."""
-        ...
-
-    @property
-    def spelling(self) -> str:
-        """Its name in the authorization table."""
-        ...
-
-    @property
-    def noauth(self) -> bool:
-        """Whether it needs no ticket."""
-        ...
-
-    @property
-    def privileges(self) -> bool:
-        """Whether the authorization table has a say."""
-        ...
 
 
 @dataclass(slots=True)
@@ -88,7 +63,7 @@ class Authenticator:
 
     def __init__(
         self,
-        mode: Mode,
+        mode: AuthMode,
         verifier: TicketVerifier | None = None,
         authz: AuthzSource | None = None,
         *,

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import unquote
 
 from multidict import CIMultiDictProxy, istr
+
+AuthMode = Literal["enforce", "verify", "forward"]
+"""What is done about tickets, see `auth.Authenticator`."""
 
 TICKET_HEADER: Final = istr("X-SCAMP-Ticket")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 import zlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
@@ -43,17 +44,20 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("compress", "cors", "draining", "in_flight")
+    __slots__ = ("compress", "cors", "draining", "in_flight", "server_timing")
 
-    def __init__(self, *, cors: Cors | None = None, compress: bool = False) -> None:
+    def __init__(
+        self, *, cors: Cors | None = None, compress: bool = False, server_timing: bool = False
+    ) -> None:
         """`cors`: which origins may read answers; None: only our own. `compress`: answers, for
-        those who accept that."""
+        those who accept that. `server_timing`: tell callers the times."""
         self.draining = False
         """Every answer ends its connection."""
         self.in_flight = 0
         """Requests that are not answered yet, without those that are parked."""
         self.cors = cors
         self.compress = compress
+        self.server_timing = server_timing
 
 
 class Exchange:
@@ -260,6 +264,15 @@ class Exchange:
         last = b"" if self._packer is None else self._packer.flush()
         self.bytes_out += len(last)
         await self.response.write_eof(last)
+
+    def timing(self) -> Fields:
+        """``Server-Timing``: milliseconds in the gateway, waiting for a connection, and with the
+        service. Those of a failed attempt count as the service's as a whole."""
+        total = time.monotonic() - self.started
+        own = max(0.0, total - self.waited - self.queued - self.upstream)
+        parts = {"gateway": own, "queue": self.queued, "upstream": self.upstream}
+        told = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
+        return (("Server-Timing", told),)
 
     def cut(self) -> None:
         """End the connection so that nobody takes what was sent for a whole answer.

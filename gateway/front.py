@@ -19,7 +19,6 @@ from gateway import catalogue
 from gateway.access_log import AccessLog
 from gateway.actions import METHODS, Announced, check_method
 from gateway.auth import ANONYMOUS, Authenticator, Caller
-from gateway.connection import Connection
 from gateway.context import (
     ClientAddresses,
     Network,
@@ -34,12 +33,13 @@ from gateway.endpoints import (
     check_endpoint_method,
     is_counted,
 )
-from gateway.exchange import CLIENT_LEFT, X_REQUEST_ID, Exchange, Serving
+from gateway.exchange import X_REQUEST_ID, Exchange, Serving
+from gateway.failing import answer, cancelled, client_left, problem_response
 from gateway.head import NO_FIELDS, TRACEPARENT, check_head, deadline_of, single, trace_of
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
-from gateway.problems import PROBLEM_TYPE, UNKNOWN_RETRY_AFTER, Problem, StatusMap, from_error
-from gateway.proxy import Proxy, timing_of
+from gateway.problems import UNKNOWN_RETRY_AFTER, Problem, StatusMap, from_error
+from gateway.proxy import Proxy
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routed, Routing
 from gateway.translate import MediaTypes, content_type_of, split_target
@@ -105,7 +105,6 @@ class Front:
             requester,
             StatusMap(self.options.error_status),
             idle=self.options.body_idle,
-            server_timing=self.options.server_timing,
         )
         self.limiter = limiter
         """May be set at any time, to begin or to end counting."""
@@ -116,7 +115,11 @@ class Front:
             media_types=self.options.media_types,
             decompress=self.options.decompress,
         )
-        self._serving = Serving(cors=self.options.cors, compress=self.options.compress)
+        self._serving = Serving(
+            cors=self.options.cors,
+            compress=self.options.compress,
+            server_timing=self.options.server_timing,
+        )
         self.routing = Routing(
             registry,
             discovery_status,
@@ -152,12 +155,12 @@ class Front:
         try:
             problem = await self._try(exchange)
             if problem is not None:
-                await self._answer(exchange, problem)
+                await answer(exchange, problem)
         except asyncio.CancelledError:
-            await self._cancelled(exchange)
+            await cancelled(exchange)
             raise
         except ConnectionError:
-            self._client_left(exchange)
+            client_left(exchange)
         finally:
             self._close(exchange)
         return exchange.response or web.Response()
@@ -166,9 +169,9 @@ class Front:
         """The answer to what is no HTTP request, logged and counted; to be sent at once."""
         exchange = self._open(request)
         exchange.close = True
-        response = self._problem(exchange, problem)
+        response = problem_response(exchange, problem)
         if exchange.client_gone:
-            self._client_left(exchange)
+            client_left(exchange)
         self._close(exchange)
         return response
 
@@ -315,50 +318,6 @@ class Front:
         total = time.monotonic() - exchange.started
         self._metrics.observe(exchange, total)
         self._access_log.record(exchange, total)
-
-    async def _answer(self, exchange: Exchange, problem: Problem) -> None:
-        if not exchange.head_sent:
-            await exchange.send(self._problem(exchange, problem))
-            return
-        self._blame(exchange, problem)
-        exchange.cut()
-
-    def _problem(self, exchange: Exchange, problem: Problem) -> web.Response:
-        self._blame(exchange, problem)
-        exchange.close = exchange.close or problem.close
-        body = problem.body(exchange.request_id)
-        fields = [*problem.header_fields()]
-        if self.options.server_timing:
-            fields += timing_of(exchange)
-        return exchange.whole(problem.status, PROBLEM_TYPE, body, fields)
-
-    @staticmethod
-    def _blame(exchange: Exchange, problem: Problem) -> None:
-        exchange.source = "service" if problem.by_service else "gateway"
-        exchange.cause = problem.kind.code
-
-    @staticmethod
-    def _client_left(exchange: Exchange) -> None:
-        protocol = exchange.request.protocol
-        stalled = isinstance(protocol, Connection) and protocol.stalled
-        if not exchange.parked:
-            exchange.status = CLIENT_LEFT
-        exchange.source = "gateway"
-        exchange.cause = "client_stalled" if stalled else exchange.cause or "client_left"
-        exchange.abort()
-
-    async def _cancelled(self, exchange: Exchange) -> None:
-        if exchange.client_gone:
-            self._client_left(exchange)
-            return
-        label = exchange.action.label if exchange.action is not None else None
-        stopping = Problem(
-            catalogue.STOPPING, action=label, retry_after=UNKNOWN_RETRY_AFTER, close=True
-        )
-        try:
-            await self._answer(exchange, stopping)
-        except ConnectionError:
-            self._client_left(exchange)
 
 
 _BAD_TICKETS: Final = (

@@ -12,7 +12,8 @@ from typing import Final
 from aiohttp import web
 from cryptography import x509
 
-from gateway.settings import Address, Settings
+from gateway.setting_types import Address
+from gateway.settings import Settings
 from scamp.errors import ConfigError
 
 BACKLOG: Final = 1024

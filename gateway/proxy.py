@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from gateway.body import RequestBody
-from gateway.exchange import Exchange, Fields
+from gateway.exchange import Exchange
 from gateway.problems import Problem, StatusMap, from_reply
 from scamp.client import Call, Reply, Requester
 from scamp.errors import ScampError
@@ -18,16 +18,13 @@ BROKEN_OFF: Final = "reply_broken_off"
 class Proxy:
     """Sends calls through a requester and writes what comes back."""
 
-    __slots__ = ("_idle", "_requester", "_server_timing", "_statuses")
+    __slots__ = ("_idle", "_requester", "_statuses")
 
-    def __init__(
-        self, requester: Requester, statuses: StatusMap, *, idle: float, server_timing: bool
-    ) -> None:
-        """`idle`: seconds that a body may stand still. `server_timing`: tell callers the times."""
+    def __init__(self, requester: Requester, statuses: StatusMap, *, idle: float) -> None:
+        """`idle`: seconds that a body may stand still."""
         self._requester = requester
         self._statuses = statuses
         self._idle = idle
-        self._server_timing = server_timing
 
     async def run(
         self,
@@ -72,7 +69,7 @@ class Proxy:
         self, exchange: Exchange, status: int, content_type: str, body: bytes
     ) -> None:
         exchange.source = "service"
-        extra = timing_of(exchange) if self._server_timing else ()
+        extra = exchange.timing() if exchange.serving.server_timing else ()
         await exchange.send_whole(status, content_type, body, extra)
 
     async def _stream(
@@ -90,7 +87,7 @@ class Proxy:
                 await self._send_whole(exchange, status, content_type, b"")
                 return
             exchange.source = "service"
-            extra = timing_of(exchange) if self._server_timing else ()
+            extra = exchange.timing() if exchange.serving.server_timing else ()
             await exchange.begin(content_type, piece, extra, status)
             if exchange.method == "HEAD":
                 return
@@ -113,13 +110,3 @@ class Proxy:
             exchange.action.label if exchange.action is not None else reply.offer.action.spelling
         )
         return from_reply(reply.header, self._statuses, label)
-
-
-def timing_of(exchange: Exchange) -> Fields:
-    """``Server-Timing``: milliseconds in the gateway, waiting for a connection, and with the
-    service. Those of a failed attempt count as the service's as a whole."""
-    total = time.monotonic() - exchange.started
-    own = max(0.0, total - exchange.waited - exchange.queued - exchange.upstream)
-    parts = {"gateway": own, "queue": exchange.queued, "upstream": exchange.upstream}
-    told = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
-    return (("Server-Timing", told),)

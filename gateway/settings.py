@@ -9,32 +9,26 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     ByteSize,
     Field,
-    JsonValue,
-    PlainSerializer,
     SecretStr,
     field_validator,
     model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
 
-from gateway.credentials import Credentials, check_origins
+from gateway.credentials import AuthMode, Credentials, check_origins
 from gateway.ratelimit.buckets import MAX_ENTRIES
-from gateway.ratelimit.rate import Rate
 from gateway.ratelimit.shared import check_url
+from gateway.setting_types import Address, Bind, LogLevel, Names, Networks, Paths, PerTime, setting
 from gateway.translate import parse_service
 from scamp import limits
 from scamp.config import SEARCHED, VARIABLES
@@ -50,67 +44,6 @@ USUAL_TICKET_KEYS: Final = (
 
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 
-AuthMode = Literal["enforce", "verify", "forward"]
-LogLevel = Literal["debug", "info", "warning", "error"]
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where to listen. `host` is None for every interface, `port` 0 for any that is free."""
-
-    host: str | None
-    port: int
-
-    @classmethod
-    def parse(cls, text: object) -> Address:
-        """Read ``HOST:PORT``, ``:PORT``, ``[IPV6]:PORT``. Raises ValueError for all else."""
-        if isinstance(text, cls):
-            return text
-        host, colon, port = str(text).strip().rpartition(":")
-        if host.startswith("[") and host.endswith("]"):
-            host = host[1:-1]
-        elif ":" in host:
-            raise ValueError("write an IPv6 address in brackets, [::1]:8080")
-        if not colon or not (port.isascii() and port.isdigit()) or int(port[:6]) > 65535:
-            raise ValueError("not HOST:PORT (or :PORT for every interface)")
-        return cls(None if host in ("", "*") else host, int(port))
-
-    def __str__(self) -> str:
-        host = self.host or ""
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
-
-
-def _split(value: object) -> object:
-    """Lists come from the environment as one text, entries separated by commas."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return value
-
-
-def _setting(
-    default: Any,
-    description: str,
-    *,
-    unit: str = "",
-    flag: str | None = None,
-    unset: str = "",
-    **constraints: Any,
-) -> Any:
-    """A field. `flag` is the option's name where it is not the field's (lists are repeated);
-    empty: there is none. `unset` tells what None means."""
-    extra: dict[str, JsonValue] = {"unit": unit, "flag": flag, "unset": unset}
-    return Field(default, description=description, json_schema_extra=extra, **constraints)
-
-
-Bind = Annotated[Address, NoDecode, BeforeValidator(Address.parse), PlainSerializer(str)]
-Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
-Network = Annotated[
-    IPv4Network | IPv6Network, BeforeValidator(lambda value: ip_network(str(value)))
-]
-Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
-PerTime = Annotated[Rate, NoDecode, BeforeValidator(Rate.parse), PlainSerializer(str)]
-
 
 class Settings(BaseSettings):
     """Everything that can be set. Immutable; made by `sources.load`."""
@@ -125,39 +58,39 @@ class Settings(BaseSettings):
 
     # -- listeners ----------------------------------------------------------------------
 
-    bind: Bind = _setting(
+    bind: Bind = setting(
         Address(None, 8080), "Public listener. Without a host: every interface.", unit="HOST:PORT"
     )
-    admin_bind: Bind = _setting(
+    admin_bind: Bind = setting(
         Address("127.0.0.1", 9090),
         "Admin listener: metrics, health and state. It has no authentication.",
         unit="HOST:PORT",
     )
-    admin_hosts: Names = _setting(
+    admin_hosts: Names = setting(
         (),
         "Names by which the admin listener may be called on a loopback address, besides localhost: "
         "pages of all others could read it there (DNS rebinding).",
         unit="name",
     )
-    tls_certificate: Path | None = _setting(
+    tls_certificate: Path | None = setting(
         None, "PEM certificate chain for the public listener.", unit="file", unset="plain HTTP"
     )
-    tls_key: Path | None = _setting(
+    tls_key: Path | None = setting(
         None, "PEM private key of that certificate.", unit="file", unset="plain HTTP"
     )
-    tls_key_password: SecretStr | None = _setting(
+    tls_key_password: SecretStr | None = setting(
         None, "Passphrase of the private key.", unset="the key is not encrypted", flag=""
     )
-    tls_key_password_file: Path | None = _setting(
+    tls_key_password_file: Path | None = setting(
         None, "File that holds the passphrase; a newline at its end does not count.", unit="file"
     )
-    tls_client_ca: Path | None = _setting(
+    tls_client_ca: Path | None = setting(
         None,
         "PEM certificates of which one must have signed each client's certificate.",
         unit="file",
         unset="clients need no certificate",
     )
-    trusted_proxies: Networks = _setting(
+    trusted_proxies: Networks = setting(
         (),
         "Addresses or networks of proxies whose X-Forwarded-For and the like are believed.",
         unit="IP/BITS",
@@ -166,191 +99,191 @@ class Settings(BaseSettings):
 
     # -- mesh ---------------------------------------------------------------------------
 
-    scamp_conf: Path | None = _setting(
+    scamp_conf: Path | None = setting(
         None,
         "The mesh's scamp.conf. What is not set elsewhere is taken from it.",
         unit="file",
         unset=f"the one that ${' or $'.join(VARIABLES)} names, else the first there is of "
         f"{', '.join(SEARCHED)}; none is fine too",
     )
-    discovery_source: Literal["cache", "multicast"] = _setting(
+    discovery_source: Literal["cache", "multicast"] = setting(
         "cache",
         "Where the index comes from: cache: the discovery cache file; multicast: the services' "
         "own announcements on the network.",
     )
-    discovery_cache: Path | None = _setting(
+    discovery_cache: Path | None = setting(
         None,
         "Discovery cache file, followed while running.",
         unit="file",
         unset="discovery.cache_path of scamp.conf",
     )
-    discovery_max_age: float = _setting(
+    discovery_max_age: float = setting(
         limits.CACHE_MAX_AGE,
         "Age of the discovery cache file from which it is stale (discovery.cache_max_age); with "
         "multicast, how long nothing may be heard.",
         unit="seconds",
         gt=0,
     )
-    discovery_poll_interval: float = _setting(
+    discovery_poll_interval: float = setting(
         1.0, "Pause between looks at the discovery files.", unit="seconds", ge=0.05, le=60
     )
-    multicast_address: str = _setting(
+    multicast_address: str = setting(
         "239.63.248.106",
         "Multicast group of announcements (discovery.multicast_address).",
         unit="IPv4 address",
     )
-    multicast_port: int = _setting(
+    multicast_port: int = setting(
         5555, "UDP port of announcements (discovery.port).", unit="port", ge=1, le=65535
     )
-    multicast_interfaces: Names = _setting(
+    multicast_interfaces: Names = setting(
         (),
         "Interfaces on which announcements are heard, by address or as if:NAME; without any, "
         "that of the machine's first 10.x or 192.168.x address.",
         unit="IPv4 address or if:NAME",
         flag="multicast-interface",
     )
-    authorized_services: Path | None = _setting(
+    authorized_services: Path | None = setting(
         None,
         "The authorized_services file, followed while running.",
         unit="file",
         unset="bus.authorized_services of scamp.conf",
     )
-    sectors: Names = _setting(
+    sectors: Names = setting(
         ("main",),
         "Sectors whose actions are reachable over HTTP.",
         unit="name",
         flag="sector",
         min_length=1,
     )
-    legacy_rsa: bool = _setting(
+    legacy_rsa: bool = setting(
         False, "Allow TLS without forward secrecy, which some old Go services need."
     )
-    connect_timeout: float = _setting(
+    connect_timeout: float = setting(
         limits.CONNECT_TIMEOUT, "Longest time for TCP and TLS to a service.", unit="seconds", gt=0
     )
-    max_connections_per_instance: int = _setting(
+    max_connections_per_instance: int = setting(
         limits.MAX_CONNECTIONS, "Connections to one instance of a service.", unit="count", ge=1
     )
-    max_requests_per_connection: int = _setting(
+    max_requests_per_connection: int = setting(
         128,
         "Requests in flight on one connection to a service; 1 where services answer them one after "
         "the other, as those in Rust do.",
         unit="count",
         ge=1,
     )
-    max_waiters_per_instance: int = _setting(
+    max_waiters_per_instance: int = setting(
         limits.MAX_WAITERS, "Requests that may wait for a connection to one instance.",
         unit="count", ge=0,
     )  # fmt: skip
-    retries: int = _setting(
+    retries: int = setting(
         limits.MAX_RETRIES, "Retries of one request, where that is safe.", unit="count", ge=0, le=10
     )
-    retry_budget: float = _setting(
+    retry_budget: float = setting(
         0.2, "Retries as a share of the requests of the last 10 s.", unit="ratio", ge=0, le=1
     )
 
     # -- tickets ------------------------------------------------------------------------
 
-    auth_mode: AuthMode | None = _setting(
+    auth_mode: AuthMode | None = setting(
         None,
         "enforce: signature, time and privileges; verify: signature and time; "
         "forward: tickets are passed on unread.",
         unset="enforce when a ticket key is given, else the gateway refuses to start",
     )
-    ticket_keys: Paths = _setting(
+    ticket_keys: Paths = setting(
         (),
         "PEM public keys or certificates that sign tickets, oldest first; followed.",
         unit="file",
         flag="ticket-key",
     )
-    ticket_leeway: float = _setting(
+    ticket_leeway: float = setting(
         limits.TICKET_LEEWAY, "Clock skew allowed at a ticket's start.", unit="seconds", ge=0
     )
-    authz_table: Path | None = _setting(
+    authz_table: Path | None = setting(
         None,
         "Privilege table as a JSON file, followed.",
         unit="file",
         unset="the Auth service is asked (Auth.getAuthzTable)",
     )
-    authz_ttl: float = _setting(
+    authz_ttl: float = setting(
         limits.AUTHZ_TTL, "Age at which the privilege table is fetched again.",
         unit="seconds", gt=0,
     )  # fmt: skip
-    authz_grace: float = _setting(
+    authz_grace: float = setting(
         limits.AUTHZ_GRACE, "How long an old table serves while no new one can be had.",
         unit="seconds", ge=0,
     )  # fmt: skip
 
     # -- requests -----------------------------------------------------------------------
 
-    request_timeout: float = _setting(
+    request_timeout: float = setting(
         limits.RPC_TIMEOUT,
         "From request to first byte of the reply, unless the action announces its own "
         "(rpc.timeout).",
         unit="seconds",
         gt=0,
     )
-    body_idle_timeout: float = _setting(
+    body_idle_timeout: float = setting(
         limits.BODY_IDLE, "Longest pause in a body, in either direction.", unit="seconds", gt=0
     )
-    max_body: ByteSize | None = _setting(
+    max_body: ByteSize | None = setting(
         None, "Largest request body (10MiB and the like are understood).",
         unit="bytes", unset="no limit",
     )  # fmt: skip
-    routes: Path | None = _setting(
+    routes: Path | None = setting(
         None,
         "Routes file: URLs of one's own (TOML), followed while running.",
         unit="file",
         unset="only the URLs below /api/",
     )
-    max_mapped_body: ByteSize = _setting(
+    max_mapped_body: ByteSize = setting(
         limits.MIB,
         "Largest request body that is put together with parts of the URL, which holds it in "
         "memory; up to 1 GiB.",
         unit="bytes", ge=0, le=1 << 30,
     )  # fmt: skip
-    media_types: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,100}$")]] = _setting(
+    media_types: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]{1,100}$")]] = setting(
         {},
         "Envelope by media type, besides application/json and application/vnd.scamp.NAME; the "
         "action has to announce it.",
         flag="",
     )
-    max_in_flight: int = _setting(
+    max_in_flight: int = setting(
         5000, "Requests under way at once; beyond it they get 503.", unit="count", ge=1
     )
-    error_status: dict[str, Annotated[int, Field(ge=400, le=599)]] = _setting(
+    error_status: dict[str, Annotated[int, Field(ge=400, le=599)]] = setting(
         {},
         "HTTP status by error_code of a service, over the built-in ones; a * may end a code.",
         flag="",
     )
-    server_timing: bool = _setting(
+    server_timing: bool = setting(
         False, "Add a Server-Timing header to replies and errors: gateway, queue, upstream."
     )
 
     # -- browsers -----------------------------------------------------------------------
 
-    ticket_cookie: str | None = _setting(
+    ticket_cookie: str | None = setting(
         None,
         "Cookie that may carry the ticket; with a method that changes something only from pages of "
         "the gateway's own origin and of cors_origins.",
         unit="name",
         unset="tickets come in headers only",
     )
-    cors_origins: Names = _setting(
+    cors_origins: Names = setting(
         (),
         "Origins whose pages may read answers, each SCHEME://HOST[:PORT]; * is every origin, and "
         "gives none of them the cookie.",
         unit="origin",
         flag="cors-origin",
     )
-    cors_max_age: int = _setting(
+    cors_max_age: int = setting(
         600, "How long a browser may remember what it was permitted.",
         unit="seconds", ge=0, le=86400,
     )  # fmt: skip
-    decompress_requests: bool = _setting(
+    decompress_requests: bool = setting(
         True, "Unpack request bodies that come with Content-Encoding gzip or deflate."
     )
-    compress_replies: bool = _setting(
+    compress_replies: bool = setting(
         False,
         "Compress replies (gzip) for those who accept it. Costs CPU, and lets who can measure "
         "lengths guess at secrets in replies (BREACH).",
@@ -358,33 +291,33 @@ class Settings(BaseSettings):
 
     # -- rate limits --------------------------------------------------------------------
 
-    rate_limit_user: PerTime | None = _setting(
+    rate_limit_user: PerTime | None = setting(
         None,
         "Requests of one user, known by a verified ticket: 600/min, 10/s, 100/15min, "
         "10/s;burst=50.",
         unit="COUNT/UNIT",
         unset="no limit",
     )
-    rate_limit_client: PerTime | None = _setting(
+    rate_limit_client: PerTime | None = setting(
         None,
         "Requests of one client (the ticket's client id), whoever its users are.",
         unit="COUNT/UNIT",
         unset="no limit",
     )
-    rate_limit_address: PerTime | None = _setting(
+    rate_limit_address: PerTime | None = setting(
         None,
         "Requests from one address without a ticket that was verified, bad tickets included; "
         "IPv6 counts by /64.",
         unit="COUNT/UNIT",
         unset="no limit",
     )
-    rate_limit_max_callers: int = _setting(
+    rate_limit_max_callers: int = setting(
         MAX_ENTRIES,
         "Callers that are kept in mind for each limit, at some 300 bytes each.",
         unit="count",
         ge=1024,
     )
-    rate_limit_redis: SecretStr | None = _setting(
+    rate_limit_redis: SecretStr | None = setting(
         None,
         "Redis that holds the counts, for several gateways: redis://HOST:PORT/DB, rediss://, "
         "unix://. Needs the extra `redis`.",
@@ -392,15 +325,15 @@ class Settings(BaseSettings):
         unset="each gateway counts by itself",
         flag="",
     )
-    rate_limit_redis_file: Path | None = _setting(
+    rate_limit_redis_file: Path | None = setting(
         None,
         "File that holds that URL, for one with a password.",
         unit="file",
     )
-    rate_limit_redis_timeout: float = _setting(
+    rate_limit_redis_timeout: float = setting(
         0.05, "How long a request waits for Redis.", unit="seconds", gt=0, le=10
     )
-    rate_limit_on_failure: Literal["local", "open", "closed"] = _setting(
+    rate_limit_on_failure: Literal["local", "open", "closed"] = setting(
         "local",
         "While Redis fails: local: each gateway counts by itself; open: nothing is limited; "
         "closed: requests that fall under a limit get 503.",
@@ -408,31 +341,31 @@ class Settings(BaseSettings):
 
     # -- events -------------------------------------------------------------------------
 
-    events_open: Names = _setting(
+    events_open: Names = setting(
         (),
         "Services whose events anybody may follow, without a ticket. In mode forward there are no "
         "others.",
         unit="[SECTOR:]SERVICE",
     )
-    events_heartbeat: float = _setting(
+    events_heartbeat: float = setting(
         15.0,
         "An event stream on which nothing was sent for so long gets a comment.",
         unit="seconds",
         gt=0,
     )
-    max_event_streams: int = _setting(
+    max_event_streams: int = setting(
         1000, "Event streams open at once; beyond it they get 503.", unit="count", ge=0
     )
-    max_event_streams_per_subscription: int = _setting(
+    max_event_streams_per_subscription: int = setting(
         1000, "Of these, with the same service and codes.", unit="count", ge=1
     )
-    max_event_streams_per_caller: int = _setting(
+    max_event_streams_per_caller: int = setting(
         100,
         "Of these, of one user, or of one address without a ticket (IPv6: one /64).",
         unit="count",
         ge=1,
     )
-    max_event_subscriptions: int = _setting(
+    max_event_subscriptions: int = setting(
         100,
         "Subscriptions to services; event streams with the same service and codes share one. One "
         "caller gets a quarter of them.",
@@ -442,33 +375,33 @@ class Settings(BaseSettings):
 
     # -- descriptions -------------------------------------------------------------------
 
-    openapi: Literal["callers", "everyone", "off"] = _setting(
+    openapi: Literal["callers", "everyone", "off"] = setting(
         "callers",
         "What /openapi.json shows: callers: what the ticket permits, without one what needs none; "
         "everyone: all exposed actions, to everyone; off: there is none.",
     )
-    openapi_title: str = _setting(
+    openapi_title: str = setting(
         "SCAMP services", "Title of that document.", min_length=1, max_length=200
     )
-    openapi_max_actions: int = _setting(
+    openapi_max_actions: int = setting(
         2000, "Actions in that document, the first by name; the rest is counted in it.",
         unit="count", ge=1, le=100_000,
     )  # fmt: skip
-    docs: bool = _setting(True, "Serve the explorer, a page to try actions on, at /docs.")
+    docs: bool = setting(True, "Serve the explorer, a page to try actions on, at /docs.")
 
     # -- process ------------------------------------------------------------------------
 
-    workers: int = _setting(1, "Worker processes. Only 1 in this version.", unit="count")
-    log_level: LogLevel = _setting("info", "Least severe operational log line written.")
-    log_format: Literal["json", "text"] = _setting("json", "Form of the log lines on stderr.")
-    access_log: str = _setting(
+    workers: int = setting(1, "Worker processes. Only 1 in this version.", unit="count")
+    log_level: LogLevel = setting("info", "Least severe operational log line written.")
+    log_format: Literal["json", "text"] = setting("json", "Form of the log lines on stderr.")
+    access_log: str = setting(
         "-", "File for one JSON line per request; - is stdout, off is none.", unit="PATH|-|off",
         min_length=1,
     )  # fmt: skip
-    drain_delay: float = _setting(
+    drain_delay: float = setting(
         5.0, "How long connections are still accepted after SIGTERM.", unit="seconds", ge=0
     )
-    drain_limit: float = _setting(
+    drain_limit: float = setting(
         25.0, "How long requests under way may then take to finish.", unit="seconds", ge=0
     )
 

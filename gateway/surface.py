@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from gateway.actions import Announced, Sectors, Target, announced, resolve
-from gateway.auth import Guarded
+from gateway.actions import Announced, Guarded, Sectors, Target, announced, resolve
+from gateway.credentials import AuthMode
 from gateway.routes.leads import as_routed, why_nowhere
 from gateway.routes.model import Route, RouteTable
-from gateway.settings import AuthMode, Settings
+from gateway.settings import Settings
 from gateway.strangers import Trust
 from gateway.translate import is_addressable, native_path
 from scamp.authz import AuthzTable

@@ -11,7 +11,7 @@ from gateway.actions import Sectors
 from gateway.audit import codes
 from gateway.audit.model import Audited, Finding
 from gateway.credentials import ANY_ORIGIN
-from gateway.settings import Address
+from gateway.setting_types import Address
 
 MAX_LEEWAY: Final = 300.0
 MAX_GRACE: Final = 3600.0

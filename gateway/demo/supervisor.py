@@ -21,7 +21,7 @@ from gateway.demo.services import PRIVILEGES
 from gateway.demo.store import Store
 from gateway.demo.tour import script
 from gateway.listener import open_sockets
-from gateway.settings import Address
+from gateway.setting_types import Address
 from scamp.errors import ConfigError
 
 SERVICES: Final = {"auth": "Auth", "shop-1": "Product", "shop-2": "Product"}

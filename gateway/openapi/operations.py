@@ -9,8 +9,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from gateway.actions import Announced
-from gateway.auth import Mode
-from gateway.credentials import TICKET_HEADER
+from gateway.credentials import TICKET_HEADER, AuthMode
 from gateway.openapi.components import Components
 from gateway.openapi.documentation import NOTHING, Section
 from gateway.openapi.responses import header, parameter, problems, statuses_of
@@ -51,7 +50,7 @@ _FREE_QUERY: Final[dict[str, Any]] = {
 class Facts:
     """What holds for every operation of one gateway."""
 
-    mode: Mode = "enforce"
+    mode: AuthMode = "enforce"
     cookie: str | None = None
     """Name of the cookie that may carry a ticket."""
     limited: bool = False

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from gateway.auth import Mode
 from gateway.catalogue import CATALOGUE, TYPE_PREFIX
+from gateway.credentials import AuthMode
 from gateway.problems import PROBLEM_TYPE
 
 PROBLEM_SCHEMA: Final = "Problem"
@@ -124,7 +124,7 @@ def problems(statuses: Iterable[int]) -> dict[str, Any]:
 
 
 def statuses_of(
-    *, mode: Mode, ticket: bool, body: bool, limited: bool = False, rated: bool = False
+    *, mode: AuthMode, ticket: bool, body: bool, limited: bool = False, rated: bool = False
 ) -> list[int]:
     """What can go wrong with one operation: one that needs a `ticket`, that takes a `body`, whose
     body is `limited` in size, that is `rated`: callers may ask too often."""

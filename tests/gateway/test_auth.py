@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from gateway.actions import Announced, announced
-from gateway.auth import Authenticator, Caller, Mode
+from gateway.auth import Authenticator, Caller
+from gateway.credentials import AuthMode
 from gateway.problems import Problem
 from scamp.authz import AuthzSource
 from scamp.client import Deadline
@@ -101,7 +102,7 @@ async def test_a_good_ticket_is_found_wherever_it_may_stand(
 async def test_two_different_tickets_are_refused_in_every_mode(
     verifier: TicketVerifier,
     make_ticket: Make,
-    mode: Mode,
+    mode: AuthMode,
     flags: tuple[str, ...],
     twice: str,
 ) -> None:
@@ -257,7 +258,7 @@ async def test_no_ticket_is_shown_in_a_repr(make_ticket: Make, enforcing: Authen
 
 
 @pytest.mark.parametrize("mode", ["enforce", "verify"])
-def test_a_mode_without_what_it_needs_is_refused(mode: Mode) -> None:
+def test_a_mode_without_what_it_needs_is_refused(mode: AuthMode) -> None:
     with pytest.raises(ValueError, match="needs"):
         Authenticator(mode)
 

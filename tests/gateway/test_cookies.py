@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from fronted import Answer, Fronted
-from gateway.auth import Authenticator, Mode
-from gateway.credentials import Credentials, DifferentTicketsError
+from gateway.auth import Authenticator
+from gateway.credentials import AuthMode, Credentials, DifferentTicketsError
 from gateway.lifecycle import running
 from gateway.problems import Problem
 from scamp.authz import AuthzSource
@@ -44,7 +44,7 @@ async def table() -> bytes:
 
 @pytest.fixture
 def make_auth(ticket_key: RSAPrivateKey) -> Callable[..., Authenticator]:
-    def make(mode: Mode = "enforce", *, scheme: str | None = None) -> Authenticator:
+    def make(mode: AuthMode = "enforce", *, scheme: str | None = None) -> Authenticator:
         return Authenticator(
             mode,
             TicketVerifier([ticket_key.public_key()]),
@@ -110,7 +110,7 @@ async def test_an_empty_cookie_is_no_ticket(
 
 @pytest.mark.parametrize("mode", ["enforce", "verify", "forward"])
 async def test_a_cookie_that_differs_from_another_ticket_is_refused(
-    make_auth: Callable[..., Authenticator], make_ticket: Make, mode: Mode
+    make_auth: Callable[..., Authenticator], make_ticket: Make, mode: AuthMode
 ) -> None:
     first, second = make_ticket(), make_ticket(user=8)
     both: list[Fields] = [
@@ -155,7 +155,7 @@ FOREIGNERS: list[Fields] = [
 
 @pytest.mark.parametrize("mode", ["enforce", "verify", "forward"])
 async def test_pages_that_may_act_with_a_cookie_are_told_from_those_that_may_not(
-    make_auth: Callable[..., Authenticator], make_ticket: Make, mode: Mode
+    make_auth: Callable[..., Authenticator], make_ticket: Make, mode: AuthMode
 ) -> None:
     peer, ticket, auth = ScriptedPeer(flags="read,update,destroy"), make_ticket(), make_auth(mode)
     async with Fronted(peer, auth=auth) as gateway:
@@ -196,7 +196,7 @@ async def test_a_gateway_that_speaks_tls_itself_is_of_scheme_https_only(
 
 @pytest.mark.parametrize("mode", ["enforce", "verify", "forward"])
 async def test_an_open_action_is_served_without_the_cookie_of_a_foreign_page(
-    make_auth: Callable[..., Authenticator], make_ticket: Make, mode: Mode
+    make_auth: Callable[..., Authenticator], make_ticket: Make, mode: AuthMode
 ) -> None:
     peer, ticket, auth = ScriptedPeer(flags="noauth"), make_ticket(), make_auth(mode)
     async with Fronted(peer, auth=auth) as gateway:

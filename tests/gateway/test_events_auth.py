@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from eventstream import follow, published
 
 from fronted import Fronted
-from gateway.auth import Authenticator, Mode
+from gateway.auth import Authenticator
 from gateway.cors import Cors
-from gateway.credentials import Credentials
+from gateway.credentials import AuthMode, Credentials
 from gateway.events.stream import StreamOptions
 from gateway.front import FrontOptions
 from scamp.authz import AuthzSource
@@ -136,7 +136,7 @@ async def test_forward_serves_what_is_open_alone(make_ticket: Make) -> None:
 
 @pytest.mark.parametrize("mode", ["enforce", "verify"])
 async def test_what_is_open_needs_no_ticket_and_minds_no_bad_one(
-    mode: Mode, verifier: TicketVerifier, make_ticket: Make
+    mode: AuthMode, verifier: TicketVerifier, make_ticket: Make
 ) -> None:
     auth = Authenticator(mode, verifier, AuthzSource(empty))
     async with (

@@ -21,7 +21,7 @@ from prometheus_client import generate_latest
 
 from gateway.lifecycle import Gateway, run, running
 from gateway.listener import Listener, open_sockets
-from gateway.settings import Address
+from gateway.setting_types import Address
 from gateway.signals import Triggers
 from gateway.sources import Loaded
 from scamp.errors import ConfigError

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from gateway.listener import Listener, open_sockets
-from gateway.settings import Address
+from gateway.setting_types import Address
 
 
 async def unused(request: web.BaseRequest) -> web.StreamResponse:

@@ -9,7 +9,8 @@ import pytest
 
 from gateway import sources
 from gateway.reference import configuration_reference
-from gateway.settings import ENV_PREFIX, Address, Settings
+from gateway.setting_types import Address
+from gateway.settings import ENV_PREFIX, Settings
 from scamp.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

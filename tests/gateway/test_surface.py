@@ -17,7 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from fronted import Answer, Fronted
-from gateway.auth import Authenticator, Mode
+from gateway.auth import Authenticator
+from gateway.credentials import AuthMode
 from gateway.front import FrontOptions
 from scamp.authz import AuthzSource
 from scamp.server import Request, Service
@@ -242,7 +243,7 @@ class Surface:
 
 @asynccontextmanager
 async def surface(
-    ticket_key: RSAPrivateKey, make_ticket: Callable[..., str], mode: Mode = "enforce"
+    ticket_key: RSAPrivateKey, make_ticket: Callable[..., str], mode: AuthMode = "enforce"
 ) -> AsyncIterator[Surface]:
     names = [Cell("", flags, "", "", "").namespace.lower() for flags in FLAGS]
 
@@ -329,7 +330,7 @@ async def test_every_cell_gives_what_is_documented(
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_modes_and_routes_that_speak_of_tickets(
-    mode: Mode, ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
+    mode: AuthMode, ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
 ) -> None:
     cells = [Cell(*one, mode) for one in itertools.product(*SMALL)]
     async with surface(ticket_key, make_ticket, mode) as made:

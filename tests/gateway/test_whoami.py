@@ -10,8 +10,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from fronted import Answer, Fronted
-from gateway.auth import Authenticator, Mode
-from gateway.credentials import Credentials
+from gateway.auth import Authenticator
+from gateway.credentials import AuthMode, Credentials
 from gateway.whoami import MAX_PERMITS, WhoAmI
 from scamp.authz import AuthzSource
 from scamp.discovery import Action, Announcement
@@ -80,7 +80,7 @@ async def no_table() -> bytes:
 
 @pytest.fixture
 def make_auth(ticket_key: RSAPrivateKey) -> Callable[..., Authenticator]:
-    def make(mode: Mode = "enforce", **more: Any) -> Authenticator:
+    def make(mode: AuthMode = "enforce", **more: Any) -> Authenticator:
         verifier = TicketVerifier([ticket_key.public_key()])
         return Authenticator(mode, verifier, AuthzSource(more.pop("fetch", table)), **more)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from gateway.actions import Announced
-from gateway.auth import Mode
+from gateway.credentials import AuthMode
 from gateway.openapi.document import build
 from gateway.openapi.documentation import Section, Sections
 from gateway.openapi.operations import Facts, operation_id
@@ -193,7 +193,7 @@ def test_content_types_are_those_of_the_announced_envelopes() -> None:
     ],
 )
 def test_tickets_are_told_of_where_they_are_needed(
-    mode: Mode, flags: tuple[str, ...], statuses: set[str], security: bool
+    mode: AuthMode, flags: tuple[str, ...], statuses: set[str], security: bool
 ) -> None:
     document = shown(service(action("A.b", *flags)), mode=mode, cookie="ticket")
     post = document["paths"]["/api/A.b"]["post"]

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from openapi_spec_validator import validate
 
 from fronted import Answer, Fronted
-from gateway.auth import Authenticator, Mode
-from gateway.credentials import Credentials
+from gateway.auth import Authenticator
+from gateway.credentials import AuthMode, Credentials
 from gateway.endpoints import Endpoints
 from gateway.lifecycle import running
 from gateway.openapi import endpoint as module
@@ -118,7 +118,9 @@ async def test_caller_sees_what_the_ticket_permits(
 
 
 @pytest.mark.parametrize("mode", ["enforce", "verify"])
-async def test_bad_ticket_is_told(mode: Mode, verifier: TicketVerifier, make_ticket: Make) -> None:
+async def test_bad_ticket_is_told(
+    mode: AuthMode, verifier: TicketVerifier, make_ticket: Make
+) -> None:
     async with site(Authenticator(mode, verifier, AuthzSource(table))) as here:
         answer = await here.get(*bearer(make_ticket((1,), start=-100, length=10)))
         assert answer.status == 401
