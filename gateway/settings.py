@@ -27,7 +27,7 @@ from pydantic_settings import (
 
 from gateway.credentials import AuthMode, Credentials, check_origins
 from gateway.ratelimit.buckets import MAX_ENTRIES
-from gateway.ratelimit.shared import check_url
+from gateway.ratelimit.url import check_url
 from gateway.setting_types import Address, Bind, LogLevel, Names, Networks, Paths, PerTime, setting
 from gateway.translate import parse_service
 from scamp import limits

@@ -19,6 +19,11 @@ from gateway.actions import Announced, Target, in_sector, label_of
 from gateway.problems import Problem, quotable
 
 API_PREFIX: Final = "/api/"
+RESERVED: Final = ("/api", "/docs", "/openapi.json", "/whoami")
+"""Paths that are ours, with all below them: no route of one's own begins with one of these."""
+
+_BELOW: Final = tuple(f"{path}/" for path in RESERVED)
+
 JSON: Final = "json"
 JSON_TYPE: Final = "application/json"
 VENDOR_PREFIX: Final = "application/vnd.scamp."
@@ -115,6 +120,11 @@ def _decode(path: str) -> str:
     if not decoded.isprintable() or "\\" in decoded:
         raise Problem(catalogue.BAD_PATH, "The path has a backslash or control character.")
     return decoded
+
+
+def is_reserved(path: str) -> bool:
+    """Whether this decoded path is ours, whatever a template such as ``/{a}/{b}`` takes."""
+    return path in RESERVED or path.startswith(_BELOW)
 
 
 def parse_target(text: str) -> Target | None:

@@ -49,6 +49,26 @@ FORBIDDEN: Final[dict[str, frozenset[str]]] = {
 }
 """Modules, and all below them, that a part never imports, wherever in the part."""
 
+LOOPLESS: Final = frozenset(
+    f"gateway.{name}"
+    for name in (
+        *("actions", "catalogue", "context", "credentials", "explain", "problems", "setting_types"),
+        *("settings", "sources", "strangers", "surface", "translate", "unpacking"),
+        *("events.topic", "events.values", "openapi.components", "openapi.defaults"),
+        *("openapi.document", "openapi.operations", "openapi.options", "openapi.own"),
+        *("openapi.responses", "openapi.routed", "openapi.schemas", "openapi.sections"),
+        *("openapi.sight", "ratelimit.buckets", "ratelimit.rate", "ratelimit.url"),
+        *("routes.compose", "routes.entries", "routes.explain", "routes.leads", "routes.load"),
+        *("routes.match", "routes.model", "routes.places", "routes.template"),
+    )
+)
+"""Modules of the gateway that decide and do not serve: they import each other and scamp, and none
+of `LOOP`."""
+
+LOOP: Final = frozenset(
+    {"aiohttp", "asyncio", "click", "prometheus_client", "redis", "socket", "ssl", "threading"}
+)
+
 
 def imported(source: str, module: str, *, package: bool) -> Iterator[tuple[str, int]]:
     """What the source of `module` imports, as absolute names with their lines.
@@ -98,6 +118,17 @@ def broken_rules(source: str, module: str, *, package: bool = False) -> list[str
     return list(dict.fromkeys(found))
 
 
+def needs_a_loop(source: str, module: str) -> list[str]:
+    """One line for each import in the source of a module of `LOOPLESS` that it must do without."""
+    found = []
+    for name, line in imported(source, module, package=False):
+        top = name.partition(".")[0]
+        known = {name, name.rpartition(".")[0]}
+        if top in LOOP or (top == "gateway" and name != "gateway" and not known & LOOPLESS):
+            found.append(f"{module}:{line} imports {name}")
+    return found
+
+
 @lru_cache
 def modules() -> dict[str, tuple[Path, bool]]:
     """Every module of both packages: its file, and whether it is a package."""
@@ -121,6 +152,41 @@ def test_every_module_of_scamp_has_a_layer() -> None:
     found = {name for name in modules() if name != "scamp" and part_of(name) == "scamp"}
     assert not found, "give them a place in docs/architecture.md and in LAYERS"
     assert set(LAYERS) == {part_of(name) for name in modules()}, "LAYERS names what is gone"
+
+
+def test_what_decides_in_the_gateway_knows_nothing_of_what_serves() -> None:
+    assert set(modules()) >= LOOPLESS, "LOOPLESS names what is gone"
+    found = []
+    for module in sorted(LOOPLESS):
+        path, _ = modules()[module]
+        found += needs_a_loop(path.read_text(), module)
+    assert not found, "\n" + "\n".join(found)
+
+
+def test_what_a_gateway_is_put_together_by_is_at_the_top() -> None:
+    top = {"gateway.assembly", "gateway.factory", "gateway.state"}
+    users: dict[str, set[str]] = {name: set() for name in (*top, "gateway.lifecycle")}
+    for module, (path, package) in modules().items():
+        for name, _ in imported(path.read_text(), module, package=package):
+            for one in users.keys() & {name, name.rpartition(".")[0]}:
+                users[one].add(module)
+    assert users.pop("gateway.lifecycle") == {"gateway.cli"}
+    assert set().union(*users.values()) == {"gateway.assembly", "gateway.lifecycle"}
+
+
+@pytest.mark.parametrize(
+    ("source", "broken"),
+    [
+        ("from aiohttp import hdrs", True),
+        ("if TYPE_CHECKING:\n    import asyncio", True),
+        ("from gateway.exchange import Exchange", True),
+        ("from gateway import auth", True),
+        ("from gateway import catalogue\nfrom gateway.actions import Announced", False),
+        ("import re\nfrom scamp.client import Call\nfrom multidict import istr", False),
+    ],
+)
+def test_the_rule_on_what_decides_catches_what_it_should(source: str, broken: bool) -> None:
+    assert bool(needs_a_loop(source, "gateway.translate")) is broken
 
 
 def test_no_module_needs_itself() -> None:

@@ -8,8 +8,9 @@ from gateway import catalogue
 from gateway.actions import Sectors, Target
 from gateway.auth import Authenticator, Caller
 from gateway.events.hub import Hub
-from gateway.events.stream import FIELDS, MEDIA_TYPE, Stream, StreamOptions, retry_hint
+from gateway.events.stream import FIELDS, Stream, StreamOptions, retry_hint
 from gateway.events.topic import PREFIX, OpenTopic, Topic, parse, service_key
+from gateway.events.values import MEDIA_TYPE
 from gateway.exchange import Exchange
 from gateway.problems import Problem, no_index
 from gateway.ratelimit.callers import address_key

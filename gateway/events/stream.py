@@ -15,10 +15,8 @@ from gateway.connection import Connection
 from gateway.events.hub import EventStats
 from gateway.events.topic import Topic
 from gateway.events.upstream import Listener
-from gateway.events.values import PIECE, bare_event
+from gateway.events.values import MEDIA_TYPE, PIECE, bare_event
 from gateway.exchange import Exchange
-
-MEDIA_TYPE: Final = "text/event-stream"
 
 FIELDS: Final = (("X-Accel-Buffering", "no"),)
 """For nginx, which would hold events back until they fill a buffer."""

@@ -19,6 +19,8 @@ import orjson
 
 from gateway.events.topic import Topic
 
+MEDIA_TYPE: Final = "text/event-stream"
+
 MAX_VALUES: Final = 10_000
 """Values held: a browser has to take all of them at once, and our own services publish no more."""
 

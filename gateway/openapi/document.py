@@ -14,7 +14,6 @@ import orjson
 
 from gateway.actions import Announced
 from gateway.openapi.components import Components
-from gateway.openapi.documentation import NOTHING, Sections
 from gateway.openapi.operations import (
     Described,
     Facts,
@@ -24,6 +23,7 @@ from gateway.openapi.operations import (
 )
 from gateway.openapi.responses import HEADERS, PARAMETERS, PROBLEM, PROBLEM_SCHEMA, responses
 from gateway.openapi.routed import route_operations
+from gateway.openapi.sections import NOTHING, Sections
 from gateway.routes.model import Route
 from gateway.strangers import is_meta
 from gateway.translate import is_addressable, native_path

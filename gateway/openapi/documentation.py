@@ -10,17 +10,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
-import orjson
-
-from gateway.openapi.schemas import MAX_SCHEMA, plain_text
+from gateway.openapi.sections import Section, Sections, read_documentation
 from gateway.strangers import is_trusted
 from scamp.client import Call, Deadline, Requester
-from scamp.discovery import Announcement, Offer, Registry
-from scamp.discovery.model import Packed, action_key, packed_actions
+from scamp.discovery import Offer, Registry
+from scamp.discovery.model import Packed, packed_actions
 from scamp.errors import ReplyFailed, ScampError
 from scamp.limits import MAX_DOCUMENTATION, MIB
 
@@ -46,85 +44,6 @@ MAX_SERVICES: Final = 2000
 MAX_HELD: Final = 32 * MIB
 """Bytes that are remembered in all."""
 
-MAX_SUMMARY: Final = 200
-MAX_DESCRIPTION: Final = 4000
-"""Characters that are taken of each; the rest is cut off."""
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """What is said of one action. Schemas are JSON, not looked at yet."""
-
-    summary: str = ""
-    description: str = ""
-    request: bytes | None = None
-    reply: bytes | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes, roughly."""
-        schemas = len(self.request or b"") + len(self.reply or b"")
-        return schemas + 2 * (len(self.summary) + len(self.description))
-
-
-NOTHING: Final = Section()
-Sections = Mapping[str, Section]
-"""By `action_key`."""
-
-
-def read_documentation(body: bytes, service: Announcement) -> dict[str, Section]:
-    """The sections on actions that `service` announces; all else is passed over."""
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return {}
-    entries = given.get("actions") if isinstance(given, dict) else None
-    if not isinstance(entries, list):
-        return {}
-    sector = given.get("sector", service.sector)
-    items = iter(packed_actions(service))
-    own = {
-        action_key(one[0], f"{one[1]}.{one[2]}", one[3])
-        for one in zip(items, items, items, items, items, items, strict=True)
-    }
-    found: dict[str, Section] = {}
-    for entry in entries:
-        if isinstance(entry, dict):
-            key = _key_of(entry, sector)
-            if key in own and (section := _section(entry)) != NOTHING:
-                found.setdefault(key, section)
-    return found
-
-
-def _key_of(entry: Mapping[str, Any], sector: object) -> str:
-    name, version = entry.get("name"), entry.get("version", 1)
-    return action_key(str(entry.get("sector", sector)), str(name), version)
-
-
-def _section(entry: Mapping[str, Any]) -> Section:
-    return Section(
-        _text(entry.get("summary"), MAX_SUMMARY),
-        _text(entry.get("description"), MAX_DESCRIPTION),
-        _schema(entry.get("request")),
-        _schema(entry.get("reply")),
-    )
-
-
-def _text(value: object, limit: int) -> str:
-    return plain_text(value.strip(), limit) if isinstance(value, str) else ""
-
-
-def _schema(value: object) -> bytes | None:
-    if not isinstance(value, dict | bool):
-        return None
-    try:
-        text = orjson.dumps(value)
-    except orjson.JSONEncodeError:  # it reads what is nested deeper than it can write
-        return None
-    return text if len(text) <= MAX_SCHEMA else None
-
-
-# -- asking for it ----------------------------------------------------------------------
 
 _Key = tuple[str, Packed]
 
@@ -305,12 +224,3 @@ async def _within(seconds: float, event: asyncio.Event) -> None:
             await event.wait()
     except TimeoutError:
         pass
-
-
-def merged(snapshot: Iterable[Sections]) -> Sections:
-    """One mapping out of all; the first that says something of an action counts."""
-    found: dict[str, Section] = {}
-    for sections in snapshot:
-        for key, section in sections.items():
-            found.setdefault(key, section)
-    return found

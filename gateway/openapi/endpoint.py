@@ -15,9 +15,10 @@ from gateway.auth import Authenticator
 from gateway.endpoints import send_tagged
 from gateway.exchange import Exchange
 from gateway.openapi.document import PathItems, build
-from gateway.openapi.documentation import Documentation, Sections, merged
+from gateway.openapi.documentation import Documentation
 from gateway.openapi.options import OpenApiOptions
 from gateway.openapi.own import OPENAPI_PATH, own_items
+from gateway.openapi.sections import Sections, merged
 from gateway.openapi.sight import ALL, OPEN, Sight, lead, select
 from gateway.routes.model import Route, RouteTable
 from gateway.translate import JSON_TYPE

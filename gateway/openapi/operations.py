@@ -11,9 +11,9 @@ from typing import Any, Final
 from gateway.actions import Announced
 from gateway.credentials import TICKET_HEADER, AuthMode
 from gateway.openapi.components import Components
-from gateway.openapi.documentation import NOTHING, Section
 from gateway.openapi.responses import header, parameter, problems, statuses_of
 from gateway.openapi.schemas import Schema
+from gateway.openapi.sections import NOTHING, Section
 from gateway.translate import (
     JSON,
     JSON_TYPE,

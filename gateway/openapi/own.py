@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gateway.events.stream import MEDIA_TYPE
 from gateway.events.topic import PREFIX
+from gateway.events.values import MEDIA_TYPE
 from gateway.openapi.document import PathItems
 from gateway.openapi.operations import Facts, security
 from gateway.openapi.responses import header, parameter, problems, statuses_of

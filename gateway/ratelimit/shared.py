@@ -22,8 +22,6 @@ from scamp.errors import ConfigError
 
 log = logging.getLogger("gateway.ratelimit")
 
-SCHEMES: Final = ("redis", "rediss", "unix")
-
 PREFIX: Final = "{scamp-gateway}:rate:"
 """Of every key. What is in braces keeps all keys in one slot of a cluster."""
 
@@ -263,16 +261,6 @@ def _arguments(wanted: Wanted) -> list[str]:
     for _, rate in wanted:
         arguments += (str(rate.token), str(rate.per_second), str(rate.room))
     return arguments
-
-
-def check_url(url: str) -> None:
-    """Raises ValueError, which does not show it, unless it is a URL of a Redis."""
-    try:
-        scheme = urlsplit(url).scheme
-    except ValueError:
-        scheme = ""
-    if scheme not in SCHEMES:
-        raise ValueError("not redis://HOST:PORT/DB, rediss://HOST:PORT/DB or unix://PATH")
 
 
 def _shown(url: str) -> str:

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final, cast, get_args
 
 from gateway.actions import Target
-from gateway.endpoints import RESERVED
 from gateway.routes.entries import MAX_PATH, MAX_SEGMENTS, ResourceEntry
 from gateway.routes.model import Parameter, ParameterType, Segment
 from gateway.sources import suggest
-from gateway.translate import parse_target
+from gateway.translate import RESERVED, parse_target
 
 _TYPES: Final = get_args(ParameterType)
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.~!$&'()*+,;=:@-]+")

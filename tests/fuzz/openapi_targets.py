@@ -8,8 +8,8 @@ import orjson
 
 from gateway.actions import Announced, announced
 from gateway.openapi.document import build
-from gateway.openapi.documentation import MAX_DESCRIPTION, MAX_SUMMARY, read_documentation
 from gateway.openapi.operations import Facts
+from gateway.openapi.sections import MAX_DESCRIPTION, MAX_SUMMARY, read_documentation
 from scamp.discovery import Action, Announcement, Offer
 
 _ACTIONS: Final = tuple(Action("main", "A", name, 1, ("read",), ("json",)) for name in "bcd")

@@ -19,7 +19,8 @@ from gateway.problems import Problem
 from gateway.ratelimit import shared
 from gateway.ratelimit.limiter import OnFailure, RateLimiter, Verdict
 from gateway.ratelimit.rate import Rate
-from gateway.ratelimit.shared import SharedCountError, SharedCounts, check_url
+from gateway.ratelimit.shared import SharedCountError, SharedCounts
+from gateway.ratelimit.url import check_url
 from scamp.errors import ConfigError
 from scamp.testing import ScriptedPeer, until
 

@@ -12,8 +12,9 @@ from fronted import Fronted
 from gateway.auth import Authenticator
 from gateway.credentials import Credentials
 from gateway.openapi.document import build
-from gateway.openapi.documentation import Documentation, Section
+from gateway.openapi.documentation import Documentation
 from gateway.openapi.operations import Facts
+from gateway.openapi.sections import Section
 from gateway.openapi.sight import ALL, lead, select
 from gateway.routes.load import parse_routes
 from gateway.settings import Settings

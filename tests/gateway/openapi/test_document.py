@@ -14,9 +14,9 @@ from openapi_spec_validator import validate
 from gateway.actions import Announced
 from gateway.credentials import AuthMode
 from gateway.openapi.document import build
-from gateway.openapi.documentation import Section, Sections
 from gateway.openapi.operations import Facts, operation_id
 from gateway.openapi.own import own_items
+from gateway.openapi.sections import Section, Sections
 from gateway.openapi.sight import ALL, OPEN, Sight, lead, select
 from gateway.routes.load import parse_routes
 from scamp.authz import AuthzTable

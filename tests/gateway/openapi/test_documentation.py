@@ -10,17 +10,15 @@ import orjson
 import pytest
 
 from gateway.openapi import documentation
-from gateway.openapi.documentation import (
-    CONCURRENCY,
-    FAILURE_MEMORY,
+from gateway.openapi.documentation import CONCURRENCY, FAILURE_MEMORY, Documentation
+from gateway.openapi.schemas import MAX_SCHEMA
+from gateway.openapi.sections import (
     MAX_DESCRIPTION,
     MAX_SUMMARY,
-    Documentation,
     Section,
     merged,
     read_documentation,
 )
-from gateway.openapi.schemas import MAX_SCHEMA
 from scamp.discovery import Action, Announcement
 from scamp.server import Request, Service
 from scamp.testing import make_identity, until
