@@ -11,16 +11,13 @@ from typing import Final, Literal
 
 from gateway.discovery import multicast_group
 from gateway.listener import tls_context
-from gateway.offline import read_authorized, read_discovery
+from gateway.offline import read_authorized, read_discovery, read_table
 from gateway.ratelimit.shared import connector
 from gateway.routes.leads import lost
 from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
-from scamp import limits
-from scamp.authz import AuthzTable
 from scamp.discovery import Registry
-from scamp.discovery.cachefile import read_file
 from scamp.discovery.loader import Step, count_reasons
 from scamp.discovery.model import count_actions
 from scamp.discovery.multicast import open_receiver
@@ -152,11 +149,10 @@ def _keys(settings: Settings) -> Iterator[Finding]:
 def _table(settings: Settings) -> Iterator[Finding]:
     if settings.authz_table is None:
         return
-    content, _ = read_file(settings.authz_table, limits.MAX_AUTHZ_TABLE)
     try:
-        table = AuthzTable.parse(content or b"")
-    except ScampError as exc:
-        yield Finding("FAIL", "authorization table", f"{settings.authz_table}: {exc}")
+        table = read_table(settings.authz_table)
+    except ConfigError as exc:
+        yield Finding("FAIL", "authorization table", str(exc))
         return
     yield Finding("ok", "authorization table", f"{settings.authz_table}: {len(table)} actions")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from gateway.actions import label_of
 from gateway.routes.load import load_routes
 from gateway.routes.model import RouteTable
-from gateway.settings import Settings
+from gateway.settings import NO_CACHE, Settings
 from scamp import limits
 from scamp.authz import AuthzTable
 from scamp.discovery import Registry
@@ -42,17 +42,14 @@ def read_offline(settings: Settings, now: float | None = None) -> Offline:
     `now` is in seconds since 1970. The Auth service is not asked: without a table in a file there
     is none. Raises `ScampError` for what cannot be used, one reason per line.
     """
-    path = settings.discovery_cache
-    if path is None:
-        raise ConfigError("no discovery cache: give --discovery-cache FILE, which is read offline")
     authorized = _authorized(settings)
-    step, state = read_discovery(settings, path, authorized)
+    step, state = read_discovery(settings, cache_of(settings), authorized)
     registry = Registry()
     registry.apply(added=step.added)
     return Offline(
         registry=registry,
-        routes=RouteTable() if settings.routes is None else load_routes(settings.routes),
-        authz=_table(settings.authz_table),
+        routes=read_routes(settings),
+        authz=None if settings.authz_table is None else read_table(settings.authz_table),
         authorized=authorized,
         unauthorized={
             identity: _left_out(one)
@@ -62,6 +59,13 @@ def read_offline(settings: Settings, now: float | None = None) -> Offline:
         rejected=len(step.state.rejections),
         age=(time.time() if now is None else now) - state.mtime,
     )
+
+
+def cache_of(settings: Settings) -> Path:
+    """The discovery cache file; raises `ConfigError` when there is none."""
+    if settings.discovery_cache is None:
+        raise ConfigError(f"{NO_CACHE}; offline there is no other source")
+    return settings.discovery_cache
 
 
 def read_discovery(
@@ -91,15 +95,19 @@ def _left_out(one: InForce) -> tuple[str, ...]:
     return tuple(sorted(labels))
 
 
+def read_routes(settings: Settings) -> RouteTable:
+    """The routes file's routes; none without one. Raises `ConfigError`."""
+    return RouteTable() if settings.routes is None else load_routes(settings.routes)
+
+
 def read_authorized(path: Path) -> AuthorizedServices:
     """The authorized_services file. Raises `DiscoveryError`."""
     content, _ = read_file(path, limits.MAX_AUTHORIZED_FILE)
     return AuthorizedServices.parse(content or b"", path=str(path))
 
 
-def _table(path: Path | None) -> AuthzTable | None:
-    if path is None:
-        return None
+def read_table(path: Path) -> AuthzTable:
+    """The privilege table. Raises `ScampError`."""
     content, _ = read_file(path, limits.MAX_AUTHZ_TABLE)
     try:
         return AuthzTable.parse(content or b"")

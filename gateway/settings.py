@@ -45,6 +45,12 @@ USUAL_TICKET_KEYS: Final = (
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 
 
+NO_CACHE: Final = (
+    "no discovery cache: give --discovery-cache FILE, or --scamp-conf FILE (or $SCAMP) for a "
+    "scamp.conf that says where it is"
+)
+
+
 class Settings(BaseSettings):
     """Everything that can be set. Immutable; made by `sources.load`."""
 
@@ -481,6 +487,12 @@ class Settings(BaseSettings):
         """The mode in force: with a key and no other word, `enforce`."""
         return self.auth_mode or "enforce"
 
+    @property
+    def limits_rates(self) -> bool:
+        """Whether callers are limited everywhere; single routes may limit them besides."""
+        limits = (self.rate_limit_user, self.rate_limit_client, self.rate_limit_address)
+        return limits != (None, None, None)
+
     def problems(self) -> list[str]:
         """What is missing for a gateway to run, one sentence each; empty when nothing is."""
         return list(self._problems())
@@ -492,10 +504,7 @@ class Settings(BaseSettings):
 
     def _problems(self) -> Iterable[str]:
         if self.discovery_cache is None and self.discovery_source == "cache":
-            yield (
-                "no discovery cache: give --discovery-cache FILE, or --scamp-conf FILE "
-                "(or $SCAMP) for a scamp.conf that says where it is"
-            )
+            yield NO_CACHE
         if not self.ticket_keys and self.auth_mode != "forward":
             found = next((path for path in USUAL_TICKET_KEYS if os.access(path, os.R_OK)), "FILE")
             yield (

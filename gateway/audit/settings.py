@@ -91,9 +91,8 @@ def browsers(audited: Audited) -> Iterator[Finding]:
 def rates(audited: Audited) -> Iterator[Finding]:
     """Whether callers are limited, and for how long."""
     settings = audited.settings
-    limits = (settings.rate_limit_user, settings.rate_limit_client, settings.rate_limit_address)
     routed = any(route.rate is not None for route in audited.mesh.routes.routes)
-    if limits == (None, None, None):
+    if not settings.limits_rates:
         says = "No limit is set" + (", but for some routes." if routed else ".")
         yield Finding(codes.NO_RATE_LIMITS, "rate_limit_address", says)
         if not routed:

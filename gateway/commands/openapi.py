@@ -42,13 +42,10 @@ def openapi(output: Path, ticket: Path | None, config: Path | None, **flags: Any
     Nothing is started or connected to: what services say of their own actions is not in it.
     """
     from gateway.openapi import offline  # the other commands do without
-    from gateway.routes.load import load_routes
-    from gateway.routes.model import RouteTable
 
     settings = load(config, flags).settings
     try:
-        routes = RouteTable() if settings.routes is None else load_routes(settings.routes)
-        text = offline.document(settings, ticket, routes=routes)
+        text = offline.document(settings, ticket)
     except (ScampError, OSError) as exc:
         raise Refused(str(exc)) from exc
     try:

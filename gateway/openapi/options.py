@@ -31,9 +31,7 @@ def openapi_options(settings: Settings) -> OpenApiOptions:
             mode=settings.effective_auth_mode,
             cookie=settings.ticket_cookie,
             limited=settings.max_body is not None,
-            rated=any(
-                (settings.rate_limit_user, settings.rate_limit_client, settings.rate_limit_address)
-            ),
+            rated=settings.limits_rates,
             media_types=settings.media_types,
             events_open=bool(settings.events_open),
             title=settings.openapi_title,

@@ -967,7 +967,10 @@ def test_a_file_that_cannot_be_used_ends_it_with_2(
         (["--retries", "x"], "--retries: retries 'x': "),
         ([], "no discovery cache: give --discovery-cache FILE"),
         (["--discovery-cache", "x"], "no ticket key: give --ticket-key"),
-        (["--discovery-source", "multicast", "--auth-mode", "forward"], "which is read offline"),
+        (
+            ["--discovery-source", "multicast", "--auth-mode", "forward"],
+            "offline there is no other source",
+        ),
     ],
 )
 def test_wrong_usage_ends_it_with_2(arguments: list[str], message: str) -> None:
