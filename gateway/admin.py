@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 import orjson
 from aiohttp import hdrs, web
 
+from gateway.strangers import Trust
 from scamp.client import InstanceView
 from scamp.discovery import Announcement, DiscoveryStatus, Offer, Registry
 from scamp.discovery.model import count_actions
@@ -265,18 +266,21 @@ async def _actions(request: web.Request) -> web.Response:
 
     def collect() -> list[dict[str, Any]]:
         # Off the loop: a mesh may have 100,000 actions. The walk is over one immutable state.
-        found = [_action(offers, state.exposed) for offers in state.registry.actions()]
+        trust = Trust()
+        found = [_action(offers, state.exposed, trust) for offers in state.registry.actions()]
         found.sort(key=lambda one: str(one["action"]))
         return found
 
     return _json({"actions": await asyncio.to_thread(collect)})
 
 
-def _action(offers: tuple[Offer, ...], exposed: Callable[[str], bool]) -> dict[str, Any]:
+def _action(
+    offers: tuple[Offer, ...], exposed: Callable[[str], bool], trust: Trust
+) -> dict[str, Any]:
     action = offers[0].action
     return {
         "action": f"{action.sector}:{action.spelling}~{action.version}",
-        "exposed": exposed(action.sector),
+        "exposed": exposed(action.sector) and bool(trust.reachable(offers)),
         "flags": action.flags,
         "envelopes": action.envelopes,
         "timeout": action.timeout,

@@ -122,7 +122,11 @@ class WhoAmI:
         async with self._walking:
             kept = self._still_good(key)
             if kept is None:
-                kept = self._kept[key] = await self._walk(table, privileges)
+                kept = await self._walk(table, privileges)
+                # Nobody has an older table again, and one may have tens of megabytes.
+                for other in [one for one in self._kept if one[0] is not table]:
+                    del self._kept[other]
+                self._kept[key] = kept
                 if len(self._kept) > MAX_KEPT:
                     self._kept.popitem(last=False)
             return kept

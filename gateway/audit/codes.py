@@ -341,6 +341,13 @@ SERVER_TIMING = _code(
     "a service does.",
     "Turn it off where strangers call.", **_SETTING,
 )  # fmt: skip
+OPENAPI_EVERYONE = _code(
+    "openapi_everyone", "low", "everybody sees every action",
+    "`openapi` is `everyone`: names, schemas and descriptions of all exposed actions are shown "
+    "without a ticket, also of those that only few may call.",
+    "Right where all of it is public. Else `callers`: each sees what his ticket permits.",
+    **_SETTING,
+)  # fmt: skip
 
 # -- files ------------------------------------------------------------------------------
 

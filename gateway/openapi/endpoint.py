@@ -177,6 +177,10 @@ class OpenApi:
         )
 
     def _keep(self, sight: Sight, made: Made) -> None:
+        if sight.table is not None:
+            # Nobody has an older table's sight again, and a table may have tens of megabytes.
+            for other in [one for one in self._kept if one.table not in (None, sight.table)]:
+                del self._kept[other]
         self._kept[sight] = made
         self._kept.move_to_end(sight)
         size = sum(len(one.text) for one in self._kept.values())

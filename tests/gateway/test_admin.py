@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from offers import service
 
 from gateway import admin
 from gateway.lifecycle import Gateway, running
@@ -126,6 +127,14 @@ async def test_actions_in_order_with_flags_and_instances(
     assert found[2]["flags"] == ["noauth", "read"]
     assert found[2]["instances"] == [mesh.service.identity]
     assert found[2]["exposed"] is True
+
+
+async def test_what_a_stranger_offers_is_not_exposed(
+    gateway: Gateway, http: aiohttp.ClientSession
+) -> None:
+    gateway.parts.registry.apply(added=[service("evil", "_meta.gift noauth")])
+    found = (await content(http, "/actions"))["actions"]
+    assert {one["action"]: one["exposed"] for one in found}["main:_meta.gift~1"] is False
 
 
 async def test_connections_of_instances_in_use(

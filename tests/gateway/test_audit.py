@@ -508,6 +508,10 @@ CASES: Final = [
             with_settings(rate_limit_redis="unix:///run/redis.sock"),
         ),
     ),
+    Case(
+        codes.OPENAPI_EVERYONE, "openapi", with_settings(openapi="everyone"),
+        (Given(), with_settings(openapi="off")),
+    ),
     Case(codes.SERVER_TIMING, "server_timing", with_settings(server_timing=True), (Given(),)),
     Case(codes.SHORT_TICKET_KEY, "FOLDER/short.pem", ticket_key(1024), (ticket_key(2048),)),
     Case(

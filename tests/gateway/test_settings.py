@@ -218,6 +218,8 @@ def test_every_setting_can_be_given_in_the_environment(
         ("\nadmin_bnd = 'x'", ":2: there is no setting 'admin_bnd' (did you mean 'admin_bind'?)"),
         ("admin-bind = 'x'", ":1: there is no setting 'admin-bind' (did you mean 'admin_bind'?)"),
         ("zzz = 1", ":1: there is no setting 'zzz'"),
+        (f"retries = {'1' * 5000}", "a number has too many digits"),
+        (f"retries = {'[' * 5000}", "nested too deeply"),
         (
             "\n[discovery]\nsourse = 'cache'",
             ":2: there is no setting 'discovery.sourse' (did you mean 'discovery_source'?)",

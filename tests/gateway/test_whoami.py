@@ -257,3 +257,18 @@ async def test_a_flood_of_kinds_of_callers_is_kept_up_to_a_cap(
             await gateway.ask(make_ticket((privilege,)))
         await gateway.ask(make_ticket((5,)))
         assert (endpoint.walks, len(endpoint._kept)) == (6, 3)
+
+
+async def test_a_table_that_was_replaced_is_not_held(
+    make_auth: Callable[..., Authenticator], make_ticket: Make
+) -> None:
+    auth = make_auth()
+    async with Asked(auth) as gateway:
+        endpoint = gateway.front.endpoints.find("/whoami")
+        assert isinstance(endpoint, WhoAmI)
+        assert auth.authz is not None
+        for _ in range(3):
+            for privilege in (1, 2):
+                await gateway.ask(make_ticket((privilege,)))
+            assert len(endpoint._kept) == 2
+            await auth.authz.refresh()

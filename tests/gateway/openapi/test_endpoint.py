@@ -290,6 +290,19 @@ async def test_flood_of_different_callers_keeps_a_bounded_number_of_documents(
         assert len(here.openapi._kept) == 1
 
 
+async def test_a_table_that_was_replaced_is_not_held(
+    verifier: TicketVerifier, make_ticket: Make
+) -> None:
+    source = AuthzSource(table)
+    async with site(Authenticator("enforce", verifier, source)) as here:
+        for _ in range(3):
+            for privilege in (1, 2):
+                await here.get(*bearer(make_ticket((privilege,))))
+            await here.get()
+            assert len(here.openapi._kept) == 3, "one of them for those without a ticket"
+            await source.refresh()
+
+
 async def test_end_while_a_document_is_made_is_told() -> None:
     async with site() as here:
         async with here.openapi._one_at_a_time:

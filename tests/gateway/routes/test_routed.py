@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from email import policy
@@ -19,8 +20,8 @@ from gateway.routes.load import parse_routes
 from scamp.authz import AuthzSource
 from scamp.discovery import DiscoveryStatus
 from scamp.server import Request, Service
-from scamp.testing import ScriptedPeer, make_identity
-from scamp.testing.scripts import failing, hang_up, silent
+from scamp.testing import ScriptedPeer, make_identity, until
+from scamp.testing.scripts import failing, hang_up, silent, when
 from scamp.tickets import TicketVerifier
 
 JSON: Final = [("Content-Type", "application/json")]
@@ -290,6 +291,30 @@ async def test_a_body_that_has_to_be_held_has_a_limit() -> None:
         answer = await wire.answer()
         assert (answer.status, answer.headers["Connection"]) == (413, "close")
         assert len(peer.headers) == 1
+
+
+async def test_a_flood_of_bodies_that_have_to_be_held_has_one_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.body.MAX_HELD", 100_000)
+    go_on = asyncio.Event()
+    peer = ScriptedPeer(when(go_on), actions=("Product.Sku.label",))
+    limit, target = 300_000, "/v1/skus/A/labels/3"
+    body = b'"' + b"x" * (limit - 2) + b'"'
+    options = FrontOptions(max_mapped_body=limit)
+    async with Fronted(peer, routes=ROUTES, options=options) as gateway:
+        wires = [await gateway.connect() for _ in range(2)]  # twice the limit of one
+        for wire in wires:
+            wire.send("POST", target, JSON, body)
+        await until(lambda: gateway.front._serving.held == 2 * limit)
+        refused = await gateway.request("POST", target, JSON, body)
+        assert (refused.status, refused.json()["code"]) == (503, "saturated")
+        assert refused.headers["Retry-After"] == "1"
+        go_on.set()
+        assert [(await wire.answer()).status for wire in wires] == [202, 202]
+        await gateway.log.until(3)
+        assert gateway.front._serving.held == 0
+        assert (await gateway.request("POST", target, JSON, body)).status == 202
 
 
 async def test_a_sector_that_is_not_exposed_can_be_named_by_a_route(gateway: Fronted) -> None:
