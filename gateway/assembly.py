@@ -80,9 +80,7 @@ class Assembly:
             _front_options(settings),
             endpoints=self.endpoints,
         )
-        self.lost_routes = LostRoutes(
-            self.front.routing.unknown, lambda: self.follower.status.loaded
-        )
+        self.lost_routes = LostRoutes(self.front.routing.unknown, self._index_loaded)
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
         self._use_routes(RouteTable())
         if settings.docs:
@@ -140,6 +138,7 @@ class Assembly:
             self.registry,
             sectors=settings.sectors,
             timeout=settings.request_timeout,
+            index_loaded=self._index_loaded,
         )
 
     def _make_openapi(self, settings: Settings) -> OpenApi | None:
@@ -153,6 +152,7 @@ class Assembly:
             documentation,
             options,
             routes=lambda: self.front.routing.routes,
+            index_loaded=self._index_loaded,
         )
         self.endpoints.add(OPENAPI_PATH, endpoint)
         return endpoint
@@ -264,6 +264,9 @@ class Assembly:
     def discovery(self) -> DiscoveryStatus:
         """The follower's latest snapshot."""
         return self.follower.status
+
+    def _index_loaded(self) -> bool:
+        return self.follower.status.loaded
 
     def instances(self) -> list[InstanceView]:
         """Every instance that requests have gone to."""

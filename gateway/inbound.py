@@ -114,7 +114,7 @@ class Intake:
 
     def _upload(self, exchange: Exchange) -> RequestBody:
         headers, unpacker = exchange.request.headers, None
-        if "Content-Encoding" in headers:
+        if "Content-Encoding" in headers and exchange.request.body_exists:
             unpacker = unpacker_of(headers, enabled=self._decompress)
         return RequestBody(exchange, limit=self._limit, idle=self._idle, unpacker=unpacker)
 

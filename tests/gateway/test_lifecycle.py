@@ -110,9 +110,35 @@ async def test_without_a_cache_it_starts_and_is_ready_when_there_is_one(
         async with http.get(f"{gateway.public.url}/api/Test.Gate.open") as answer:
             assert answer.status == 503
             assert "Retry-After" in answer.headers
+        async with http.get(f"{gateway.public.url}/openapi.json") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert (await answer.json())["code"] == "discovery_unavailable"
         mesh.announce()
         await until(lambda: all(check.ok for check in gateway.parts.readiness()))
         assert await status(http, f"{gateway.public.url}/api/Test.Gate.open") == 200
+
+
+async def test_without_an_index_nobody_is_told_that_there_is_nothing(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    mesh.cache.unlink()
+    async with running(mesh.loaded(authz_table=mesh.write_table())) as gateway:
+
+        async def who() -> dict[str, Any]:
+            async with http.get(f"{gateway.public.url}/whoami", headers=mesh.ticket()) as answer:
+                assert answer.status == 200
+                told: dict[str, Any] = await answer.json()
+                return told
+
+        before = await who()
+        assert (before["permits"], before["ticket"]["user_id"]) == (None, 7)
+        assert before["note"].startswith("The index is not loaded yet")
+        mesh.announce()
+        await until(lambda: all(check.ok for check in gateway.parts.readiness()))
+        after = await who()
+        assert "Test.Gate.guarded~1" in after["permits"]
+        assert "note" not in after
+        assert await status(http, f"{gateway.public.url}/openapi.json") == 200
 
 
 async def test_stale_index_stays_ready_and_is_told(
