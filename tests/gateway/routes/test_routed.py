@@ -318,6 +318,33 @@ async def test_while_the_index_is_not_there_routes_are_unavailable_not_unknown()
             assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
 
 
+async def test_a_route_whose_action_has_left_is_unknown_though_its_path_has_others() -> None:
+    text = "".join(
+        f'[[routes]]\nmethod = "{method}"\npath = "/x"\naction = "Test.{name}"\n'
+        for method, name in (("GET", "gone"), ("PUT", "here"), ("POST", "here"))
+    )
+    resource = '[[resources]]\npath = "/r"\nnamespace = "Test"\nid = "id"\n'
+    async with Fronted(
+        ScriptedPeer(actions=("Test.here",), flags="noauth,create"), routes=text + resource
+    ) as gateway:
+
+        async def found(method: str, path: str) -> tuple[int, str | None]:
+            answer = await gateway.request(method, path)
+            assert ("Retry-After" in answer.headers) == (answer.status == 503)
+            return answer.status, answer.json().get("code") if answer.body else None
+
+        assert await found("GET", "/x") == (404, "unknown_action")
+        assert await found("DELETE", "/x") == (405, "method_not_allowed")
+        assert await found("GET", "/r") == (405, "method_not_allowed")
+        gateway.status = DiscoveryStatus(loaded=True, stale=True)
+        for path in ("/x", "/r"):
+            assert await found("GET", path) == (503, "discovery_unavailable"), path
+            assert await found("POST", path) == (200 if path == "/x" else 201, None)
+            answer = await gateway.request("OPTIONS", path)
+            assert "POST" in answer.headers["Allow"]
+            assert "GET" not in answer.headers["Allow"]
+
+
 async def test_routes_follow_the_index_and_the_file() -> None:
     peer = ScriptedPeer(actions=("Product.Sku.fetch",), flags="noauth,read")
     async with Fronted(routes=ROUTES) as gateway, peer:
