@@ -421,6 +421,22 @@ async def test_a_route_is_told_when_its_action_is_missing_once_the_index_is_ther
         assert "no service" not in caplog.text
 
 
+async def test_a_request_under_way_goes_on_when_its_route_has_gone(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/wait", "Test.Gate.wait"))
+    async with running(mesh.loaded(routes=path)) as gateway:
+        url = f"{gateway.public.url}/v1/wait"
+        waiting = asyncio.create_task(status(http, url))
+        await until(lambda: mesh.waiting == 1)
+        path.write_text("")
+        await until(lambda: counted(gateway, "routes", "ok") == 1)
+        assert await status(http, url) == 404
+        mesh.gate.set()
+        assert await waiting == 200
+
+
 async def test_requests_do_not_notice_that_routes_are_read_anew(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:
