@@ -260,6 +260,19 @@ async def test_what_is_not_json_by_name_is_json_where_a_route_says_so() -> None:
         assert (answer.status, answer.headers["Accept"]) == (415, "application/json")
 
 
+async def test_a_setting_makes_another_type_json_everywhere() -> None:
+    peer = ScriptedPeer(actions=("Product.Sku.update",), flags="noauth,update")
+    options = FrontOptions(media_types={"application/merge-patch+json": "json"})
+    merge = [("Content-Type", "application/merge-patch+json")]
+    async with Fronted(peer, routes=ROUTES, options=options) as gateway:
+        for path, got in {
+            "/v1/skus/7": {"a": None, "code": "7"},
+            "/api/Product.Sku.update": {"a": None},
+        }.items():
+            answer = await gateway.request("PATCH", path, merge, b'{"a":null}')
+            assert (answer.status, answer.json()) == (200, got)
+
+
 async def test_get_never_runs_what_does_not_only_read(gateway: Fronted) -> None:
     answer = await gateway.request("GET", "/v1/changing")
     assert (answer.status, answer.headers["Allow"]) == (405, "DELETE, OPTIONS")
