@@ -159,7 +159,8 @@ class Intake:
         members = members_of(route, match.values, query)
         assert inbound.upload is not None  # noqa: S101 - opened
         held = await inbound.upload.hold(deadline, self._mapped_limit)
-        return Inbound(compose(route, members, held), inbound.envelope)
+        inbound.body, inbound.upload = compose(route, members, held), None
+        return inbound
 
     def _as_routed(self, exchange: Exchange, action: Announced, match: Match) -> Inbound:
         """The route says what the body may be, and by which envelope it goes."""

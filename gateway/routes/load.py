@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -26,13 +26,13 @@ from gateway.routes.explain import explain
 from gateway.routes.model import (
     WHOLE_BODY,
     Parameter,
-    ParameterType,
     Route,
     RouteTable,
     Segment,
 )
 from gateway.routes.places import Places
 from gateway.routes.template import BadEntry, member_of, path_parameters_of, segments_of, target_of
+from gateway.translate import JSON_TYPE
 from scamp.errors import ConfigError
 
 MAX_FILE: Final = 4 << 20
@@ -41,10 +41,7 @@ MAX_FILE: Final = 4 << 20
 MAX_ROUTES: Final = 10_000
 """Routes in one file; each costs some KiB, and a line in every description."""
 
-_TYPES: Final = get_args(ParameterType)
 _WITH_BODY: Final = frozenset(("POST", "PUT", "PATCH"))
-_LITERAL: Final = re.compile(r"[A-Za-z0-9_.~!$&'()*+,;=:@-]+")
-_PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})(?::([a-z]+))?\}")
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 _ANYTHING: Final[Query] = {ALL: QueryEntry()}
@@ -249,7 +246,7 @@ def _checked(route: Route) -> Route:
         raise BadEntry(
             "consumes" if route.consumes else "envelope", "there is no body that it is for"
         )
-    raw = route.consumes or route.envelope not in (None, "json")
+    raw = route.envelope not in (None, "json") or not all(map(_is_json_type, route.consumes))
     if raw and (members or route.defaults or route.query_parameters is None):
         raise BadEntry(
             "consumes" if route.consumes else "envelope",
@@ -257,6 +254,10 @@ def _checked(route: Route) -> Route:
             "parameters, defaults or a member",
         )
     return route
+
+
+def _is_json_type(media_type: str) -> bool:
+    return media_type == JSON_TYPE or media_type.endswith("+json")
 
 
 # -- parts ------------------------------------------------------------------------------

@@ -250,12 +250,17 @@ async def test_an_envelope_of_the_routes_own_is_for_its_types_alone() -> None:
 async def test_what_is_not_json_by_name_is_json_where_a_route_says_so() -> None:
     text = """[[routes]]
     method = "PATCH"
-    path = "/v1/all"
+    path = "/v1/all/{id}"
     action = "Test.echo"
     consumes = ["application/json", "application/merge-patch+json"]"""
     merge = [("Content-Type", "application/merge-patch+json")]
-    async with Fronted(ScriptedPeer(flags="noauth,update"), routes=text) as gateway:
-        assert (await gateway.request("PATCH", "/v1/all", merge, b'{"a":null}')).status == 200
+    peer = ScriptedPeer(flags="noauth,update")
+    async with Fronted(peer, routes=text) as gateway:
+        answer = await gateway.request("PATCH", "/v1/all/7", merge, b'{"a":null}')
+        assert (answer.status, answer.json()) == (200, {"a": None, "id": "7"})
+        assert peer.headers[-1]["content_type"] == "application/merge-patch+json"
+        answer = await gateway.request("PATCH", "/v1/all/7", [("Content-Type", "text/x")], b"{}")
+        assert (answer.status, answer.json()["code"]) == (415, "unsupported_envelope")
         answer = await gateway.request("PATCH", "/api/Test.echo", merge, b"{}")
         assert (answer.status, answer.headers["Accept"]) == (415, "application/json")
 
@@ -271,6 +276,7 @@ async def test_a_setting_makes_another_type_json_everywhere() -> None:
         }.items():
             answer = await gateway.request("PATCH", path, merge, b'{"a":null}')
             assert (answer.status, answer.json()) == (200, got)
+            assert peer.headers[-1]["content_type"] == "application/merge-patch+json", path
 
 
 async def test_get_never_runs_what_does_not_only_read(gateway: Fronted) -> None:
