@@ -78,9 +78,7 @@ class Assembly:
         self._add_endpoints(settings)
         # Routes and other files.
         self.followed: list[Followed] = [*self._authentication.followed]
-        self.lost_routes = LostRoutes(
-            self.front.routing.unknown, lambda: self.follower.status.loaded
-        )
+        self.lost_routes = LostRoutes(self.front.routing.unknown, self._index_loaded)
         self._use_routes(RouteTable())
         if settings.routes is not None:
             routes = FollowedRoutes(settings.routes, self.use_routes)
@@ -103,6 +101,9 @@ class Assembly:
     def _discovery(self) -> DiscoveryStatus:
         return self.follower.status
 
+    def _index_loaded(self) -> bool:
+        return self.follower.status.loaded
+
     def _make_openapi(self, settings: Settings) -> OpenApi | None:
         if settings.openapi == "off":
             return None
@@ -112,12 +113,19 @@ class Assembly:
             Documentation(self.registry, self.requester),
             openapi_options(settings),
             routes=lambda: self.front.routing.routes,
+            index_loaded=self._index_loaded,
         )
 
     def _add_endpoints(self, settings: Settings) -> None:
         """`own.own_entries` lists the same for audits."""
         authenticator, timeout = self._authentication.authenticator, settings.request_timeout
-        whoami = WhoAmI(authenticator, self.registry, sectors=settings.sectors, timeout=timeout)
+        whoami = WhoAmI(
+            authenticator,
+            self.registry,
+            sectors=settings.sectors,
+            timeout=timeout,
+            index_loaded=self._index_loaded,
+        )
         self.endpoints.add(WhoAmI.route, whoami)
         events = EventsEndpoint(
             self.hub,

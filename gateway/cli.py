@@ -106,7 +106,9 @@ def check(config: Path | None, **flags: Any) -> None:
     for finding in findings:
         click.echo(str(finding))
     bad = sum(finding.level == "FAIL" for finding in findings)
-    click.echo(f"{bad} problem{'' if bad == 1 else 's'}" if bad else "all good")
+    odd = sum(finding.level == "warn" for finding in findings)
+    fine = f"no problems, {odd} warning{'' if odd == 1 else 's'}" if odd else "all good"
+    click.echo(f"{bad} problem{'' if bad == 1 else 's'}" if bad else fine)
     sys.exit(1 if bad else 0)
 
 

@@ -118,7 +118,7 @@ class Intake:
 
     def _upload(self, exchange: Exchange) -> RequestBody:
         headers, unpacker = exchange.headers, None
-        if hdrs.CONTENT_ENCODING in headers:
+        if hdrs.CONTENT_ENCODING in headers and exchange.request.body_exists:
             unpacker = unpacker_of(headers, enabled=self._decompress)
         return RequestBody(exchange, limit=self._limit, idle=self._idle, unpacker=unpacker)
 
@@ -156,7 +156,7 @@ class Intake:
             )
         members = members_of(route, match.values, query)
         held = await upload.hold(deadline, self._mapped_limit)
-        return Inbound(compose(route, members, held), envelope)
+        return Inbound(compose(route, members, held), envelope, fields=fields)
 
     def _by_route(
         self, exchange: Exchange, action: Announced, match: Match

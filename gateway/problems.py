@@ -15,7 +15,6 @@ import orjson
 
 from gateway import catalogue
 from scamp import errors
-from scamp.discovery import DiscoveryStatus
 from scamp.wire import ReplyHeader
 
 PROBLEM_TYPE: Final = "application/problem+json"
@@ -228,11 +227,11 @@ def from_reply(header: ReplyHeader, statuses: StatusMap, action: str) -> Problem
     )
 
 
-def no_index(status: DiscoveryStatus) -> Problem:
+def no_index(*, loaded: bool) -> Problem:
     """For whoever asks for what only an index that is there and fresh could know."""
     return Problem(
         catalogue.DISCOVERY_UNAVAILABLE,
-        f"The index is {'out of date' if status.loaded else 'not loaded yet'}.",
+        f"The index is {'out of date' if loaded else 'not loaded yet'}.",
         retry_after=INDEX_RETRY_AFTER,
     )
 

@@ -127,7 +127,7 @@ class Routing:
         status = self._discovery_status()
         if status.available:
             return Problem(catalogue.UNKNOWN_ACTION, f"No service announces {target}.")
-        return no_index(status)
+        return no_index(loaded=status.loaded)
 
     # -- the routes file ----------------------------------------------------------------
 
@@ -163,13 +163,19 @@ class Routing:
         first = chosen or matches[0]
         exchange.route = first.route.template
         usable = dict(self._usable(by_method(matches)))
-        if not usable:
+        if not usable or (chosen is not None and self._is_missed(chosen.route)):
             exchange.asked = first.route.target
             raise self._missing(first.route.target)
         allow = ", ".join((*(one for one in METHODS if one in usable), "OPTIONS"))
         if method != "OPTIONS":
             raise _not_taken(method, exchange.route, allow)
         return Routed(next(iter(usable.values())), first, allow)
+
+    def _is_missed(self, route: Route) -> bool:
+        """Whether the action should be there, or may be. That of a resource need not exist."""
+        if self._of_route(route) is not None:
+            return False
+        return route.expected or not self._discovery_status().available
 
     def unknown(self) -> Iterator[tuple[Route, str]]:
         """Routes that lead nowhere now, and why."""

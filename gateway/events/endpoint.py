@@ -76,7 +76,7 @@ class EventsEndpoint:
                 return
             status = self._discovery_status()
             if not status.available:
-                raise no_index(status)
+                raise no_index(loaded=status.loaded)
         raise Problem(catalogue.UNKNOWN_SERVICE, f"No service is announced as {topic.name}.")
 
     def _is_open(self, topic: Topic) -> bool:

@@ -20,6 +20,7 @@ from gateway.openapi.options import OpenApiOptions
 from gateway.openapi.own import OPENAPI_PATH, own_items
 from gateway.openapi.sections import Sections, merged
 from gateway.openapi.sight import ALL, OPEN, Sight, lead, select
+from gateway.problems import no_index
 from gateway.routes.model import Route, RouteTable
 from gateway.translate import JSON_TYPE
 from scamp.client import Deadline
@@ -69,10 +70,11 @@ class OpenApi:
         *,
         routes: Callable[[], RouteTable] = RouteTable,
         own: PathItems | None = None,
+        index_loaded: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`routes` gives the table in force; `own` are path items of what else is served, besides
-        those of `own_items`."""
+        those of `own_items`; without an index there is no document."""
         self.options = options or OpenApiOptions()
         self.documentation = documentation
         self.built = 0
@@ -81,15 +83,18 @@ class OpenApi:
         self._auth = authenticator
         self._routes = routes
         self._own = {**own_items(self.options.facts), **(own or {})}
+        self._index_loaded = index_loaded
         self._clock = clock
         self._kept: OrderedDict[Sight, Made] = OrderedDict()
         self._making: dict[Sight, asyncio.Task[Made]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def serve(self, exchange: Exchange, path: str, query: str) -> None:
-        """Answer one request. Raises Problem for a ticket that is not good, or when there is no
-        privilege table."""
+        """Answer one request. Raises Problem for a ticket that is not good, and when there is no
+        privilege table or no index: a document without actions would be taken for the truth."""
         sight = await self._sight(exchange)
+        if not self._index_loaded():
+            raise no_index(loaded=False)
         await self.documentation.refresh()
         made = await self._document(sight)
         headers = [("Cache-Control", "no-cache")]

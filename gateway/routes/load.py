@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -27,13 +27,13 @@ from gateway.routes.explain import explain
 from gateway.routes.model import (
     WHOLE_BODY,
     Parameter,
-    ParameterType,
     Route,
     RouteTable,
     Segment,
 )
 from gateway.routes.places import Places
 from gateway.routes.template import BadEntry, member_of, path_parameters_of, segments_of, target_of
+from gateway.translate import JSON_TYPE
 from scamp.errors import ConfigError
 
 MAX_FILE: Final = 4 << 20
@@ -48,10 +48,7 @@ MAX_TOLD: Final = 100
 MAX_NESTED: Final = 32
 """Tables and arrays in each other, in defaults; JSON is not written at any depth."""
 
-_TYPES: Final = get_args(ParameterType)
 _WITH_BODY: Final = frozenset(("POST", "PUT", "PATCH"))
-_LITERAL: Final = re.compile(r"[A-Za-z0-9_.~!$&'()*+,;=:@-]+")
-_PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})(?::([a-z]+))?\}")
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 _ANYTHING: Final[Query] = {ALL: QueryEntry()}
@@ -265,7 +262,7 @@ def _checked(route: Route) -> Route:
         raise BadEntry(
             "consumes" if route.consumes else "envelope", "there is no body that it is for"
         )
-    raw = route.consumes or route.envelope not in (None, "json")
+    raw = route.envelope not in (None, "json") or not all(map(_is_json_type, route.consumes))
     if raw and (members or route.defaults or route.query_parameters is None):
         raise BadEntry(
             "consumes" if route.consumes else "envelope",
@@ -273,6 +270,10 @@ def _checked(route: Route) -> Route:
             "parameters, defaults or a member",
         )
     return route
+
+
+def _is_json_type(media_type: str) -> bool:
+    return media_type == JSON_TYPE or media_type.endswith("+json")
 
 
 # -- parts ------------------------------------------------------------------------------

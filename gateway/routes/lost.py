@@ -13,8 +13,8 @@ from gateway.routes.model import Route
 log = logging.getLogger("gateway.routes")
 
 SETTLE: Final = 10.0
-"""Seconds from a change of the index until it is looked at: a service that is replaced is away for
-a moment, and that is no news."""
+"""Seconds from the first of some changes of the index until it is looked at: a service that is
+replaced is away for a moment, and that is hardly ever news then."""
 
 MAX_TOLD: Final = 10
 """Routes that are logged one by one at a time."""

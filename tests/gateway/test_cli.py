@@ -263,6 +263,7 @@ def test_check_names_routes_whose_action_nobody_announces(mesh: Path) -> None:
     assert result.stdout.count(": no service announces") == 10
     assert "warn  routes: 2 further routes lead nowhere" in result.stdout
     assert "/skus" not in result.stdout, "a resource need not have all of CRUD"
+    assert result.stdout.endswith("no problems, 11 warnings\n")
 
 
 def test_check_sees_an_access_log_that_run_would_refuse(mesh: Path) -> None:

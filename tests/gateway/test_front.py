@@ -77,7 +77,7 @@ async def test_an_empty_body_becomes_an_empty_object() -> None:
 
 
 async def test_the_type_of_no_body_says_nothing() -> None:
-    sent = "Content-Type: application/octet-stream\r\nContent-Length: 0\r\n"
+    sent = "Content-Type: application/octet-stream\r\nContent-Encoding: br\r\nContent-Length: 0\r\n"
     peer = ScriptedPeer(flags="noauth,update,destroy", envelopes=("json", "blob"))
     async with Fronted(peer) as gateway:
         for method in ("POST", "PUT", "DELETE"):

@@ -110,9 +110,35 @@ async def test_without_a_cache_it_starts_and_is_ready_when_there_is_one(
         async with http.get(f"{gateway.public.url}/api/Test.Gate.open") as answer:
             assert answer.status == 503
             assert "Retry-After" in answer.headers
+        async with http.get(f"{gateway.public.url}/openapi.json") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert (await answer.json())["code"] == "discovery_unavailable"
         mesh.announce()
         await until(lambda: all(check.ok for check in gateway.parts.state.readiness()))
         assert await status(http, f"{gateway.public.url}/api/Test.Gate.open") == 200
+
+
+async def test_without_an_index_nobody_is_told_that_there_is_nothing(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    mesh.cache.unlink()
+    async with running(mesh.loaded(authz_table=mesh.write_table())) as gateway:
+
+        async def who() -> dict[str, Any]:
+            async with http.get(f"{gateway.public.url}/whoami", headers=mesh.ticket()) as answer:
+                assert answer.status == 200
+                told: dict[str, Any] = await answer.json()
+                return told
+
+        before = await who()
+        assert (before["permits"], before["ticket"]["user_id"]) == (None, 7)
+        assert before["note"].startswith("The index is not loaded yet")
+        mesh.announce()
+        await until(lambda: all(check.ok for check in gateway.parts.state.readiness()))
+        after = await who()
+        assert "Test.Gate.guarded~1" in after["permits"]
+        assert "note" not in after
+        assert await status(http, f"{gateway.public.url}/openapi.json") == 200
 
 
 async def test_stale_index_stays_ready_and_is_told(
@@ -378,6 +404,7 @@ async def test_a_route_is_told_when_its_action_is_missing_once_the_index_is_ther
     mesh.cache.unlink()
     allowed = mesh.authorized.read_text()
     async with running(mesh.loaded(routes=path)) as gateway:
+        gateway.parts.lost_routes.close()  # the missing cache is a reason to look again later
         gateway.parts.lost_routes.settle = 0
         assert "no service announces" not in caplog.text, "nobody can know yet"
         mesh.announce()
@@ -393,6 +420,22 @@ async def test_a_route_is_told_when_its_action_is_missing_once_the_index_is_ther
             gateway.parts.lost_routes.look()
         assert "lead" not in caplog.text
         assert "no service" not in caplog.text
+
+
+async def test_a_request_under_way_goes_on_when_its_route_has_gone(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/wait", "Test.Gate.wait"))
+    async with running(mesh.loaded(routes=path)) as gateway:
+        url = f"{gateway.public.url}/v1/wait"
+        waiting = asyncio.create_task(status(http, url))
+        await until(lambda: mesh.waiting == 1)
+        path.write_text("")
+        await until(lambda: counted(gateway, "routes", "ok") == 1)
+        assert await status(http, url) == 404
+        mesh.gate.set()
+        assert await waiting == 200
 
 
 async def test_requests_do_not_notice_that_routes_are_read_anew(

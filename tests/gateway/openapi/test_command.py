@@ -154,6 +154,27 @@ async def test_every_process_makes_the_same_bytes_and_a_gateway_too(tmp_path: Pa
     validate(json.loads(texts.pop()))
 
 
+@pytest.mark.parametrize("privileges", [(1,), (2,)])
+async def test_a_callers_view_is_that_of_a_gateway(
+    tmp_path: Path, privileges: tuple[int, ...]
+) -> None:
+    (tmp_path / "routes.toml").write_text(ROUTES.replace("ticket = true", "ticket = false"))
+    async with stand(tmp_path) as mesh:
+        files = {"routes": tmp_path / "routes.toml", "authz_table": mesh.write_table()}
+        (tmp_path / "ticket").write_text(mesh.ticket(privileges)["Authorization"][7:])
+        flags = [f"--{name.replace('_', '-')}={path}" for name, path in files.items()]
+        written = invoke(*given(mesh), *flags, "--ticket", tmp_path / "ticket")
+        async with (
+            running(mesh.loaded(**files)) as gateway,
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"{gateway.public.url}/openapi.json", headers=mesh.ticket(privileges)
+            ) as answer,
+        ):
+            assert await answer.text() + "\n" == written.stdout
+    assert ("/api/Test.Gate.guarded" in paths(written)) == (privileges == (1,))
+
+
 async def test_what_is_wrong_is_told_in_a_line(mesh: Stand, tmp_path: Path) -> None:
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("nonsense")

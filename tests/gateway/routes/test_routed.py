@@ -251,14 +251,33 @@ async def test_an_envelope_of_the_routes_own_is_for_its_types_alone() -> None:
 async def test_what_is_not_json_by_name_is_json_where_a_route_says_so() -> None:
     text = """[[routes]]
     method = "PATCH"
-    path = "/v1/all"
+    path = "/v1/all/{id}"
     action = "Test.echo"
     consumes = ["application/json", "application/merge-patch+json"]"""
     merge = [("Content-Type", "application/merge-patch+json")]
-    async with Fronted(ScriptedPeer(flags="noauth,update"), routes=text) as gateway:
-        assert (await gateway.request("PATCH", "/v1/all", merge, b'{"a":null}')).status == 200
+    peer = ScriptedPeer(flags="noauth,update")
+    async with Fronted(peer, routes=text) as gateway:
+        answer = await gateway.request("PATCH", "/v1/all/7", merge, b'{"a":null}')
+        assert (answer.status, answer.json()) == (200, {"a": None, "id": "7"})
+        assert peer.headers[-1]["content_type"] == "application/merge-patch+json"
+        answer = await gateway.request("PATCH", "/v1/all/7", [("Content-Type", "text/x")], b"{}")
+        assert (answer.status, answer.json()["code"]) == (415, "unsupported_envelope")
         answer = await gateway.request("PATCH", "/api/Test.echo", merge, b"{}")
         assert (answer.status, answer.headers["Accept"]) == (415, "application/json")
+
+
+async def test_a_setting_makes_another_type_json_everywhere() -> None:
+    peer = ScriptedPeer(actions=("Product.Sku.update",), flags="noauth,update")
+    options = FrontOptions(media_types={"application/merge-patch+json": "json"})
+    merge = [("Content-Type", "application/merge-patch+json")]
+    async with Fronted(peer, routes=ROUTES, options=options) as gateway:
+        for path, got in {
+            "/v1/skus/7": {"a": None, "code": "7"},
+            "/api/Product.Sku.update": {"a": None},
+        }.items():
+            answer = await gateway.request("PATCH", path, merge, b'{"a":null}')
+            assert (answer.status, answer.json()) == (200, got)
+            assert peer.headers[-1]["content_type"] == "application/merge-patch+json", path
 
 
 async def test_get_never_runs_what_does_not_only_read(gateway: Fronted) -> None:
@@ -341,6 +360,33 @@ async def test_while_the_index_is_not_there_routes_are_unavailable_not_unknown()
         for method in ("GET", "OPTIONS", "DELETE"):
             answer = await gateway.request(method, "/v1/skus/7")
             assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+
+
+async def test_a_route_whose_action_has_left_is_unknown_though_its_path_has_others() -> None:
+    text = "".join(
+        f'[[routes]]\nmethod = "{method}"\npath = "/x"\naction = "Test.{name}"\n'
+        for method, name in (("GET", "gone"), ("PUT", "here"), ("POST", "here"))
+    )
+    resource = '[[resources]]\npath = "/r"\nnamespace = "Test"\nid = "id"\n'
+    async with Fronted(
+        ScriptedPeer(actions=("Test.here",), flags="noauth,create"), routes=text + resource
+    ) as gateway:
+
+        async def found(method: str, path: str) -> tuple[int, str | None]:
+            answer = await gateway.request(method, path)
+            assert ("Retry-After" in answer.headers) == (answer.status == 503)
+            return answer.status, answer.json().get("code") if answer.body else None
+
+        assert await found("GET", "/x") == (404, "unknown_action")
+        assert await found("DELETE", "/x") == (405, "method_not_allowed")
+        assert await found("GET", "/r") == (405, "method_not_allowed")
+        gateway.status = DiscoveryStatus(loaded=True, stale=True)
+        for path in ("/x", "/r"):
+            assert await found("GET", path) == (503, "discovery_unavailable"), path
+            assert await found("POST", path) == (200 if path == "/x" else 201, None)
+            answer = await gateway.request("OPTIONS", path)
+            assert "POST" in answer.headers["Allow"]
+            assert "GET" not in answer.headers["Allow"]
 
 
 async def test_routes_follow_the_index_and_the_file() -> None:
