@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 
 from aiohttp import hdrs
@@ -55,6 +55,11 @@ class Endpoints:
             self._below.append((path, endpoint))
         else:
             self._exact[path] = endpoint
+
+    def __iter__(self) -> Iterator[tuple[str, Endpoint]]:
+        """Every endpoint by its path."""
+        yield from self._exact.items()
+        yield from self._below
 
     def find(self, path: str) -> Endpoint | None:
         """What answers at this decoded path."""

@@ -84,6 +84,11 @@ class Hub:
         ready = sum(upstream.ready for upstream in self._upstreams.values())
         return {"ready": ready, "stale": len(self._upstreams) - ready}
 
+    @property
+    def connections(self) -> int:
+        """Subscriptions that hold a connection, those included that are closing it."""
+        return len(self._tasks)
+
     def known(self, topic: Topic) -> bool:
         """Whether there is anything to join: the service is announced, or its values are held."""
         return topic.key in self._upstreams or self._source(topic).announced
@@ -193,16 +198,17 @@ class Hub:
     def drain(self) -> None:
         """End every stream: they would not end by themselves. Those whose clients take nothing are
         cut after `DRAIN_GRACE`."""
-        listeners = self._listeners()
+        listeners = self.listeners()
         for listener in listeners:
             listener.end("draining")
         self._grace = asyncio.get_running_loop().call_later(DRAIN_GRACE, self._cut_all)
 
     def _cut_all(self) -> None:
-        for listener in self._listeners():
+        for listener in self.listeners():
             listener.cut()
 
-    def _listeners(self) -> list[Listener]:
+    def listeners(self) -> list[Listener]:
+        """Everybody who has a place now."""
         return [one for upstream in self._upstreams.values() for one in upstream.listeners]
 
     async def close(self) -> None:

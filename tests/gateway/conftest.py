@@ -1,13 +1,15 @@
-"""Tickets and the keys that sign them."""
+"""Tickets and the keys that sign them; an environment without settings."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gateway.settings import ENV_PREFIX
 from scamp.tickets import issue_ticket
 
 
@@ -34,3 +36,12 @@ def make_ticket(ticket_key: rsa.RSAPrivateKey) -> Callable[..., str]:
         )
 
     return make
+
+
+@pytest.fixture
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the developer's environment nor a scamp.conf of this machine takes part."""
+    for name in os.environ:
+        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
+            monkeypatch.delenv(name)
+    monkeypatch.setattr("scamp.config.SEARCHED", ())

@@ -37,7 +37,7 @@ from gateway.offline import Offline
 from gateway.own import own_entries
 from gateway.routes.load import parse_routes
 from gateway.routes.match import Matcher
-from gateway.settings import ENV_PREFIX, Settings
+from gateway.settings import Settings
 from gateway.sources import Loaded
 from gateway.surface import surface
 from scamp import keys
@@ -59,13 +59,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "audit.md"
 SHOP: Final = service("shop", "Sku.fetch read", "Sku.create create", "_meta.documentation read")
 TABLE: Final = {"sku.fetch": [1], "sku.create": [2], "_NAMES": [None, "sku_read", "sku_create"]}
 
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("scamp.config.SEARCHED", ())
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 class Given(NamedTuple):

@@ -17,7 +17,6 @@ from click.testing import CliRunner, Result
 
 from gateway import logs
 from gateway.cli import main
-from gateway.settings import ENV_PREFIX
 from scamp import keys
 from scamp.discovery import Action, AnnouncementSpec, build_announcement, new_identity, write_cache
 
@@ -27,13 +26,7 @@ CONTRACT_FLAGS = [
     *("--workers", "--log-level", "--access-log"),
 ]
 
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("scamp.config.SEARCHED", ())
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 @pytest.fixture(autouse=True)

@@ -18,13 +18,12 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from demos import demo_process
 
 from gateway.demo.services import EXPORT_SIZE, authorization_table
 from gateway.demo.store import Sku, Store
 from scamp.authz import AuthzTable
 from stand import eventually
-
-LAST_LINE = "# Ctrl-C ends all of it."
 
 
 @dataclass
@@ -77,28 +76,8 @@ class Demo:
 
 @asynccontextmanager
 async def running_demo(folder: Path) -> AsyncIterator[Demo]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", "demo", "--port", "0", "--admin-port", "0"),
-        *("--dir", str(folder)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    assert process.stderr is not None
-    try:
-        printed = ""
-        while LAST_LINE not in printed:
-            line = (await process.stdout.readline()).decode()
-            if not line:
-                pytest.fail(f"{printed}\n{(await process.stderr.read()).decode()}")
-            printed += line
+    async with demo_process(folder) as (process, printed):
         yield Demo(process, printed)
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-        _, said = await process.communicate()
-        sys.stderr.write(said.decode())  # shown when the test fails
 
 
 # -- the lines --------------------------------------------------------------------------

@@ -53,7 +53,7 @@ async def blocked(front: Fronted, shop: Service) -> Exchange:
     for number in range(1000):
         shop.publish("price", "large", f"{number}".ljust(LARGE, "x"))
         await asyncio.sleep(0.002)
-        for listener in front.hub._listeners():
+        for listener in front.hub.listeners():
             if listener.writing:
                 exchange = getattr(listener.cut, "__self__", None)
                 assert isinstance(exchange, Exchange)
@@ -109,7 +109,7 @@ async def test_one_who_does_not_read_holds_up_nobody_and_is_dropped(
 async def test_a_large_value_is_handed_over_in_pieces() -> None:
     async with published(price={"apple": "x" * 3_000_000}) as shop, front_of(shop) as front:
         sock = await drained_by_nobody(front)
-        await until(lambda: any(one.writing for one in front.hub._listeners()))
+        await until(lambda: any(one.writing for one in front.hub.listeners()))
         exchange = await blocked(front, shop)
         assert 0 < buffered(exchange) < 4 * PIECE
         sock.close()
@@ -140,7 +140,7 @@ async def test_the_kernel_gives_up_a_client_that_was_switched_off() -> None:
     ):
         browser = await follow(front, PRICES)
         await browser.take(1)
-        (listener,) = front.hub._listeners()
+        (listener,) = front.hub.listeners()
         exchange: Exchange = listener.cut.__self__  # type: ignore[attr-defined]
         transport = exchange.request.transport
         assert transport is not None
@@ -258,7 +258,7 @@ async def test_subscriptions_are_limited_and_one_without_a_browser_makes_room() 
         await until(lambda: front.hub.streams == 0)
         second = await follow(front, other)
         await second.take(1)
-        assert len(front.hub._upstreams) == 1
+        assert sum(front.hub.states.values()) == 1
 
 
 async def test_a_flood_of_different_codes_opens_no_more_than_is_allowed() -> None:
@@ -269,8 +269,8 @@ async def test_a_flood_of_different_codes_opens_no_more_than_is_allowed() -> Non
 
         async def look(number: int) -> int:
             browser = await follow(front, f"/api/events/shop?code={number}")
-            assert len(front.hub._upstreams) <= 3
-            assert len(front.hub._tasks) <= 6
+            assert sum(front.hub.states.values()) <= 3
+            assert front.hub.connections <= 6
             await browser.close()
             return browser.status
 
@@ -278,7 +278,7 @@ async def test_a_flood_of_different_codes_opens_no_more_than_is_allowed() -> Non
         for start in range(0, 200, 10):
             statuses += await asyncio.gather(*(look(start + n) for n in range(10)))
         assert set(statuses) == {200, 503}
-        await until(lambda: front.hub.streams == 0 and len(front.hub._tasks) <= 3)
+        await until(lambda: front.hub.streams == 0 and front.hub.connections <= 3)
         assert shop.subscribers <= 6
 
 
@@ -305,7 +305,7 @@ async def test_subscriptions_that_are_slow_to_close_count_too(
             await front.hub.join(Topic("main", "shop", ("c",)))
         assert caught.value.kind.code == "saturated"
         closed.set()
-        await until(lambda: not front.hub._tasks)
+        await until(lambda: not front.hub.connections)
         front.hub.leave(await front.hub.join(Topic("main", "shop", ("c",))))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +26,7 @@ from gateway.problems import Problem
 from gateway.routes.load import parse_routes
 from gateway.routes.model import RouteTable
 from gateway.routing import Routing
-from gateway.settings import ENV_PREFIX, Settings
+from gateway.settings import Settings
 from gateway.surface import Access, Entry, Surface, surface
 from gateway.translate import split_target
 from scamp import keys
@@ -98,13 +97,7 @@ TABLE: Final = {
     "_NAMES": [None, "sku_read"],
 }
 
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("scamp.config.SEARCHED", ())
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def mesh(routes: str = ROUTES, table: dict[str, Any] | None = TABLE) -> Offline:
@@ -525,9 +518,7 @@ async def test_what_the_gateway_itself_serves_is_listed(tmp_path: Path) -> None:
         loaded = stand.loaded(auth_mode=mode)
         parts = Assembly(loaded, lambda: True)
         try:
-            endpoints = parts.front.endpoints
-            served = {path: one.methods for path, one in endpoints._exact.items()}
-            served |= {path: one.methods for path, one in endpoints._below}
+            served = {path: one.methods for path, one in parts.endpoints}
             own = own_entries(loaded.settings, parts.registry, None)
             assert {one.url.partition("{")[0]: one.methods for one in own} == served
         finally:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,7 @@ from scamp.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the developer's environment nor a scamp.conf of this machine takes part."""
-    for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("scamp.config.SEARCHED", ())
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def toml(folder: Path, text: str) -> Path:

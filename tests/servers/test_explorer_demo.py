@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
+from demos import demo_process
 
 from browser import browsing
 from explorer_page import actions, follow, send, value_of
@@ -22,26 +20,10 @@ pytestmark = pytest.mark.timeout(120)
 @asynccontextmanager
 async def running_demo(folder: Path) -> AsyncIterator[str]:
     """The public URL of a demo with its files in `folder`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway.cli", "demo", "--port", "0", "--admin-port", "0"),
-        *("--dir", str(folder), "--quiet-services"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    assert process.stdout is not None
-    try:
-        printed = ""
-        while "# Ctrl-C ends all of it." not in printed:
-            line = (await process.stdout.readline()).decode()
-            assert line, printed
-            printed += line
+    async with demo_process(folder, "--quiet-services") as (_, printed):
         found = re.search(r"# gateway (\S+)", printed)
         assert found is not None
         yield found[1]
-    finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-        await process.communicate()
 
 
 async def test_demo_is_listed_tried_and_followed(

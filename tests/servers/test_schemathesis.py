@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from demos import LAST_LINE, demo_command
 
-LAST_LINE: Final = "# Ctrl-C ends all of it."
 LEFT_ALONE: Final = ("export", "slow", "broken")
 """Actions that are large, slow, or answer 500 as they are meant to."""
 BY_PATH: Final = "_by_code"
@@ -52,10 +51,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     """The demo as a user has it: four processes, started by one command."""
     folder = tmp_path_factory.mktemp("demo")
     with subprocess.Popen(
-        [
-            *(sys.executable, "-m", "gateway.cli", "demo", "--port", "0", "--admin-port", "0"),
-            *("--dir", str(folder), "--quiet-services"),
-        ],
+        demo_command(folder, "--quiet-services"),
         stdout=subprocess.PIPE,
         text=True,
     ) as process:

@@ -16,16 +16,9 @@ from openapi_spec_validator import validate
 
 from gateway.cli import main
 from gateway.lifecycle import running
-from gateway.settings import ENV_PREFIX
 from stand import Stand, stand
 
-
-@pytest.fixture(autouse=True)
-def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
-            monkeypatch.delenv(name)
-    monkeypatch.setattr("scamp.config.SEARCHED", ())
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 @pytest.fixture
