@@ -204,7 +204,8 @@ async def _(bench: Bench) -> Answer:
 
 @produces("request_timeout")
 async def _(bench: Bench) -> Answer:
-    wire = await (await bench.front(options=FrontOptions(body_idle=0.05))).connect()
+    options = FrontOptions(body_idle=0.05)
+    wire = await (await bench.front(options=options, lingering_time=0.1)).connect()
     wire.send("POST", ECHO, [("Content-Length", "2")])
     wire.writer.write(b"{")
     answer = await wire.answer()
