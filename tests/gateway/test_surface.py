@@ -289,6 +289,8 @@ def wrong(cell: Cell, answer: Answer) -> str | None:
     allow = set(headers["Allow"].split(", ")) if "Allow" in headers else None
     if allow != (set(allowed(cell)) if status in (204, 405) else None):
         return f"Allow: {allow}"
+    if headers.getall("Cache-Control", []) != ["no-store"]:
+        return "Cache-Control"
     if (f'details="{code}"' in headers.get("Proxy-Status", "")) != (code is not None):
         return f"Proxy-Status: {headers.get('Proxy-Status')}"
     if ("WWW-Authenticate" in headers) != (status in (401, 403)):
