@@ -44,9 +44,10 @@ class LostRoutes:
             self._due = asyncio.get_running_loop().call_later(self.settle, self.look)
 
     def look(self) -> None:
-        """Log what is new."""
+        """Log what is new; later, while there is no index."""
         self.close()
         if not self._index_loaded():
+            self.look_soon()
             return
         lost = {(route.origin, route.key, why): route for route, why in self._unknown()}
         news = [entry for entry in lost if entry not in self._told]

@@ -282,23 +282,30 @@ async def surface(
 def wrong(cell: Cell, answer: Answer) -> str | None:
     """What is not as the page says."""
     status, code = expected(cell)
+    headers, without_body = answer.headers, cell.method == "HEAD" or status == 204
     if answer.status != status:
         return f"status {answer.status}, not {status}"
-    if status == 405 and set(answer.headers["Allow"].split(", ")) != set(allowed(cell)):
-        return f"Allow: {answer.headers['Allow']}"
-    if cell.method == "HEAD" or status == 204:
-        return "a body" if answer.body else None
-    if code is not None:
-        problem = answer.json()
-        if (problem["code"], problem["status"]) != (code, status):
-            return f"problem {problem}"
-        if ("WWW-Authenticate" in answer.headers) != (status in (401, 403)):
-            return "WWW-Authenticate"
-        if "Proxy-Status" not in answer.headers:
-            return "no Proxy-Status"
+    if without_body and answer.body:
+        return "a body"
+    allow = set(headers["Allow"].split(", ")) if "Allow" in headers else None
+    if allow != (set(allowed(cell)) if status in (204, 405) else None):
+        return f"Allow: {allow}"
+    if headers.getall("Cache-Control", []) != ["no-store"]:
+        return "Cache-Control"
+    if (f'details="{code}"' in headers.get("Proxy-Status", "")) != (code is not None):
+        return f"Proxy-Status: {headers.get('Proxy-Status')}"
+    if ("WWW-Authenticate" in headers) != (status in (401, 403)):
+        return "WWW-Authenticate"
+    if status == 204:
         return None
-    got = answer.headers["Content-Type"], answer.body.decode()
-    return None if got == expected_body(cell) else f"{got}, not {expected_body(cell)}"
+    if code is None:
+        got, wanted = (headers["Content-Type"], answer.body.decode()), expected_body(cell)
+    else:
+        problem = {} if without_body else answer.json()
+        got = (headers["Content-Type"], str(problem.get("code")))
+        wanted = ("application/problem+json", code)
+    fits = got[0] == wanted[0] and (without_body or got[1] == wanted[1])
+    return None if fits else f"{got}, not {wanted}"
 
 
 async def check(surface: Surface, cells: list[Cell]) -> set[tuple[int, str | None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 import pytest
@@ -36,9 +37,15 @@ def test_each_is_told_once_for_as_long_as_it_leads_nowhere(
     assert len(caplog.messages) == 3
 
 
-def test_nothing_is_told_before_there_is_an_index(caplog: pytest.LogCaptureFixture) -> None:
-    LostRoutes(lambda: [(route(1), "gone")], lambda: False).look()
+async def test_nothing_is_told_before_there_is_an_index(caplog: pytest.LogCaptureFixture) -> None:
+    loaded = False
+    told = LostRoutes(lambda: [(route(1), "gone")], lambda: loaded, settle=0)
+    told.look()
+    await asyncio.sleep(0)
     assert not caplog.messages
+    loaded = True
+    await until(lambda: bool(caplog.messages))
+    assert told._due is None
 
 
 def test_a_flood_is_ten_lines_and_a_count(caplog: pytest.LogCaptureFixture) -> None:
