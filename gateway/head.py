@@ -6,6 +6,7 @@ Whatever stands before us may have taken the other: such requests are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, hdrs
@@ -13,6 +14,7 @@ from multidict import CIMultiDictProxy, istr
 
 from gateway import catalogue
 from gateway.actions import Announced
+from gateway.connection import MAX_HEAD
 from gateway.context import caller_timeout, continue_trace
 from gateway.problems import Problem
 from gateway.translate import check_host
@@ -59,6 +61,8 @@ def check_head(exchange: Exchange) -> None:
     request, headers = exchange.request, exchange.headers
     if request.version not in _VERSIONS:
         raise Problem(catalogue.MALFORMED, "This is HTTP/1.1.", close=True)
+    if sum(map(len, chain.from_iterable(request.raw_headers))) > MAX_HEAD:
+        raise Problem(catalogue.HEADER_TOO_LARGE, close=True)
     if hdrs.UPGRADE in headers or exchange.method == "CONNECT":
         # aiohttp drops what it read behind an upgrade that it does not know (h2c), and takes the
         # body of CONNECT for the next request: nothing on this connection can be trusted then.

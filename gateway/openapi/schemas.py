@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import orjson
 
-from gateway.openapi.defaults import default_fits
+from gateway.openapi.defaults import Defaults
 from scamp.limits import KIB
 
 MAX_SCHEMA: Final = 64 * KIB
@@ -88,6 +88,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self._nodes = 0
+        self._defaults = Defaults()
         self._part = Part(True)
         self._name = ROOT
         self._at_once: dict[str, set[str]] = {}
@@ -146,7 +147,7 @@ class _Reader:
                 made[keyword] = _VALUES[keyword](value)
             elif keyword in _REFUSED:
                 raise UnfitError(f"{keyword} is not understood")
-        if "default" in made and not default_fits(made):
+        if "default" in made and not self._defaults.fit(made["default"], made):
             del made["default"]
         return made
 

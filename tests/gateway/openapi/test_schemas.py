@@ -162,41 +162,6 @@ def test_a_flood_of_schemas_is_taken_up_to_a_limit() -> None:
     assert components.left_out == placed.count(None) == 3
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"default": [{}]},
-        {"type": "string", "default": "", "title": "t"},
-        {"type": ["integer", "null"], "default": None},
-        {"type": "number", "minimum": 0, "maximum": 1, "default": 0.5},
-        {"enum": ["a", 1], "default": 1},
-        {"type": "boolean", "minimum": 5, "default": True},
-    ],
-)
-def test_a_default_that_fits_stays(schema: dict[str, Any]) -> None:
-    (part,) = read_schema(orjson.dumps(schema)).values()
-    assert part.schema == schema
-
-
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"type": "object", "default": "string"},
-        {"type": "integer", "default": True},
-        {"type": "integer", "default": 1.5},
-        {"type": ["array", "null"], "default": {}},
-        {"enum": [True], "default": 1},
-        {"minimum": 2, "default": 1},
-        {"maximum": 0, "default": 1},
-        {"pattern": "a", "default": "b"},
-    ],
-)
-def test_a_default_that_may_not_fit_is_left_out(schema: dict[str, Any]) -> None:
-    (part,) = read_schema(orjson.dumps({"properties": {"a": schema}})).values()
-    del schema["default"]
-    assert part.schema == {"properties": {"a": schema}}
-
-
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
@@ -305,3 +270,63 @@ def test_what_is_no_pattern_in_wide_characters_is_none_still(pattern: str) -> No
 
 def test_a_pattern_that_python_only_warns_of_is_one() -> None:
     assert read_schema(b'{"pattern":"[a&&b]|[[x]"}')[""].schema == {"pattern": "[a&&b]|[[x]"}
+
+
+# -- defaults ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "default": "a", "title": "T", "maxLength": 1, "minLength": 1},
+        {"type": ["integer", "null"], "default": None, "minimum": 3},
+        {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "default": [1, 2.5]},
+        {"type": "array", "items": {"$ref": "#/$defs/a"}, "default": [], "$defs": {"a": True}},
+        {"properties": {"a": {"const": 1}}, "required": ["a"], "default": {"a": 1, "b": 2}},
+        {"enum": [{"a": 1, "b": 2}], "default": {"b": 2, "a": 1}},
+        {"type": "object", "default": {}, "maxProperties": 0, "properties": {"a": False}},
+        {"type": "boolean", "default": False, "minimum": 5, "minLength": 3, "items": False},
+    ],
+)
+def test_a_default_that_fits_stays(schema: dict[str, Any]) -> None:
+    made = read_schema(orjson.dumps(schema))[""].schema
+    assert isinstance(made, dict)
+    assert made["default"] == schema["default"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "default": {}},
+        {"type": "integer", "default": True},
+        {"type": "number", "default": False},
+        {"type": "integer", "default": 2, "minimum": 3},
+        {"exclusiveMaximum": 2, "default": 2},
+        {"type": "string", "default": "ab", "maxLength": 1},
+        {"enum": [1], "default": True},
+        {"anyOf": [{"type": "string"}, {"type": "null"}], "default": 1},
+        {"items": {"type": "string"}, "default": ["a", 1]},
+        {"properties": {"a": False}, "default": {"a": 1}},
+        {"required": ["a"], "default": {}},
+        {"$ref": "#/$defs/a", "default": 1, "$defs": {"a": {"type": "integer"}}},
+        {"type": "string", "pattern": "^a+$", "default": "a"},
+    ],
+)
+def test_one_that_does_not_or_cannot_be_told_is_left_out(schema: dict[str, Any]) -> None:
+    """It would make the document of everybody invalid."""
+    made = read_schema(orjson.dumps(schema))[""].schema
+    assert isinstance(made, dict)
+    assert "default" not in made
+    assert made.keys() == schema.keys() - {"default", "$defs"}
+
+
+def test_so_many_defaults_are_looked_at_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.openapi.defaults.MAX_CHECKS", 10)
+    one = {"type": "integer", "default": 1}
+    made = read_schema(orjson.dumps({"properties": dict.fromkeys("abcdefgh", one)}))[""].schema
+    assert isinstance(made, dict)
+    kept = ["default" in member for member in made["properties"].values()]
+    assert kept == [True] * 5 + [False] * 3
+    flood = {"items": {"enum": list(range(100))}, "default": [5] * 100}
+    assert "default" not in read_schema(orjson.dumps(flood))[""].schema  # type: ignore[operator]
