@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import html
+import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Protocol
 
 import orjson
 from aiohttp import hdrs, web
 
+from gateway.strangers import Trust
 from scamp.client import InstanceView
 from scamp.discovery import Announcement, DiscoveryStatus, Offer, Registry
 from scamp.discovery.model import count_actions
@@ -66,6 +69,12 @@ class State(Protocol):
 
 
 STATE: Final = web.AppKey("state", State)
+HOSTS: Final = web.AppKey("hosts", frozenset[str])
+
+_HARMLESS: Final = ("/livez", "/readyz")
+"""They tell nothing, and whatever probes them may call us as it likes."""
+
+_PORT: Final = re.compile(r":[0-9]*\Z")
 
 _PAGES: Final = {
     "/metrics": "Prometheus",
@@ -80,10 +89,12 @@ _PAGES: Final = {
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def admin_application(state: State) -> web.Application:
-    """The application behind the admin listener."""
-    app = web.Application(middlewares=[_problems])
+def admin_application(state: State, hosts: Collection[str] = ()) -> web.Application:
+    """The application behind the admin listener. `hosts` are names by which it may be called on a
+    loopback address, besides ``localhost``."""
+    app = web.Application(middlewares=[_problems, _own_name])
     app[STATE] = state
+    app[HOSTS] = frozenset(host.lower() for host in hosts)
     app.add_routes(
         [
             web.get("/", _index),
@@ -115,6 +126,48 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers[hdrs.SERVER] = "scamp-gateway"  # not what it is made of, as on the public port
     return response
+
+
+@web.middleware
+async def _own_name(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Keep out pages that have their own name lead to a loopback address (DNS rebinding): to the
+    browser of whoever sits at this machine they are of the same origin as we are, and may read
+    all."""
+    if request.path not in _HARMLESS and _by_loopback(request) and not _is_own(request):
+        return _problem(
+            HTTPStatus.MISDIRECTED_REQUEST,
+            "On a loopback address the admin listener is called localhost or by its address; "
+            "the setting admin_hosts has other names.",
+        )
+    return await handler(request)
+
+
+def _by_loopback(request: web.Request) -> bool:
+    name = request.get_extra_info("sockname")
+    address = _address(name[0]) if isinstance(name, tuple) else None
+    if isinstance(address, IPv6Address):
+        address = address.ipv4_mapped or address
+    return address is not None and address.is_loopback
+
+
+def _is_own(request: web.Request) -> bool:
+    hosts = request.headers.getall(hdrs.HOST, ())
+    if not hosts:
+        return True  # no browser leaves it out
+    host = _PORT.sub("", hosts[0].lower())
+    return len(hosts) == 1 and (
+        host == "localhost"
+        or host.endswith(".localhost")
+        or host in request.app[HOSTS]
+        or _address(host.removeprefix("[").removesuffix("]")) is not None
+    )
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def _problem(status: int, detail: str) -> web.Response:
@@ -213,18 +266,21 @@ async def _actions(request: web.Request) -> web.Response:
 
     def collect() -> list[dict[str, Any]]:
         # Off the loop: a mesh may have 100,000 actions. The walk is over one immutable state.
-        found = [_action(offers, state.exposed) for offers in state.registry.actions()]
+        trust = Trust()
+        found = [_action(offers, state.exposed, trust) for offers in state.registry.actions()]
         found.sort(key=lambda one: str(one["action"]))
         return found
 
     return _json({"actions": await asyncio.to_thread(collect)})
 
 
-def _action(offers: tuple[Offer, ...], exposed: Callable[[str], bool]) -> dict[str, Any]:
+def _action(
+    offers: tuple[Offer, ...], exposed: Callable[[str], bool], trust: Trust
+) -> dict[str, Any]:
     action = offers[0].action
     return {
         "action": f"{action.sector}:{action.spelling}~{action.version}",
-        "exposed": exposed(action.sector),
+        "exposed": exposed(action.sector) and bool(trust.reachable(offers)),
         "flags": action.flags,
         "envelopes": action.envelopes,
         "timeout": action.timeout,

@@ -353,6 +353,8 @@ def _hub_limits(settings: Settings) -> HubLimits:
         streams=settings.max_event_streams,
         streams_per_subscription=settings.max_event_streams_per_subscription,
         subscriptions=settings.max_event_subscriptions,
+        streams_per_caller=settings.max_event_streams_per_caller,
+        subscriptions_per_caller=max(1, settings.max_event_subscriptions // 4),
     )
 
 

@@ -15,10 +15,14 @@ from aiohttp import HttpVersion11, web
 
 from gateway import catalogue
 from gateway.exchange import Exchange
-from gateway.problems import Problem
+from gateway.problems import UNKNOWN_RETRY_AFTER, Problem
 from gateway.unpacking import BrokenEncodingError, Unpacker
 from scamp.client import Deadline
-from scamp.limits import REPLAY_LIMIT
+from scamp.limits import MIB, REPLAY_LIMIT
+
+MAX_HELD: Final = 256 * MIB
+"""Bytes of all bodies that are held to be put together with parts of the URL, or twice the limit of
+one: each may have that limit, and thousands be under way. Those that came at once do not count."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -115,8 +119,20 @@ class RequestBody:
             size += len(piece)
             if size > limit:
                 raise self._fail(self._too_large(limit))
+            self._reserve(len(piece), limit)
             pieces.append(piece)
         return b"".join(pieces)
+
+    def _reserve(self, size: int, limit: int) -> None:
+        """Count what is held until the request has ended."""
+        exchange = self._exchange
+        if exchange.serving.held + size > max(MAX_HELD, 2 * limit):
+            detail = "Too many request bodies are held."
+            raise self._fail(
+                Problem(catalogue.SATURATED, detail, retry_after=UNKNOWN_RETRY_AFTER, close=True)
+            )
+        exchange.serving.held += size
+        exchange.held += size
 
     async def _within(self, deadline: Deadline) -> bytes:
         loop = asyncio.get_running_loop()

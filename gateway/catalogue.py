@@ -113,7 +113,7 @@ EXPECTATION_FAILED = _kind(
 )  # fmt: skip
 HEADER_TOO_LARGE = _kind(
     115, "header_too_large", 431, "Request header too large",
-    "One header field is too long, or there are too many.",
+    "One header field is too long, there are too many, or all together are too long.",
 )  # fmt: skip
 
 BAD_BODY = _kind(

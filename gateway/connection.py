@@ -7,11 +7,16 @@ import socket
 from contextlib import suppress
 from typing import Any, Final
 
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
 
 UNSENT: Final = 128 * 1024
 """Bytes that the kernel holds for a client and could not send yet."""
+
+MAX_HEAD: Final = 64 * 1024
+"""Bytes of one request's head in all: a hundred fields of the greatest size would be a megabyte,
+held for whoever sends them slowly."""
 
 _PLAIN_END: Final = b"\r\n0\r\n\r\n"
 """How a body in chunks ends when no trailer comes behind it."""
@@ -25,7 +30,7 @@ class Connection(web.RequestHandler):
     What counts is that bytes move, not that a piece of any size has gone.
     """
 
-    __slots__ = ("_idle", "_last", "_timer", "stalled")
+    __slots__ = ("_head", "_idle", "_last", "_timer", "stalled")
 
     def __init__(self, manager: web.Server, *, idle: float, **options: Any) -> None:
         """`idle`: seconds in which something has to move while the write buffer is full.
@@ -34,6 +39,7 @@ class Connection(web.RequestHandler):
         self._idle = idle
         self._timer: asyncio.TimerHandle | None = None
         self._last = b""
+        self._head = 0
         self.stalled = False
         """It was cut for that; its request is cancelled."""
 
@@ -52,7 +58,9 @@ class Connection(web.RequestHandler):
         aiohttp only queues its error behind the request whose body it is, which would go on waiting
         for the rest until the idle limit.
         """
+        waiter = self._waiter
         super().data_received(data)
+        self._count_head(len(data), waiting=waiter is not None and not waiter.done())
         size = len(_PLAIN_END)
         self._last = data[-size:] if len(data) >= size else (self._last + data)[-size:]
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
@@ -66,6 +74,18 @@ class Connection(web.RequestHandler):
         the connection, which may be somebody else's: it must not come to that.
         """
         return bool(self._messages) or self._last != _PLAIN_END
+
+    def _count_head(self, size: int, *, waiting: bool) -> None:
+        """While nothing but a head is awaited, whatever comes is of one."""
+        if not waiting:
+            self._head = 0
+            return
+        self._head += size
+        waiter = self._waiter
+        if self._head > MAX_HEAD and waiter is not None:
+            exc = HttpProcessingError(code=431, message="Too many headers in all")
+            self._messages.append((_ErrInfo(431, exc, exc.message), EMPTY_PAYLOAD))
+            waiter.set_result(None)
 
     def _break_body(self) -> None:
         body: StreamReader | None = None

@@ -12,6 +12,8 @@ from gateway.problems import Problem
 RESERVED: Final = ("/api", "/docs", "/openapi.json", "/whoami")
 """Paths that are ours, with all below them: no route of one's own begins with one of these."""
 
+_BELOW: Final = tuple(f"{path}/" for path in RESERVED)
+
 UNCOUNTED: Final = ("/docs",)
 """Paths below which a page is made of many files: they count for no rate limit."""
 
@@ -65,6 +67,11 @@ class Endpoints:
                 if path.startswith(prefix):
                     return endpoint
         return found
+
+
+def is_reserved(path: str) -> bool:
+    """Whether this decoded path is ours, whatever a template such as ``/{a}/{b}`` takes."""
+    return path in RESERVED or path.startswith(_BELOW)
 
 
 def is_counted(path: str) -> bool:

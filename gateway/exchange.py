@@ -43,7 +43,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("compress", "cors", "draining", "in_flight")
+    __slots__ = ("compress", "cors", "draining", "held", "in_flight")
 
     def __init__(self, *, cors: Cors | None = None, compress: bool = False) -> None:
         """`cors`: which origins may read answers; None: only our own. `compress`: answers, for
@@ -52,6 +52,8 @@ class Serving:
         """Every answer ends its connection."""
         self.in_flight = 0
         """Requests that are not answered yet, without those that are parked."""
+        self.held = 0
+        """Bytes of request bodies that are held whole."""
         self.cors = cors
         self.compress = compress
 
@@ -78,6 +80,7 @@ class Exchange:
         "client",
         "close",
         "head_sent",
+        "held",
         "method",
         "parked",
         "queued",
@@ -135,6 +138,8 @@ class Exchange:
         self.attempts: int | None = 0
         """None when it was sent and how often is not known."""
         self.bytes_in = 0
+        self.held = 0
+        """Of the request's body, in memory until the request has ended: its part of `Serving`'s."""
         self.bytes_out = 0
         """Of the answer's body, handed over to be sent; framing does not count."""
         self.queued = 0.0

@@ -331,6 +331,7 @@ class Front:
     def _close(self, exchange: Exchange) -> None:
         if not exchange.parked:
             self._serving.in_flight -= 1
+        self._serving.held -= exchange.held
         total = time.monotonic() - exchange.started
         self._metrics.observe(exchange, total)
         self._access_log.record(exchange, total)

@@ -12,6 +12,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from multidict import CIMultiDictProxy
 
 from gateway import catalogue
+from gateway.connection import MAX_HEAD
 from gateway.context import caller_timeout, continue_trace
 from gateway.problems import Problem
 from gateway.translate import Announced, check_host
@@ -54,6 +55,8 @@ def check_head(exchange: Exchange) -> None:
     request, headers = exchange.request, exchange.request.headers
     if not HttpVersion10 <= request.version <= HttpVersion11:
         raise Problem(catalogue.MALFORMED, "This is HTTP/1.1.", close=True)
+    if sum(len(name) + len(value) for name, value in request.raw_headers) > MAX_HEAD:
+        raise Problem(catalogue.HEADER_TOO_LARGE, close=True)
     if "Upgrade" in headers or exchange.method == "CONNECT":
         # aiohttp drops what it read behind an upgrade that it does not know (h2c), and takes the
         # body of CONNECT for the next request: nothing on this connection can be trusted then.

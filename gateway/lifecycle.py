@@ -85,7 +85,9 @@ class Gateway:
         self._server = public_server(parts.front)
         self._public_runner = web.ServerRunner(self._server)
         self._admin_runner = web.AppRunner(
-            admin_application(parts), access_log=None, shutdown_timeout=_CLOSE_LIMIT
+            admin_application(parts, settings.admin_hosts),
+            access_log=None,
+            shutdown_timeout=_CLOSE_LIMIT,
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._public: Listener | None = None

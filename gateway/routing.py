@@ -13,6 +13,7 @@ from gateway.problems import INDEX_RETRY_AFTER, Problem
 from gateway.ratelimit.rate import Rate
 from gateway.routes.match import Match, Matcher, by_method
 from gateway.routes.model import Route, RouteTable
+from gateway.strangers import Trust
 from gateway.translate import (
     METHODS,
     Announced,
@@ -216,14 +217,15 @@ def resolve(registry: Registry, target: Target, default_timeout: float) -> Annou
 
     `default_timeout` in seconds.
     """
-    offers = registry.find(target.sector, target.action, target.version)
+    trust = Trust()
+    offers = trust.reachable(registry.find(target.sector, target.action, target.version))
     if not offers:
         return None
     action = announced(offers, default_timeout)
     if action.spelling.lower() == target.action.lower():
         return action
     # An alias finds the instances that announce its flag: the others count as well.
-    offers = registry.find(action.sector, action.spelling, action.version)
+    offers = trust.reachable(registry.find(action.sector, action.spelling, action.version))
     return announced(offers, default_timeout)
 
 

@@ -134,6 +134,12 @@ class Settings(BaseSettings):
         "Admin listener: metrics, health and state. It has no authentication.",
         unit="HOST:PORT",
     )
+    admin_hosts: Names = _setting(
+        (),
+        "Names by which the admin listener may be called on a loopback address, besides localhost: "
+        "pages of all others could read it there (DNS rebinding).",
+        unit="name",
+    )
     tls_certificate: Path | None = _setting(
         None, "PEM certificate chain for the public listener.", unit="file", unset="plain HTTP"
     )
@@ -419,9 +425,16 @@ class Settings(BaseSettings):
     max_event_streams_per_subscription: int = _setting(
         1000, "Of these, with the same service and codes.", unit="count", ge=1
     )
+    max_event_streams_per_caller: int = _setting(
+        100,
+        "Of these, of one user, or of one address without a ticket (IPv6: one /64).",
+        unit="count",
+        ge=1,
+    )
     max_event_subscriptions: int = _setting(
         100,
-        "Subscriptions to services; event streams with the same service and codes share one.",
+        "Subscriptions to services; event streams with the same service and codes share one. One "
+        "caller gets a quarter of them.",
         unit="count",
         ge=1,
     )

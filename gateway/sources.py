@@ -159,6 +159,10 @@ def _toml(path: Path) -> dict[str, tuple[Any, int]]:
         place = _TOML_PLACE.search(str(exc))
         line = place[1] if place and place[1] else len(text.splitlines())
         raise ConfigError(f"{path}:{line}: {_TOML_PLACE.sub('', str(exc))}") from exc
+    except ValueError as exc:  # Python does not read numbers of thousands of digits
+        raise ConfigError(f"{path}: a number has too many digits") from exc
+    except RecursionError:
+        raise ConfigError(f"{path}: nested too deeply") from None
     values: dict[str, tuple[Any, int]] = {}
     problems = []
     for key, name, value in _named(parsed):

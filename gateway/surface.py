@@ -12,6 +12,7 @@ from gateway.auth import Guarded
 from gateway.routes.model import Route, RouteTable
 from gateway.routing import as_routed, resolve, why_nowhere
 from gateway.settings import AuthMode, Settings
+from gateway.strangers import Trust
 from gateway.translate import (
     API_PREFIX,
     Announced,
@@ -165,10 +166,14 @@ class _View:
         """What has a name below /api/, and what has not."""
         found, unnamed = [], []
         hidden: dict[str, int] = {}
+        trust = Trust()
         for offers in self._registry.actions():
             sector = offers[0].action.sector.lower()
             if sector not in self._sectors:
                 hidden[sector] = hidden.get(sector, 0) + 1
+                continue
+            offers = trust.reachable(offers)
+            if not offers:
                 continue
             action = announced(offers, self._timeout)
             url = url_of(action.sector, action.spelling, action.version)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -14,6 +16,7 @@ import orjson
 from gateway.auth import Authenticator
 from gateway.credentials import TICKET_HEADER
 from gateway.exchange import Exchange
+from gateway.strangers import Trust, is_meta
 from gateway.translate import JSON_TYPE, label_of
 from scamp.authz import AuthzTable
 from scamp.client import Deadline
@@ -25,6 +28,16 @@ MAX_PERMITS: Final = 1000
 
 _STRIDE: Final = 200
 """Actions that are looked at in one turn of the loop, about a millisecond."""
+
+MAX_KEPT: Final = 64
+"""Answers that are kept: as many groups of callers with the same privileges."""
+
+SLOW_WALK: Final = 0.1
+"""Seconds of going through all actions from which on the result may be older than the index: else
+one who asks all the time could keep a gateway of a large mesh busy."""
+
+WALK_SHARE: Final = 10
+"""What took so long serves for so many times as long."""
 
 _LAST_DATE: Final = 253402300799  # 9999-12-31T23:59:59Z, the last that RFC 3339 can write
 
@@ -39,6 +52,16 @@ class _Exposed(NamedTuple):
     label: str
     spelling: str
     noauth: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Permits:
+    """What those with certain privileges may call."""
+
+    generation: int
+    labels: tuple[str, ...]
+    left_out: int
+    fresh_until: float
 
 
 class WhoAmI:
@@ -65,6 +88,10 @@ class WhoAmI:
         self._clock = clock
         self._exposed: list[_Exposed] = []
         self._generation = -1
+        self._fresh_until = 0.0
+        self._kept: OrderedDict[tuple[AuthzTable, frozenset[int]], _Permits] = OrderedDict()
+        self.walks = 0
+        """How often all actions were looked at."""
         self._walking = asyncio.Lock()
         names = ["Authorization", TICKET_HEADER]
         if authenticator.credentials.cookie is not None:
@@ -81,46 +108,88 @@ class WhoAmI:
             table = None
             if auth.mode == "enforce":
                 table = await auth.table(Deadline.after(self._timeout))
-                permits = await self._permitted(table, caller.claims)
-                answer["permits"] = permits[:MAX_PERMITS]
-                answer["permits_left_out"] = max(0, len(permits) - MAX_PERMITS)
+                permits = await self._permitted(table, caller.claims.privileges)
+                answer["permits"] = permits.labels
+                answer["permits_left_out"] = permits.left_out
             answer["ticket"] = _told(caller.claims, table, self._clock())
         if auth.mode in NOTES:
             answer["note"] = NOTES[auth.mode]
         await exchange.send_whole(200, JSON_TYPE, orjson.dumps(answer), [("Vary", self._vary)])
 
-    async def _permitted(self, table: AuthzTable, ticket: Ticket) -> list[str]:
-        """Labels of all that the ticket may call, in order."""
-        permitted: list[str] = []
+    async def _permitted(self, table: AuthzTable, privileges: frozenset[int]) -> _Permits:
+        """Labels of what these privileges permit, in order; one walk for all who wait."""
+        key = (table, privileges)
+        kept = self._still_good(key)
+        if kept is not None:
+            return kept
+        async with self._walking:
+            kept = self._still_good(key)
+            if kept is None:
+                kept = await self._walk(table, privileges)
+                # Nobody has an older table again, and one may have tens of megabytes.
+                for other in [one for one in self._kept if one[0] is not table]:
+                    del self._kept[other]
+                self._kept[key] = kept
+                if len(self._kept) > MAX_KEPT:
+                    self._kept.popitem(last=False)
+            return kept
+
+    def _still_good(self, key: tuple[AuthzTable, frozenset[int]]) -> _Permits | None:
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        if kept.generation != self._registry.generation and _now() >= kept.fresh_until:
+            return None
+        self._kept.move_to_end(key)
+        return kept
+
+    async def _walk(self, table: AuthzTable, privileges: frozenset[int]) -> _Permits:
+        self.walks += 1
+        began = _now()
         exposed = await self._all_exposed()
+        labels: list[str] = []
+        count = 0
         for start in range(0, len(exposed), _STRIDE):
             if start:
                 await asyncio.sleep(0)
             for action in exposed[start : start + _STRIDE]:
                 required = table.required(action.spelling)
-                if action.noauth or (required is not None and required <= ticket.privileges):
-                    permitted.append(action.label)
-        return permitted
+                if action.noauth or (required is not None and required <= privileges):
+                    count += 1
+                    if count <= MAX_PERMITS:
+                        labels.append(action.label)
+        return _Permits(self._generation, tuple(labels), count - len(labels), _until(began))
 
     async def _all_exposed(self) -> list[_Exposed]:
-        """Every exposed action, sorted; walks through the index once after it has changed."""
-        async with self._walking:
-            generation = self._registry.generation
-            if self._generation == generation:
-                return self._exposed
-            found: list[_Exposed] = []
-            every = self._registry.actions()
-            while some := list(islice(every, _STRIDE)):
-                for offers in some:
-                    action = offers[0].action
-                    if action.sector.lower() in self._sectors:
-                        label = label_of(action.sector, action.spelling, action.version)
-                        noauth = all(offer.action.noauth for offer in offers)
-                        found.append(_Exposed(label, action.spelling, noauth))
-                await asyncio.sleep(0)
-            found.sort(key=lambda one: one.label.lower())
-            self._exposed, self._generation = found, generation
-            return found
+        """Every exposed action, sorted, what everybody may offer behind all else; walks through the
+        index once after it has changed."""
+        generation, began = self._registry.generation, _now()
+        if self._generation == generation or began < self._fresh_until:
+            return self._exposed
+        found: list[tuple[tuple[bool, str], _Exposed]] = []
+        every, trust = self._registry.actions(), Trust()
+        while some := list(islice(every, _STRIDE)):
+            for offers in map(trust.reachable, some):
+                if offers and (action := offers[0].action).sector.lower() in self._sectors:
+                    label = label_of(action.sector, action.spelling, action.version)
+                    noauth = all(offer.action.noauth for offer in offers)
+                    one = _Exposed(label, action.spelling, noauth)
+                    found.append(((is_meta(action), label.lower()), one))
+            await asyncio.sleep(0)
+        found.sort(key=lambda one: one[0])
+        self._exposed, self._generation = [one for _, one in found], generation
+        self._fresh_until = _until(began)
+        return self._exposed
+
+
+def _now() -> float:
+    return time.monotonic()
+
+
+def _until(began: float) -> float:
+    """Until when what was begun then serves, though the index has changed."""
+    now = _now()
+    return now + WALK_SHARE * (now - began) if now - began > SLOW_WALK else now
 
 
 def _told(ticket: Ticket, table: AuthzTable | None, now: float) -> dict[str, Any]:

@@ -128,6 +128,15 @@ ROUTE_BYPASSES_SECTOR = _code(
     "Right when it is meant; it is in no list but the routes file.", **_ROUTE,
 )  # fmt: skip
 
+ROUTE_PAGES = _code(
+    "route_pages", "low", "a route whose replies are pages or scripts",
+    "Browsers run what is in HTML, SVG, XML and scripts as a page of the gateway's own origin: if "
+    "somebody else can get text into the reply, it may call every action with the ticket cookie of "
+    "whoever looks at it, and read a ticket that the explorer keeps.",
+    "Serve what others wrote from another host, or as a type that browsers do not run. Right for "
+    "pages that are the service's own.", **_ROUTE,
+)  # fmt: skip
+
 # -- privileges -------------------------------------------------------------------------
 
 _TABLE: Final[dict[str, Any]] = {"group": "Privileges", "about": "action"}
@@ -331,6 +340,13 @@ SERVER_TIMING = _code(
     "`server_timing` adds a header that tells callers about the inside; times help to guess what "
     "a service does.",
     "Turn it off where strangers call.", **_SETTING,
+)  # fmt: skip
+OPENAPI_EVERYONE = _code(
+    "openapi_everyone", "low", "everybody sees every action",
+    "`openapi` is `everyone`: names, schemas and descriptions of all exposed actions are shown "
+    "without a ticket, also of those that only few may call.",
+    "Right where all of it is public. Else `callers`: each sees what his ticket permits.",
+    **_SETTING,
 )  # fmt: skip
 
 # -- files ------------------------------------------------------------------------------

@@ -19,6 +19,10 @@ MAX_TAKERS: Final = 20
 MAX_STEPS: Final = 2000
 """Steps of looking for them: templates can be made that overlap in very many ways."""
 
+_RUN: Final = frozenset(
+    ("text/html", "text/xml", "application/xml", "text/javascript", "application/javascript")
+)
+
 _MAX_BOOLS: Final = 6
 _DISJOINT: Final = frozenset({"bool", "int"}), frozenset({"bool", "number"})
 
@@ -40,6 +44,18 @@ def into_sectors(audited: Audited) -> Iterator[Finding]:
         if action is not None and action.sector.lower() not in exposed:
             says = f"{entry.origin[0]}: leads to {action.label}; exposed: {', '.join(exposed)}."
             yield Finding(codes.ROUTE_BYPASSES_SECTOR, subject_of(entry), says)
+
+
+def pages(audited: Audited) -> Iterator[Finding]:
+    """Routes whose replies browsers run in our origin."""
+    for entry in audited.view.routes:
+        route = entry.route
+        if route is None or route.produces is None:
+            continue
+        media_type = route.produces
+        if media_type in _RUN or media_type.endswith("+xml"):
+            says = f"{route.origin}: replies are {media_type}."
+            yield Finding(codes.ROUTE_PAGES, subject_of(entry), says)
 
 
 def overlaps(audited: Audited) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     routes.nowhere,
     routes.overlaps,
     routes.into_sectors,
+    routes.pages,
     mesh.disagreements,
     mesh.aliases,
     mesh.owners,

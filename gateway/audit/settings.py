@@ -58,6 +58,12 @@ def switches(audited: Audited) -> Iterator[Finding]:
         (settings.max_body is None, codes.NO_BODY_LIMIT, "max_body", "max_body is not set."),
         (settings.drain_limit == 0, codes.NO_DRAIN, "drain_limit", "drain_limit is 0."),
         (settings.server_timing, codes.SERVER_TIMING, "server_timing", "server_timing is on."),
+        (
+            settings.openapi == "everyone",
+            codes.OPENAPI_EVERYONE,
+            "openapi",
+            "openapi is everyone.",
+        ),
     ):
         if given:
             yield Finding(code, subject, says)

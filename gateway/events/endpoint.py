@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 
 from gateway import catalogue
 from gateway.auth import Authenticator, Caller
@@ -11,6 +11,7 @@ from gateway.events.stream import FIELDS, MEDIA_TYPE, Stream, StreamOptions, ret
 from gateway.events.topic import PREFIX, OpenTopic, Topic, parse, service_key
 from gateway.exchange import Exchange
 from gateway.problems import INDEX_RETRY_AFTER, Problem
+from gateway.ratelimit.callers import address_key
 from gateway.translate import Target
 from scamp.client import Deadline
 from scamp.discovery import DiscoveryStatus
@@ -57,7 +58,7 @@ class EventsEndpoint:
             return
         # What a browser has seen since stands in the header; the query is as it was at the start.
         event_id = exchange.request.headers.get("Last-Event-ID", resume or "")
-        listener = await self._hub.join(topic)
+        listener = await self._hub.join(topic, _whose(exchange, caller))
         try:
             ticket = None if self._is_open(topic) else caller.claims
             stream = Stream(
@@ -99,3 +100,8 @@ class EventsEndpoint:
         if caller.to_check is not None:
             await self._auth.authorize(caller, topic, Deadline.after(self._timeout))
         return caller
+
+
+def _whose(exchange: Exchange, caller: Caller) -> Hashable:
+    """The verified ticket's user, else the address, as for rate limits."""
+    return address_key(exchange.client) if caller.user_id is None else caller.user_id

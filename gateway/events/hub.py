@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,9 +13,10 @@ from gateway import catalogue
 from gateway.events.topic import Key, Topic
 from gateway.events.upstream import Listener, Upstream
 from gateway.problems import Problem
+from gateway.strangers import is_trusted
 from scamp.client import Requester
 from scamp.client.sources import NamedSource
-from scamp.discovery import Announcement, Registry
+from scamp.discovery import Registry
 
 log = logging.getLogger("gateway.events")
 
@@ -53,14 +55,9 @@ class HubLimits:
     streams: int = 1000
     streams_per_subscription: int = 1000
     subscriptions: int = 100
-
-
-def is_trusted(service: Announcement) -> bool:
-    """Whether the gateway may listen to it: authorized_services permits it something of its own.
-
-    ``_meta`` is permitted to everybody. Without this a stranger could take the name of a service.
-    """
-    return any(action.namespace.lower() != "_meta" for action in service.actions)
+    streams_per_caller: int = 100
+    subscriptions_per_caller: int = 25
+    """Which one caller follows at a time: else one could take all there are."""
 
 
 class Hub:
@@ -76,6 +73,7 @@ class Hub:
         self._registry = registry
         self._requester = requester
         self._upstreams: dict[Key, Upstream] = {}
+        self._by_caller: dict[Hashable, set[Listener]] = {}
         self._timers: dict[Upstream, asyncio.TimerHandle] = {}
         self._tasks: dict[asyncio.Task[None], Upstream] = {}
         self._grace: asyncio.TimerHandle | None = None
@@ -91,22 +89,26 @@ class Hub:
         return topic.key in self._upstreams or self._source(topic).announced
 
     def _source(self, topic: Topic) -> NamedSource:
+        # Without this a stranger could take the name of a service.
         return NamedSource(self._registry, f"{topic.sector}:{topic.service}", is_trusted)
 
     # -- coming and going ---------------------------------------------------------------
 
-    async def join(self, topic: Topic) -> Listener:
+    async def join(self, topic: Topic, caller: Hashable = None) -> Listener:
         """A place at `topic`, once its values are there; to be given back with `leave`.
 
-        Raises Problem, at a limit (saturated) or when the service gives nothing. Safe to cancel.
+        `caller` is the same for all streams of one; None is one of them. Raises Problem, at a limit
+        (saturated) or when the service gives nothing. Safe to cancel.
         """
         if self.streams >= self.limits.streams:
             raise _saturated("Too many event streams are open.")
+        self._check_share(topic, self._by_caller.get(caller, set()))
         upstream = self._upstreams.get(topic.key) or self._open(topic)
         if len(upstream.listeners) >= self.limits.streams_per_subscription:
             raise _saturated(f"Too many event streams of {topic.name} are open.")
-        listener = Listener(upstream)
+        listener = Listener(upstream, caller)
         upstream.listeners.add(listener)
+        self._by_caller.setdefault(caller, set()).add(listener)
         self.streams += 1
         if upstream.failure is None:
             self._keep(upstream)
@@ -121,9 +123,20 @@ class Hub:
         """Give the place back. Once for each."""
         upstream = listener.upstream
         upstream.listeners.remove(listener)
+        mine = self._by_caller[listener.caller]
+        mine.remove(listener)
+        if not mine:
+            del self._by_caller[listener.caller]
         self.streams -= 1
         if not upstream.listeners and upstream.failure is None:
             self._close_in(upstream, LINGER)
+
+    def _check_share(self, topic: Topic, mine: Collection[Listener]) -> None:
+        if len(mine) >= self.limits.streams_per_caller:
+            raise _saturated("The caller has too many event streams open.")
+        followed = {listener.upstream.topic.key for listener in mine}
+        if len(followed) >= self.limits.subscriptions_per_caller and topic.key not in followed:
+            raise _saturated("The caller has too many different event streams open.")
 
     def _open(self, topic: Topic) -> Upstream:
         self._make_room()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from gateway import catalogue
@@ -30,10 +30,12 @@ without a pause cannot have all of the gateway's time, as what changes meanwhile
 class Listener:
     """One browser's place at an upstream."""
 
-    __slots__ = ("cut", "ended", "news", "position", "upstream", "writing")
+    __slots__ = ("caller", "cut", "ended", "news", "position", "upstream", "writing")
 
-    def __init__(self, upstream: Upstream) -> None:
+    def __init__(self, upstream: Upstream, caller: Hashable = None) -> None:
         self.upstream = upstream
+        self.caller = caller
+        """Whose it is: the same for all of one caller."""
         self.position = NOWHERE
         """What it has been sent, or is being sent."""
         self.news = asyncio.Event()

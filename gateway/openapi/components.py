@@ -15,6 +15,13 @@ from scamp.limits import MIB
 MAX_ALL_SCHEMAS: Final = 8 * MIB
 """Bytes of all schemas of one document."""
 
+MAX_STEPS: Final = 10_000
+"""How many others the definitions of one schema lead to, all of them together: each is compared
+with all that it leads to. A hundred may all lead to each other."""
+
+STEP_COST: Final = 16
+"""Bytes of the room for schemas that one of these takes, since it takes time."""
+
 _NOT_NAME: Final = re.compile(r"[^A-Za-z0-9_-]+")
 _PREFIX: Final = "#/components/schemas/"
 
@@ -42,14 +49,23 @@ class Components:
         if text is None:
             return None
         try:
-            if self._size + len(text) > MAX_ALL_SCHEMAS:
-                raise UnfitError("no room")  # noqa: TRY301
-            parts = read_schema(text)
+            parts = self._read(text)
         except UnfitError:
             self.left_out += 1
             return None
-        self._size += len(text)
         return self._place(parts, namespace, name)
+
+    def _read(self, text: bytes) -> dict[str, Part]:
+        """Counts also what turns out to be no good: reading it has taken its time."""
+        if self._size + len(text) > MAX_ALL_SCHEMAS:
+            raise UnfitError("no room")
+        self._size += len(text)
+        parts = read_schema(text)
+        steps = _steps(parts)
+        self._size += STEP_COST * steps
+        if steps > MAX_STEPS:
+            raise UnfitError("too many definitions that lead to each other")
+        return parts
 
     def resolve(self, schema: Schema | None) -> dict[str, Any]:
         """The schema itself where `schema` is a reference that `add` gave; empty for none."""
@@ -105,6 +121,16 @@ def _reach(parts: Mapping[str, Part], start: str) -> set[str]:
                 found.add(name)
                 left.append(name)
     return found
+
+
+def _steps(parts: Mapping[str, Part]) -> int:
+    """How much there is to `_reach`, from all parts together; stops soon after `MAX_STEPS`."""
+    steps = 0
+    for one in parts:
+        steps += len(_reach(parts, one))
+        if steps > MAX_STEPS:
+            break
+    return steps
 
 
 def _refers(parts: Mapping[str, Part], among: Iterable[str], target: str) -> bool:

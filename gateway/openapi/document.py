@@ -26,6 +26,7 @@ from gateway.openapi.operations import (
 from gateway.openapi.responses import HEADERS, PARAMETERS, PROBLEM, PROBLEM_SCHEMA, responses
 from gateway.openapi.routed import route_operations
 from gateway.routes.model import Route
+from gateway.strangers import is_meta
 from gateway.translate import Announced
 from scamp.discovery.model import action_key
 from scamp.discovery.pace import no_pause
@@ -156,9 +157,10 @@ class _Builder:
                 self._add(path, item)
 
 
-def _order(action: Announced) -> tuple[bool, str, str, int]:
-    sector = action.sector.lower()
-    return (sector != "main", sector, action.spelling.lower(), action.version)
+def _order(action: Announced) -> tuple[bool, bool, str, str, int]:
+    """As `sight.select`: what everybody may offer comes last, also for the room for schemas."""
+    sector, meta = action.sector.lower(), is_meta(action.offers[0].action)
+    return (meta, sector != "main", sector, action.spelling.lower(), action.version)
 
 
 def _structure(route: Route) -> tuple[str, ...]:

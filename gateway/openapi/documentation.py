@@ -17,6 +17,7 @@ from typing import Any, Final
 import orjson
 
 from gateway.openapi.schemas import MAX_SCHEMA, plain_text
+from gateway.strangers import is_trusted
 from scamp.client import Call, Deadline, Requester
 from scamp.discovery import Announcement, Offer, Registry
 from scamp.discovery.model import Packed, action_key, packed_actions
@@ -237,7 +238,8 @@ class Documentation:
     def _offers(self) -> list[Offer]:
         sectors = {service.sector.lower() for service in self._registry.services()}
         found = (offer for one in sectors for offer in self._registry.find(one, ACTION))
-        open_ones = (offer for offer in found if offer.action.noauth)
+        # What strangers say of themselves is no use: nobody is sent to them.
+        open_ones = (one for one in found if one.action.noauth and is_trusted(one.service))
         return sorted(open_ones, key=lambda offer: offer.service.key)
 
     def _start(self) -> None:

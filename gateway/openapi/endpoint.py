@@ -89,11 +89,9 @@ class OpenApi:
         sight = await self._sight(exchange)
         await self.documentation.refresh()
         made = await self._document(sight)
-        headers = [
-            ("Cache-Control", "no-cache" if sight is ALL else "private, no-cache"),
-            ("ETag", made.etag),
-        ]
+        headers = [("Cache-Control", "no-cache"), ("ETag", made.etag)]
         if self._depends_on_ticket:
+            headers[0] = ("Cache-Control", "private, no-cache")
             headers.append(("Vary", self._vary()))
         wanted = ",".join(exchange.request.headers.getall("If-None-Match", ()))
         if wanted and _matches(wanted, made.etag):
@@ -184,6 +182,10 @@ class OpenApi:
         )
 
     def _keep(self, sight: Sight, made: Made) -> None:
+        if sight.table is not None:
+            # Nobody has an older table's sight again, and a table may have tens of megabytes.
+            for other in [one for one in self._kept if one.table not in (None, sight.table)]:
+                del self._kept[other]
         self._kept[sight] = made
         self._kept.move_to_end(sight)
         size = sum(len(one.text) for one in self._kept.values())

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from gateway.openapi.operations import is_addressable
 from gateway.routes.model import Route, RouteTable
+from gateway.strangers import Trust, is_meta
 from gateway.translate import Announced, Target, announced
 from scamp.authz import AuthzTable
-from scamp.discovery import Offer, Registry
+from scamp.discovery import Action, Offer, Registry
 from scamp.discovery.pace import STRIDE, no_pause
 
 
@@ -74,6 +75,7 @@ def select(
     exposed = frozenset(one.lower() for one in sectors)
     found: list[tuple[str, tuple[Offer, ...]]] = []
     left_out = 0
+    trust = Trust()
     for number, offers in enumerate(index):
         if not number % STRIDE:
             pause()
@@ -81,11 +83,14 @@ def select(
         sector, spelling = action.sector.lower(), action.spelling
         if sector not in exposed:
             continue
+        offers = trust.reachable(offers)
+        if not offers:
+            continue
         noauth = all(offer.action.noauth for offer in offers)
         if not sight.action(spelling, noauth=noauth):
             continue
         if is_addressable(sector, spelling, action.version):
-            found.append((_order(sector, spelling, action.version), offers))
+            found.append((_order(action), offers))
         if len(found) >= 2 * limit + STRIDE:  # often and little, as sorting stops the loop
             left_out += _cut(found, limit)
     left_out += _cut(found, limit)
@@ -93,9 +98,12 @@ def select(
     return Selection(tuple(put_together(offers, default_timeout) for _, offers in found), left_out)
 
 
-def _order(sector: str, spelling: str, version: int) -> str:
+def _order(action: Action) -> str:
+    """What everybody may offer comes last, so that it pushes nothing else out."""
     # One text, which is compared much faster than a tuple; no name has a control character.
-    return f"{'' if sector == 'main' else sector}\0{spelling.lower()}\0{version:09}"
+    sector = action.sector.lower()
+    first = f"{'~' if is_meta(action) else ''}{'' if sector == 'main' else sector}"
+    return f"{first}\0{action.spelling.lower()}\0{action.version:09}"
 
 
 def _cut(found: list[tuple[str, tuple[Offer, ...]]], limit: int) -> int:
@@ -122,16 +130,16 @@ def lead(
 
 
 def _action_of(registry: Registry, target: Target, default_timeout: float) -> Announced | None:
-    offers = registry.find(target.sector, target.action, target.version)
+    trust = Trust()
+    offers = trust.reachable(registry.find(target.sector, target.action, target.version))
     if not offers:
         return None
     action = put_together(offers, default_timeout)
     if action.spelling.lower() == target.action.lower():
         return action
     # An alias finds the instances that announce its flag: the others count as well.
-    return put_together(
-        registry.find(action.sector, action.spelling, action.version), default_timeout
-    )
+    offers = trust.reachable(registry.find(action.sector, action.spelling, action.version))
+    return put_together(offers, default_timeout)
 
 
 def put_together(offers: Iterable[Offer], default_timeout: float) -> Announced:

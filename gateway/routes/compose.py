@@ -7,7 +7,7 @@ checked: what a stranger wrote must not reach over the members that the URL give
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -28,13 +28,24 @@ _TYPES: Final = {
 def members_of(route: Route, values: tuple[Any, ...], query: str) -> dict[str, Any]:
     """The members that the URL gives. Raises Problem (bad_query)."""
     members = _query_members(route, query)
+    by_path = {one.member: one for one in route.path_parameters}
+    twice = by_path.keys() & members.keys()
+    if twice or (twice := _alike(members, by_path)):
+        told = ", ".join(sorted(twice))
+        raise Problem(catalogue.BAD_QUERY, f"{told[:100]} is given by the path; leave it out.")
     for parameter, value in zip(route.path_parameters, values, strict=True):
-        if parameter.member in members:
-            raise Problem(
-                catalogue.BAD_QUERY, f"{parameter.member} is given by the path; leave it out."
-            )
         members[parameter.member] = value
     return members
+
+
+def _alike(given: Iterable[str], wanted: Iterable[str]) -> set[str]:
+    """Those of `given` that differ from one of `wanted` in case alone: services in Go and C# take
+    them for the same, and of two the last counts."""
+    exact = set(wanted)
+    folded = {name.casefold() for name in exact}
+    if not folded:
+        return set()
+    return {name for name in given if name not in exact and name.casefold() in folded}
 
 
 def _query_members(route: Route, query: str) -> dict[str, Any]:
@@ -98,6 +109,11 @@ def compose(route: Route, members: Mapping[str, Any], body: bytes) -> bytes:
         return _joined(orjson.dumps({route.body: 0})[:-2] + body + b"}", orjson.dumps(given))
     if not isinstance(value, dict):
         raise Problem(catalogue.BAD_BODY, "The body is a JSON object here.")
+    if alike := _alike(value, members):
+        told = min(alike)[:100]
+        raise Problem(
+            catalogue.BAD_BODY, f"The URL says what the body's {told!r} is; leave it out."
+        )
     twice = members.keys() & value.keys()
     if twice:
         _check_same(body, {name: members[name] for name in sorted(twice)})

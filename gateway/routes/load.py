@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,12 @@ MAX_FILE: Final = 4 << 20
 
 MAX_ROUTES: Final = 10_000
 """Routes in one file; each costs some KiB, and a line in every description."""
+
+MAX_TOLD: Final = 100
+"""Mistakes that are named one by one."""
+
+MAX_NESTED: Final = 32
+"""Tables and arrays in each other, in defaults; JSON is not written at any depth."""
 
 _TYPES: Final = get_args(ParameterType)
 _WITH_BODY: Final = frozenset(("POST", "PUT", "PATCH"))
@@ -83,6 +90,8 @@ def parse_routes(text: str, name: str = "routes") -> RouteTable:
         place = _TOML_PLACE.search(str(exc))
         line = place[1] if place and place[1] else len(text.splitlines())
         raise ConfigError(f"{name}:{line}: {_TOML_PLACE.sub('', str(exc))}") from exc
+    except ValueError as exc:  # Python does not read numbers of thousands of digits
+        raise ConfigError(f"{name}: a number has too many digits") from exc
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply") from None
     places = Places(text)
@@ -92,8 +101,13 @@ def parse_routes(text: str, name: str = "routes") -> RouteTable:
         raise ConfigError("\n".join(explain(exc, name, places))) from exc
     loader = _Loader(name, places)
     loader.take(entries)
-    if loader.problems:
-        raise ConfigError("\n".join(loader.problems))
+    if problems := loader.problems:
+        more = len(problems) - MAX_TOLD
+        told = [
+            *problems[:MAX_TOLD],
+            *([f"{name}: and {more} more like these"] if more > 0 else ()),
+        ]
+        raise ConfigError("\n".join(told))
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return RouteTable(tuple(loader.routes), digest)
 
@@ -225,11 +239,13 @@ def _plain(defaults: dict[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def _is_json(value: object) -> bool:
+def _is_json(value: object, depth: int = 0) -> bool:
+    if depth > MAX_NESTED:
+        return False
     if isinstance(value, dict):
-        return all(_is_json(one) for one in value.values())
+        return all(_is_json(one, depth + 1) for one in value.values())
     if isinstance(value, list):
-        return all(_is_json(one) for one in value)
+        return all(_is_json(one, depth + 1) for one in value)
     if isinstance(value, float):
         return value == value and abs(value) != float("inf")
     if isinstance(value, int):
@@ -242,8 +258,8 @@ def _checked(route: Route) -> Route:
     members = [one.member for one in (*route.path_parameters, *(route.query_parameters or ()))]
     if route.body not in (None, WHOLE_BODY):
         members.append(str(route.body))
-    for member in members:
-        if members.count(member) > 1:
+    for member, count in Counter(members).items():
+        if count > 1:
             raise BadEntry("path", f"the member {member!r} is given twice")
     if route.body is None and (route.consumes or route.envelope not in (None, "json")):
         raise BadEntry(

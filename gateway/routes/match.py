@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gateway.endpoints import is_reserved
 from gateway.routes.model import ParameterType, Route, RouteTable
 
 _INT: Final = re.compile(r"-?(?:0|[1-9][0-9]{0,17})")
@@ -72,7 +73,10 @@ class Matcher:
             node.routes.append(route)
 
     def find(self, path: str) -> tuple[Match, ...]:
-        """All routes for a decoded path, whatever their methods; the best fit first."""
+        """All routes for a decoded path, whatever their methods; the best fit first. None for those
+        that are the gateway's own."""
+        if is_reserved(path):
+            return ()
         return tuple(self._walk(self._root, path.split("/")[1:], 0, ()))
 
     def _walk(

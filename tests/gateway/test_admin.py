@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
+from offers import service
 
+from gateway import admin
 from gateway.lifecycle import Gateway, running
 from stand import Stand, stand
 
@@ -126,6 +129,14 @@ async def test_actions_in_order_with_flags_and_instances(
     assert found[2]["exposed"] is True
 
 
+async def test_what_a_stranger_offers_is_not_exposed(
+    gateway: Gateway, http: aiohttp.ClientSession
+) -> None:
+    gateway.parts.registry.apply(added=[service("evil", "_meta.gift noauth")])
+    found = (await content(http, "/actions"))["actions"]
+    assert {one["action"]: one["exposed"] for one in found}["main:_meta.gift~1"] is False
+
+
 async def test_connections_of_instances_in_use(
     mesh: Stand, gateway: Gateway, http: aiohttp.ClientSession
 ) -> None:
@@ -174,3 +185,53 @@ async def test_index_counts_and_links_without_script_or_outside_host(
             assert answer.status == 200
     assert "<script" not in page
     assert "://" not in page
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1", "127.0.0.1:9090", "[::1]:9090", "[::1]", "10.1.2.3:80", "localhost"),
+        *("LocalHost:9090", "gateway.localhost:1", "Admin.example:9090"),
+    ],
+)
+async def test_its_own_names_are_answered(mesh: Stand, host: str) -> None:
+    async with (
+        running(mesh.loaded(admin_hosts=("admin.EXAMPLE",))) as gateway,
+        aiohttp.ClientSession(gateway.admin.url) as http,
+        http.get("/config", headers={"Host": host}) as answer,
+    ):
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9090", "localhost.evil.example", "1.2.3.4.evil", ""]
+)
+async def test_a_page_whose_name_leads_here_reads_nothing(
+    http: aiohttp.ClientSession, host: str
+) -> None:
+    """DNS rebinding: for the browser it is of our origin."""
+    for path in ("/config", "/services", "/metrics", "/", "/nothing"):
+        async with http.get(path, headers={"Host": host}) as answer:
+            assert answer.status == 421
+            assert "admin_hosts" in (await answer.json())["detail"]
+    async with http.get("/livez", headers={"Host": host}) as answer:
+        assert answer.status == 200
+
+
+async def test_on_other_addresses_every_name_will_do(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prometheus finds a gateway by whatever name its network has for it."""
+    monkeypatch.setattr(admin, "_by_loopback", lambda request: False)
+    async with http.get("/config", headers={"Host": "gw1.corp.example:9090"}) as answer:
+        assert answer.status == 200
+
+
+async def test_two_hosts_and_none(gateway: Gateway) -> None:
+    for lines, status in (("Host: a\r\nHost: localhost\r\n", b"4"), ("", b"200")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.admin.port)
+        version = "1.1" if lines else "1.0"
+        writer.write(f"GET /config HTTP/{version}\r\n{lines}\r\n".encode())
+        head = await reader.readline()
+        assert head.split()[1].startswith(status)
+        writer.close()

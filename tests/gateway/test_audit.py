@@ -309,6 +309,13 @@ CASES: Final = [
             routed(route("/v1")),
         ),
     ),
+    *(
+        Case(
+            codes.ROUTE_PAGES, "GET /v1", routed(route("/v1", more=f'produces = "{kind}"')),
+            (routed(route("/v1", more='produces = "image/png"')), routed(route("/v1"))),
+        )
+        for kind in ("text/html", "image/svg+xml", "Text/JavaScript")
+    ),
     Case(
         codes.UNCONFIGURED, "Sku.create~1", Given(table={"sku.fetch": [1]}),
         (
@@ -500,6 +507,10 @@ CASES: Final = [
             with_settings(rate_limit_redis="redis://127.0.0.1/0"),
             with_settings(rate_limit_redis="unix:///run/redis.sock"),
         ),
+    ),
+    Case(
+        codes.OPENAPI_EVERYONE, "openapi", with_settings(openapi="everyone"),
+        (Given(), with_settings(openapi="off")),
     ),
     Case(codes.SERVER_TIMING, "server_timing", with_settings(server_timing=True), (Given(),)),
     Case(codes.SHORT_TICKET_KEY, "FOLDER/short.pem", ticket_key(1024), (ticket_key(2048),)),

@@ -10,8 +10,8 @@ from eventstream import Browser, follow, make_shop, published
 
 from fronted import Fronted
 from gateway.events import values
-from gateway.events.hub import is_trusted
 from gateway.events.stream import StreamOptions
+from gateway.strangers import is_trusted
 from scamp.client import ClientOptions
 from scamp.client.sources import NamedSource
 from scamp.discovery import AuthorizedServices, DiscoveryStatus

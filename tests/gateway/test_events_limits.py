@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from eventstream import Browser, follow, published
 
 from fronted import Fronted, Wire
+from gateway.auth import Authenticator
 from gateway.events import values
 from gateway.events.hub import HubLimits
 from gateway.events.stream import StreamOptions
@@ -22,6 +25,7 @@ from gateway.lifecycle import running
 from gateway.problems import Problem
 from scamp.server import Service
 from scamp.testing import until
+from scamp.tickets import TicketVerifier
 from stand import stand
 
 OPEN = ["shop"]
@@ -202,6 +206,43 @@ async def test_streams_of_the_same_are_limited() -> None:
         await (await follow(front, PRICES)).take(1)
         assert await refused(front) == "Too many event streams of shop are open."
         assert (await follow(front, "/api/events/shop?code=other")).status == 200
+
+
+async def test_one_caller_cannot_take_all_places(
+    ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
+) -> None:
+    auth = Authenticator("verify", TicketVerifier([ticket_key.public_key()]))
+    limits = HubLimits(streams_per_caller=2)
+    async with (
+        published(price={"apple": 1}) as shop,
+        front_of(shop, hub=limits, auth=auth) as front,
+    ):
+        first = await follow(front, PRICES)
+        await follow(front, PRICES)
+        refused = await front.request("GET", PRICES)
+        assert (refused.status, refused.json()["code"]) == (503, "saturated")
+        assert "The caller" in refused.json()["detail"]
+        # A good ticket is another caller, at the same address; each user is one.
+        seven = [("Authorization", f"Bearer {make_ticket(user=7)}")]
+        await follow(front, PRICES, seven)
+        await follow(front, PRICES, seven)
+        assert (await front.request("GET", PRICES, seven)).status == 503
+        await follow(front, PRICES, [("Authorization", f"Bearer {make_ticket(user=8)}")])
+        await first.close()
+        await until(lambda: front.hub.streams == 4)
+        await follow(front, PRICES)
+        assert set(map(len, front.hub._by_caller.values())) == {1, 2}
+    assert front.hub._by_caller == {}, "nothing is kept of who has left"
+
+
+async def test_one_caller_cannot_take_all_subscriptions() -> None:
+    limits = HubLimits(subscriptions_per_caller=1)
+    async with published(price={"apple": 1}) as shop, front_of(shop, hub=limits) as front:
+        await follow(front, PRICES)
+        refused = await front.request("GET", "/api/events/shop?code=stock")
+        assert (refused.status, refused.json()["code"]) == (503, "saturated")
+        assert refused.json()["detail"] == "The caller has too many different event streams open."
+        await follow(front, PRICES)
 
 
 async def test_subscriptions_are_limited_and_one_without_a_browser_makes_room() -> None:

@@ -136,3 +136,32 @@ async def test_connect_and_upgrades_lead_nowhere() -> None:
         answer = await gateway.request("POST", "/api/Test.echo", upgrade, b"{}")
         assert answer.status == 200
         assert "Upgrade" not in answer.headers
+
+
+def fields(count: int, size: int) -> list[tuple[str, str]]:
+    return [(f"X-{number:03}", "x" * size) for number in range(count)]
+
+
+async def test_a_head_has_a_limit_in_all() -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        answer = await gateway.request("POST", "/api/Test.echo", fields(6, 10_000), b"{}")
+        assert answer.status == 200
+        answer = await gateway.request("POST", "/api/Test.echo", fields(7, 10_000), b"{}")
+        assert (answer.status, answer.json()["code"]) == (431, "header_too_large")
+        assert answer.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize("before", [0, 1])
+async def test_a_head_that_does_not_end_is_not_held(before: int) -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        for _ in range(before):
+            wire.send("POST", "/api/Test.echo", (), b"x" * 100_000)
+            assert (await wire.answer()).status == 200
+        wire.writer.write(b"GET /api/Test.echo HTTP/1.1\r\nHost: test\r\n")
+        for name, value in fields(14, 5_000):
+            wire.writer.write(f"{name}: {value}\r\n".encode())
+            await wire.writer.drain()
+        answer = await wire.answer("GET")
+        assert (answer.status, answer.json()["code"]) == (431, "header_too_large")
+        assert await wire.ended()

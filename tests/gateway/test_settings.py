@@ -124,6 +124,7 @@ def test_environment_names_the_file_and_holds_lists_and_tables(
 IN_THE_ENVIRONMENT = {
     "bind": "127.0.0.1:81",
     "admin_bind": "[::1]:82",
+    "admin_hosts": "admin.example,gateway",
     "tls_certificate": "c.pem",
     "tls_key": "k.pem",
     "tls_key_password": "secret",
@@ -180,6 +181,7 @@ IN_THE_ENVIRONMENT = {
     "events_heartbeat": "7",
     "max_event_streams": "7",
     "max_event_streams_per_subscription": "7",
+    "max_event_streams_per_caller": "7",
     "max_event_subscriptions": "7",
     "docs": "false",
     "workers": "1",
@@ -215,6 +217,8 @@ def test_every_setting_can_be_given_in_the_environment(
         ("\nadmin_bnd = 'x'", ":2: there is no setting 'admin_bnd' (did you mean 'admin_bind'?)"),
         ("admin-bind = 'x'", ":1: there is no setting 'admin-bind' (did you mean 'admin_bind'?)"),
         ("zzz = 1", ":1: there is no setting 'zzz'"),
+        (f"retries = {'1' * 5000}", "a number has too many digits"),
+        (f"retries = {'[' * 5000}", "nested too deeply"),
         (
             "\n[discovery]\nsourse = 'cache'",
             ":2: there is no setting 'discovery.sourse' (did you mean 'discovery_source'?)",

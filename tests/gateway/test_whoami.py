@@ -223,3 +223,52 @@ async def test_a_mesh_without_bounds_is_told_up_to_a_cap_and_holds_nobody_up(
         assert told["permits"] == sorted(told["permits"], key=str.lower)
         assert told["permits"][0] == "Shop.a000x000~1"
         assert told["permits_left_out"] == 4001 - MAX_PERMITS
+
+
+async def test_one_who_asks_all_the_time_makes_it_look_once(
+    make_auth: Callable[..., Authenticator], make_ticket: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Asked(make_auth()) as gateway:
+        endpoint = gateway.front.endpoints.find("/whoami")
+        assert isinstance(endpoint, WhoAmI)
+        ticket = make_ticket((1,))
+        answers = await asyncio.gather(*(gateway.ask(ticket) for _ in range(20)))
+        assert len({tuple(one.json()["permits"]) for one in answers}) == 1
+        assert endpoint.walks == 1
+        await gateway.ask(make_ticket((1, 2)))
+        assert endpoint.walks == 2
+        # What takes long is not done again for each change of the index.
+        monkeypatch.setattr("gateway.whoami.SLOW_WALK", -1.0)
+        monkeypatch.setattr("gateway.whoami.WALK_SHARE", 10**9)
+        for number in range(5):
+            gateway.mesh.registry.apply(added=[shop(f"n{number}", (f"new{number}", "noauth"))])
+            await gateway.ask(ticket)
+        assert endpoint.walks == 3
+
+
+async def test_a_flood_of_kinds_of_callers_is_kept_up_to_a_cap(
+    make_auth: Callable[..., Authenticator], make_ticket: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.whoami.MAX_KEPT", 3)
+    async with Asked(make_auth()) as gateway:
+        endpoint = gateway.front.endpoints.find("/whoami")
+        assert isinstance(endpoint, WhoAmI)
+        for privilege in range(6):
+            await gateway.ask(make_ticket((privilege,)))
+        await gateway.ask(make_ticket((5,)))
+        assert (endpoint.walks, len(endpoint._kept)) == (6, 3)
+
+
+async def test_a_table_that_was_replaced_is_not_held(
+    make_auth: Callable[..., Authenticator], make_ticket: Make
+) -> None:
+    auth = make_auth()
+    async with Asked(auth) as gateway:
+        endpoint = gateway.front.endpoints.find("/whoami")
+        assert isinstance(endpoint, WhoAmI)
+        assert auth.authz is not None
+        for _ in range(3):
+            for privilege in (1, 2):
+                await gateway.ask(make_ticket((privilege,)))
+            assert len(endpoint._kept) == 2
+            await auth.authz.refresh()

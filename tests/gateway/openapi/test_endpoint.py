@@ -172,6 +172,16 @@ async def test_routes_in_force_are_shown() -> None:
 # -- over HTTP --------------------------------------------------------------------------
 
 
+async def test_answer_that_a_ticket_opens_is_not_for_shared_caches(
+    verifier: TicketVerifier, make_ticket: Make
+) -> None:
+    async with site(Authenticator("verify", verifier)) as here:
+        for headers in ([], bearer(make_ticket())):
+            answer = await here.get(*headers)
+            assert answer.headers["Cache-Control"] == "private, no-cache"
+            assert "X-SCAMP-Ticket" in answer.headers["Vary"]
+
+
 async def test_answer_is_for_its_caller_alone(verifier: TicketVerifier) -> None:
     auth = Authenticator("enforce", verifier, AuthzSource(table))
     async with site(auth, cookie="ticket") as here:
@@ -274,6 +284,19 @@ async def test_flood_of_different_callers_keeps_a_bounded_number_of_documents(
         monkeypatch.setattr(module, "MAX_KEPT", 1)
         await here.get()
         assert len(here.openapi._kept) == 1
+
+
+async def test_a_table_that_was_replaced_is_not_held(
+    verifier: TicketVerifier, make_ticket: Make
+) -> None:
+    source = AuthzSource(table)
+    async with site(Authenticator("enforce", verifier, source)) as here:
+        for _ in range(3):
+            for privilege in (1, 2):
+                await here.get(*bearer(make_ticket((privilege,))))
+            await here.get()
+            assert len(here.openapi._kept) == 3, "one of them for those without a ticket"
+            await source.refresh()
 
 
 async def test_end_while_a_document_is_made_is_told() -> None:

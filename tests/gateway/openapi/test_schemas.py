@@ -17,6 +17,7 @@ from gateway.openapi.schemas import (
     MAX_PATTERN,
     MAX_SCHEMA,
     UnfitError,
+    _narrowed,
     read_schema,
 )
 
@@ -212,3 +213,120 @@ def test_any_bytes_are_read_or_refused(text: bytes) -> None:
     except UnfitError:
         return
     assert "" in parts
+
+
+# -- what costs time --------------------------------------------------------------------
+
+
+def ring(count: int) -> dict[str, Any]:
+    """So many definitions, each of which leads to all others."""
+    definitions = {
+        f"D{number}": {"properties": {"next": {"$ref": f"#/$defs/D{(number + 1) % count}"}}}
+        for number in range(count)
+    }
+    return {"$defs": definitions, "properties": {"first": {"$ref": "#/$defs/D0"}}}
+
+
+def test_definitions_that_all_lead_to_each_other_are_taken_up_to_a_number() -> None:
+    components = Components()
+    assert place(components, ring(90)) is not None
+    assert place(components, ring(900)) is None
+    assert components.left_out == 1
+
+
+def test_what_takes_time_takes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.openapi.components.MAX_ALL_SCHEMAS", 250_000)
+    components = Components()
+    taken = [place(components, {**ring(90), "title": f"R{number}"}) for number in range(5)]
+    assert [one is not None for one in taken] == [True, True, False, False, False]
+    components = Components()
+    for _ in range(3):
+        assert place(components, ring(900)) is None
+    assert place(components, {"title": "x" * 60_000, "type": "object"}) is None, "no room is left"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "shape"),
+    [
+        (r"[\u0100-\uffff]", "[\x7f-\x7f]"),
+        ("[\u0100-\uffff]é\\é", "[\x7f-\x7f]\x7f\x7f"),
+        (r"[a-\U0010ffff]\N{EM DASH}", "[a-\x7f]\x7f"),
+        (r"\\u0100[\x41-\xff\177]", "\\\\u0100[\\x41-\x7f\x7f]"),
+        (r"^\d+(?:\.\d{2})?$", r"^\d+(?:\.\d{2})?$"),
+        (r"\n[^\]]", r"\n[^\]]"),
+    ],
+)
+def test_a_pattern_is_tried_in_ascii(pattern: str, shape: str) -> None:
+    """Python takes a second for a set of long ranges, and a schema may have a hundred of them."""
+    assert _narrowed(pattern) == shape
+    assert read_schema(orjson.dumps({"pattern": pattern}))[""].schema == {"pattern": pattern}
+
+
+@pytest.mark.parametrize("pattern", ["[\uffff-a]", r"[\u0100-a]", r"\u12", "\\", "é{2,1}"])
+def test_what_is_no_pattern_in_wide_characters_is_none_still(pattern: str) -> None:
+    with pytest.raises(UnfitError):
+        read_schema(orjson.dumps({"pattern": pattern}))
+
+
+def test_a_pattern_that_python_only_warns_of_is_one() -> None:
+    assert read_schema(b'{"pattern":"[a&&b]|[[x]"}')[""].schema == {"pattern": "[a&&b]|[[x]"}
+
+
+# -- defaults ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "default": "a", "title": "T", "maxLength": 1, "minLength": 1},
+        {"type": ["integer", "null"], "default": None, "minimum": 3},
+        {"anyOf": [{"type": "string"}, {"type": "null"}], "default": None},
+        {"type": "array", "items": {"type": "number", "exclusiveMinimum": 0}, "default": [1, 2.5]},
+        {"type": "array", "items": {"$ref": "#/$defs/a"}, "default": [], "$defs": {"a": True}},
+        {"properties": {"a": {"const": 1}}, "required": ["a"], "default": {"a": 1, "b": 2}},
+        {"enum": [{"a": 1, "b": 2}], "default": {"b": 2, "a": 1}},
+        {"type": "object", "default": {}, "maxProperties": 0, "properties": {"a": False}},
+        {"type": "boolean", "default": False, "minimum": 5, "minLength": 3, "items": False},
+    ],
+)
+def test_a_default_that_fits_stays(schema: dict[str, Any]) -> None:
+    made = read_schema(orjson.dumps(schema))[""].schema
+    assert isinstance(made, dict)
+    assert made["default"] == schema["default"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "default": {}},
+        {"type": "integer", "default": True},
+        {"type": "number", "default": False},
+        {"type": "integer", "default": 2, "minimum": 3},
+        {"exclusiveMaximum": 2, "default": 2},
+        {"type": "string", "default": "ab", "maxLength": 1},
+        {"enum": [1], "default": True},
+        {"anyOf": [{"type": "string"}, {"type": "null"}], "default": 1},
+        {"items": {"type": "string"}, "default": ["a", 1]},
+        {"properties": {"a": False}, "default": {"a": 1}},
+        {"required": ["a"], "default": {}},
+        {"$ref": "#/$defs/a", "default": 1, "$defs": {"a": {"type": "integer"}}},
+        {"type": "string", "pattern": "^a+$", "default": "a"},
+    ],
+)
+def test_one_that_does_not_or_cannot_be_told_is_left_out(schema: dict[str, Any]) -> None:
+    """It would make the document of everybody invalid."""
+    made = read_schema(orjson.dumps(schema))[""].schema
+    assert isinstance(made, dict)
+    assert "default" not in made
+    assert made.keys() == schema.keys() - {"default", "$defs"}
+
+
+def test_so_many_defaults_are_looked_at_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.openapi.defaults.MAX_CHECKS", 10)
+    one = {"type": "integer", "default": 1}
+    made = read_schema(orjson.dumps({"properties": dict.fromkeys("abcdefgh", one)}))[""].schema
+    assert isinstance(made, dict)
+    kept = ["default" in member for member in made["properties"].values()]
+    assert kept == [True] * 5 + [False] * 3
+    flood = {"items": {"enum": list(range(100))}, "default": [5] * 100}
+    assert "default" not in read_schema(orjson.dumps(flood))[""].schema  # type: ignore[operator]

@@ -85,6 +85,29 @@ def test_the_path_cannot_be_overruled_by_the_query() -> None:
     assert refusal(lambda: members_of(one, ("7",), "id=8"))[0] == "bad_query"
 
 
+@pytest.mark.parametrize("other", ["ID", "iD"])
+def test_nor_by_one_that_differs_in_case_alone(other: str) -> None:
+    """Go and C# take it for the same member, and the last of two."""
+    one = route(method="GET", path="/{id}")
+    code, told = refusal(lambda: members_of(one, ("7",), f"{other}=8"))
+    assert (code, told) == ("bad_query", f"{other} is given by the path; leave it out.")
+    body = b'{"id":7,"%b":8}' % other.encode()
+    code, told = refusal(lambda: compose(route("query = { id = 'int' }"), {"id": 7}, body))
+    assert (code, told) == (
+        "bad_body",
+        f"The URL says what the body's {other!r} is; leave it out.",
+    )
+
+
+def test_what_folds_to_a_member_is_one_too() -> None:
+    """U+212A is a K to Go."""
+    code, _ = refusal(
+        lambda: compose(route(path="/{kind}"), {"kind": "a"}, '{"\u212aind":1}'.encode())
+    )
+    assert code == "bad_body"
+    assert compose(route(path="/{id}"), {"id": "7"}, b'{"idea":1}') == b'{"idea":1,"id":"7"}'
+
+
 def test_where_the_query_is_not_declared_it_is_not_looked_at() -> None:
     assert members_of(route(path="/{id}"), ("7",), "id=8&%zz") == {"id": "7"}
 

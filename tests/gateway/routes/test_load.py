@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.ratelimit.rate import Rate
-from gateway.routes.load import MAX_FILE, MAX_ROUTES, load_routes, parse_routes
+from gateway.routes.load import MAX_FILE, MAX_ROUTES, MAX_TOLD, load_routes, parse_routes
 from gateway.routes.model import Parameter
 from gateway.translate import Target
 from scamp.errors import ConfigError
@@ -240,6 +240,33 @@ def test_there_is_a_limit_on_routes() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_routes(text, "f")
     assert f"more than {MAX_ROUTES} routes in one file" in str(caught.value)
+
+
+def test_a_flood_of_mistakes_is_told_up_to_a_number() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_routes("".join(ROUTE.replace("/v1", f"/v {number}") for number in range(500)))
+    lines = str(caught.value).splitlines()
+    assert len(lines) == MAX_TOLD + 1
+    assert lines[-1] == "routes: and 400 more like these"
+
+
+def test_very_many_parameters_are_looked_at_once_each() -> None:
+    names = [f"q{number} = 'int'" for number in range(20_000)]
+    route = parse_routes(ROUTE + "[routes.query]\n" + "\n".join(names)).routes[0]
+    assert route.query_parameters is not None
+    assert len(route.query_parameters) == 20_000
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("timeout = " + "1" * 5000, "routes: a number has too many digits"),
+        ("defaults = { a = " + "[" * 40 + "]" * 40 + " }", "not a value that JSON has"),
+    ],
+)
+def test_what_python_or_json_cannot_take_is_a_mistake_too(text: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        parse_routes(ROUTE + text)
 
 
 def test_the_version_is_that_of_the_text() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
@@ -16,8 +17,8 @@ from gateway.routes.load import parse_routes
 from scamp.authz import AuthzSource
 from scamp.discovery import DiscoveryStatus
 from scamp.server import Request, Service
-from scamp.testing import ScriptedPeer, make_identity
-from scamp.testing.scripts import failing, hang_up, silent
+from scamp.testing import ScriptedPeer, make_identity, until
+from scamp.testing.scripts import failing, hang_up, silent, when
 from scamp.tickets import TicketVerifier
 
 JSON: Final = [("Content-Type", "application/json")]
@@ -239,6 +240,30 @@ async def test_a_body_that_has_to_be_held_has_a_limit() -> None:
         assert len(peer.headers) == 1
 
 
+async def test_a_flood_of_bodies_that_have_to_be_held_has_one_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.body.MAX_HELD", 100_000)
+    go_on = asyncio.Event()
+    peer = ScriptedPeer(when(go_on), actions=("Product.Sku.label",))
+    limit, target = 300_000, "/v1/skus/A/labels/3"
+    body = b'"' + b"x" * (limit - 2) + b'"'
+    options = FrontOptions(max_mapped_body=limit)
+    async with Fronted(peer, routes=ROUTES, options=options) as gateway:
+        wires = [await gateway.connect() for _ in range(2)]  # twice the limit of one
+        for wire in wires:
+            wire.send("POST", target, JSON, body)
+        await until(lambda: gateway.front._serving.held == 2 * limit)
+        refused = await gateway.request("POST", target, JSON, body)
+        assert (refused.status, refused.json()["code"]) == (503, "saturated")
+        assert refused.headers["Retry-After"] == "1"
+        go_on.set()
+        assert [(await wire.answer()).status for wire in wires] == [202, 202]
+        await gateway.log.until(3)
+        assert gateway.front._serving.held == 0
+        assert (await gateway.request("POST", target, JSON, body)).status == 202
+
+
 async def test_a_sector_that_is_not_exposed_can_be_named_by_a_route(gateway: Fronted) -> None:
     assert (await gateway.request("GET", "/api/inner:Secret.Thing.read")).status == 404
     assert (await gateway.request("GET", "/v1/hidden")).status == 200
@@ -355,3 +380,34 @@ async def test_a_services_own_error_keeps_its_status_under_a_route() -> None:
     async with Fronted(peer, routes=ROUTES) as gateway:
         answer = await gateway.request("POST", "/v1/skus", body=b"{}")
         assert (answer.status, answer.json()["upstream_code"]) == (409, "conflict")
+
+
+async def test_no_template_takes_what_is_the_gateways_own() -> None:
+    """It would serve every action below /api/ with its own one, and without a ticket."""
+    wide = """
+    [[routes]]
+    method = ["GET", "POST"]
+    path = "/{tenant}/{thing}"
+    action = "Shop.other"
+    ticket = false
+
+    [[routes]]
+    method = "GET"
+    path = "/{thing}"
+    action = "Shop.other"
+    """
+    peer = ScriptedPeer(actions=("Shop.other", "Shop.pay"), flags="read")
+    async with Fronted(peer, routes=wide) as gateway:
+        for path, status in (
+            ("/api/Shop.pay", 200),
+            ("/api/Shop.nothing", 404),
+            *(("/api/pay", 404), ("/api", 404), ("/docs/x", 404), ("/whoami", 404)),
+            *(("/openapi.json", 404), ("/apis/Shop.pay", 200), ("/api2", 200)),
+        ):
+            answer = await gateway.request("GET", path)
+            line = gateway.log.lines[-1]
+            assert answer.status == status, path
+            taken = (line["route"] or "").startswith("/{t")
+            assert taken == path.startswith(("/apis", "/api2")), path
+        allowed = (await gateway.request("OPTIONS", "/api/Shop.pay")).headers["Allow"]
+        assert allowed == "GET, HEAD, POST, OPTIONS"
