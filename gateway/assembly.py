@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -46,6 +46,9 @@ from scamp.errors import AuthzTableUnavailable, ConfigError
 from scamp.tickets import TicketKeys, TicketVerifier
 
 log = logging.getLogger("gateway")
+
+_TABLE_LOOK: Final = 5.0
+"""Seconds between looks at the privilege table's age, which cost nothing while it is fresh."""
 
 
 class Assembly:
@@ -105,7 +108,7 @@ class Assembly:
         self.exposition = make_registry(self.counters, collector, EventsCollector(self.hub))
         self._lag = LoopLag(self.counters.lag)
         self._unsubscribe = self.registry.subscribe(self._on_change)
-        self._prefetch: asyncio.Task[None] | None = None
+        self._table_keeper: asyncio.Task[None] | None = None
 
     def _make_authenticator(self, settings: Settings) -> Authenticator:
         mode = settings.effective_auth_mode
@@ -173,7 +176,7 @@ class Assembly:
     # -- starting, reloading, closing ---------------------------------------------------
 
     async def start(self) -> None:
-        """Read discovery completely, and begin to follow it; fetch the privilege table behind."""
+        """Read discovery completely, and begin to follow it; keep a privilege table behind."""
         try:
             self.access_log.start()
         except OSError as exc:
@@ -192,13 +195,25 @@ class Assembly:
             log.warning("no index yet: %s", why)
         self.lost_routes.look()
         if self.authz is not None:
-            self._prefetch = asyncio.create_task(self._first_table(self.authz))
+            self._table_keeper = asyncio.create_task(self._keep_table(self.authz))
 
-    async def _first_table(self, authz: AuthzSource) -> None:
-        try:
-            await authz.get()
-        except AuthzTableUnavailable as exc:
-            log.warning("%s; protected actions answer 503", exc)
+    async def _keep_table(self, authz: AuthzSource) -> None:
+        """Fetch it when it is due though nobody asks: at night, too, an outage begins when the
+        service is away and not when the table was last needed."""
+        told = ""
+        while True:
+            state, why = "fresh", ""
+            try:
+                await authz.get()
+            except AuthzTableUnavailable as exc:
+                state, why = "none", f"{exc}; protected actions answer 503"
+            else:
+                if authz.last_error is not None:
+                    state, why = "old", f"the old privilege table serves on: {authz.last_error}"
+            if why and state != told:
+                log.warning("%s", why)
+            told = state
+            await asyncio.sleep(_TABLE_LOOK)
 
     def use_routes(self, table: RouteTable) -> None:
         """Take another routes file's routes from now on."""
@@ -244,9 +259,9 @@ class Assembly:
         """Stop following, close the connections to the mesh and the log."""
         self._unsubscribe()
         self._lag.stop()
-        if self._prefetch is not None:
-            self._prefetch.cancel()
-            await asyncio.wait({self._prefetch})
+        if self._table_keeper is not None:
+            self._table_keeper.cancel()
+            await asyncio.wait({self._table_keeper})
         if self.openapi is not None:
             await self.openapi.close()
         if self.authz is not None:
