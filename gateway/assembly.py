@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from gateway.access_log import AccessLog
 from gateway.discovery import make_source
@@ -42,6 +43,9 @@ from scamp.errors import AuthzTableUnavailable, ConfigError
 
 log = logging.getLogger("gateway")
 
+_TABLE_LOOK: Final = 5.0
+"""Seconds between looks at the privilege table's age, which cost nothing while it is fresh."""
+
 
 class Assembly:
     """Builds the parts and connects them."""
@@ -57,7 +61,7 @@ class Assembly:
         self.registry = Registry()
         self.requester = Requester(self.registry, client_options(settings))
         self.follower = make_source(settings, self.registry, self._on_load)
-        self._authentication = make_authentication(settings, self.requester)
+        self.authentication = make_authentication(settings, self.requester)
         self.limiter = make_limiter(settings)
         # What takes requests.
         self.counters = Metrics(self.registry)
@@ -67,7 +71,7 @@ class Assembly:
             self.registry,
             self.requester,
             self._discovery,
-            self._authentication.authenticator,
+            self.authentication.authenticator,
             self.counters,
             self.access_log,
             front_options(settings),
@@ -77,7 +81,7 @@ class Assembly:
         self.openapi = self._make_openapi(settings)
         self._add_endpoints(settings)
         # Routes and other files.
-        self.followed: list[Followed] = [*self._authentication.followed]
+        self.followed: list[Followed] = [*self.authentication.followed]
         self.lost_routes = LostRoutes(self.front.routing.unknown, self._index_loaded)
         self._use_routes(RouteTable())
         if settings.routes is not None:
@@ -96,7 +100,7 @@ class Assembly:
         )
         self._lag = LoopLag(self.counters.lag)
         self._unsubscribe = self.registry.subscribe(self._on_change)
-        self._prefetch: asyncio.Task[None] | None = None
+        self._table_keeper: asyncio.Task[None] | None = None
 
     def _discovery(self) -> DiscoveryStatus:
         return self.follower.status
@@ -109,7 +113,7 @@ class Assembly:
             return None
         return OpenApi(
             self.registry,
-            self._authentication.authenticator,
+            self.authentication.authenticator,
             Documentation(self.registry, self.requester),
             openapi_options(settings),
             routes=lambda: self.front.routing.routes,
@@ -118,7 +122,7 @@ class Assembly:
 
     def _add_endpoints(self, settings: Settings) -> None:
         """`own.own_entries` lists the same for audits."""
-        authenticator, timeout = self._authentication.authenticator, settings.request_timeout
+        authenticator, timeout = self.authentication.authenticator, settings.request_timeout
         whoami = WhoAmI(
             authenticator,
             self.registry,
@@ -151,7 +155,7 @@ class Assembly:
             registry=self.registry,
             requester=self.requester,
             discovery_status=self._discovery,
-            authenticator=self._authentication.authenticator,
+            authenticator=self.authentication.authenticator,
             access_log=self.access_log,
             in_flight=lambda: self.front.in_flight,
             limiter=self.limiter,
@@ -160,7 +164,7 @@ class Assembly:
     # -- starting, reloading, closing ---------------------------------------------------
 
     async def start(self) -> None:
-        """Read discovery completely, and begin to follow it; fetch the privilege table behind."""
+        """Read discovery completely, and begin to follow it; keep a privilege table behind."""
         try:
             self.access_log.start()
         except OSError as exc:
@@ -178,14 +182,26 @@ class Assembly:
             why = self.follower.status.last_error or "listening for announcements"
             log.warning("no index yet: %s", why)
         self.lost_routes.look()
-        if self._authentication.table is not None:
-            self._prefetch = asyncio.create_task(self._first_table(self._authentication.table))
+        if self.authentication.table is not None:
+            self._table_keeper = asyncio.create_task(self._keep_table(self.authentication.table))
 
-    async def _first_table(self, authz: AuthzSource) -> None:
-        try:
-            await authz.get()
-        except AuthzTableUnavailable as exc:
-            log.warning("%s; protected actions answer 503", exc)
+    async def _keep_table(self, authz: AuthzSource) -> None:
+        """Fetch it when it is due though nobody asks: at night, too, an outage begins when the
+        service is away and not when the table was last needed."""
+        told = ""
+        while True:
+            state, why = "fresh", ""
+            try:
+                await authz.get()
+            except AuthzTableUnavailable as exc:
+                state, why = "none", f"{exc}; protected actions answer 503"
+            else:
+                if authz.last_error is not None:
+                    state, why = "old", f"the old privilege table serves on: {authz.last_error}"
+            if why and state != told:
+                log.warning("%s", why)
+            told = state
+            await asyncio.sleep(_TABLE_LOOK)
 
     def use_routes(self, table: RouteTable) -> None:
         """Take another routes file's routes from now on."""
@@ -200,7 +216,7 @@ class Assembly:
 
     def _on_change(self, change: Change) -> None:
         # An Auth service that has just come need not wait for the pause after the last failure.
-        table = self._authentication.table
+        table = self.authentication.table
         if table is not None and table.last_error is not None and change.added:
             table.invalidate()
         self.lost_routes.look_soon()
@@ -232,13 +248,13 @@ class Assembly:
         """Stop following, close the connections to the mesh and the log."""
         self._unsubscribe()
         self._lag.stop()
-        if self._prefetch is not None:
-            self._prefetch.cancel()
-            await asyncio.wait({self._prefetch})
+        if self._table_keeper is not None:
+            self._table_keeper.cancel()
+            await asyncio.wait({self._table_keeper})
         if self.openapi is not None:
             await self.openapi.close()
-        if self._authentication.table is not None:
-            await self._authentication.table.close()
+        if self.authentication.table is not None:
+            await self.authentication.table.close()
         await self.hub.close()
         await self.follower.stop()
         self.lost_routes.close()

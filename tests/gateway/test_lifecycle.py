@@ -289,6 +289,30 @@ async def test_table_comes_from_the_auth_service(mesh: Stand, http: aiohttp.Clie
             assert "gate_pass" in (await answer.json())["detail"]
 
 
+async def test_table_is_kept_fresh_though_nobody_asks(
+    mesh: Stand,
+    http: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("gateway.assembly._TABLE_LOOK", 0.01)
+    async with running(mesh.loaded(authz_ttl=0.01)) as gateway:
+        assert gateway.parts.authentication.table is not None
+        await until(lambda: mesh.tables_given >= 3)
+        allowed = mesh.authorized.read_text()
+        mesh.authorized.write_text(allowed.replace("main:ALL", "Test"))
+        await until(lambda: "the old privilege table serves on" in caplog.text)
+        url = f"{gateway.public.url}/api/Test.Gate.guarded"
+        assert await status(http, url, headers=mesh.ticket()) == 200
+        monkeypatch.setattr(gateway.parts.authentication.table, "_grace", 0.0)
+        await until(lambda: "protected actions answer 503" in caplog.text)
+        assert await status(http, url, headers=mesh.ticket()) == 503
+        given = mesh.tables_given
+        mesh.authorized.write_text(allowed)
+        await until(lambda: mesh.tables_given > given)
+        assert caplog.text.count("the old privilege table serves on") == 1
+
+
 async def test_auth_service_that_comes_late_is_asked_at_once(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:
