@@ -60,7 +60,10 @@ class Connection(web.RequestHandler):
         """
         waiter = self._waiter
         super().data_received(data)
-        self._count_head(len(data), waiting=waiter is not None and not waiter.done())
+        if waiter is None or waiter.done():
+            self._head = 0
+        else:  # nothing but a head is awaited, and it was not whole
+            self._count_head(len(data), waiter)
         size = len(_PLAIN_END)
         self._last = data[-size:] if len(data) >= size else (self._last + data)[-size:]
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
@@ -75,14 +78,9 @@ class Connection(web.RequestHandler):
         """
         return bool(self._messages) or self._last != _PLAIN_END
 
-    def _count_head(self, size: int, *, waiting: bool) -> None:
-        """While nothing but a head is awaited, whatever comes is of one."""
-        if not waiting:
-            self._head = 0
-            return
+    def _count_head(self, size: int, waiter: asyncio.Future[None]) -> None:
         self._head += size
-        waiter = self._waiter
-        if self._head > MAX_HEAD and waiter is not None:
+        if self._head > MAX_HEAD:
             exc = HttpProcessingError(code=431, message="Too many headers in all")
             self._messages.append((_ErrInfo(431, exc, exc.message), EMPTY_PAYLOAD))
             waiter.set_result(None)

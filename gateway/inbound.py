@@ -111,7 +111,7 @@ class Intake:
         """What the body is said to be. Of no body it says nothing, unless it names an envelope:
         clients send one with whatever they send (aiohttp: application/octet-stream)."""
         content_type = _content_type(exchange)
-        if content_type is None or exchange.request.body_exists:
+        if content_type is None or content_type == JSON_TYPE or exchange.request.body_exists:
             return content_type
         known = envelope_named(media_type_of(content_type), self._media_types) is not None
         return content_type if known else None
