@@ -6,9 +6,11 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -26,7 +28,6 @@ from gateway.routes.explain import explain
 from gateway.routes.model import (
     WHOLE_BODY,
     Parameter,
-    ParameterType,
     Route,
     RouteTable,
     Segment,
@@ -41,11 +42,11 @@ MAX_FILE: Final = 4 << 20
 MAX_ROUTES: Final = 10_000
 """Routes in one file; each costs some KiB, and a line in every description."""
 
-_TYPES: Final = get_args(ParameterType)
 _WITH_BODY: Final = frozenset(("POST", "PUT", "PATCH"))
-_LITERAL: Final = re.compile(r"[A-Za-z0-9_.~!$&'()*+,;=:@-]+")
-_PARAMETER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]{0,63})(?::([a-z]+))?\}")
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+_WORDS: Final = (("path", segments_of), ("action", partial(target_of, "action")))
+"""Keys with a grammar of their own, and what reads it."""
 
 _ANYTHING: Final[Query] = {ALL: QueryEntry()}
 
@@ -85,15 +86,11 @@ def parse_routes(text: str, name: str = "routes") -> RouteTable:
         raise ConfigError(f"{name}:{line}: {_TOML_PLACE.sub('', str(exc))}") from exc
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply") from None
-    places = Places(text)
-    try:
-        entries = RoutesFile.model_validate(parsed)
-    except ValidationError as exc:
-        raise ConfigError("\n".join(explain(exc, name, places))) from exc
-    loader = _Loader(name, places)
-    loader.take(entries)
+    loader = _Loader(name, Places(text))
+    loader.take(parsed)
     if loader.problems:
-        raise ConfigError("\n".join(loader.problems))
+        told = (f"{name}:{line}: {reason}" for line, reason in sorted(loader.problems))
+        raise ConfigError("\n".join(told))
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return RouteTable(tuple(loader.routes), digest)
 
@@ -103,41 +100,71 @@ class _Loader:
 
     def __init__(self, name: str, places: Places) -> None:
         self.routes: list[Route] = []
-        self.problems: list[str] = []
+        self.problems: list[tuple[int, str]] = []
+        """Each with its line."""
         self._name = name
         self._places = places
         self._taken: dict[tuple[str, tuple[tuple[str, str], ...]], Route] = {}
 
-    def take(self, entries: RoutesFile) -> None:
-        """Everything of the file, in its order."""
-        for index, route in enumerate(entries.routes):
-            self._guarded(self._route(route, self._origin("routes", index)), "routes", index)
-        for index, resource in enumerate(entries.resources):
-            origin = self._origin("resources", index)
-            self._guarded(self._resource(resource, origin), "resources", index)
+    def take(self, parsed: dict[str, Any]) -> None:
+        """Everything of the file, in its order. What is wrong with one entry hides nothing that is
+        wrong with another, nor with its path and action."""
+        refused = self._refused(parsed)
+        for index, entry in self._entries(parsed, "routes", refused):
+            route = RouteEntry.model_validate(entry)
+            with self._noting("routes", index):
+                self._add(self._route(route, self._origin("routes", index)))
+        for index, entry in self._entries(parsed, "resources", refused):
+            resource = ResourceEntry.model_validate(entry)
+            with self._noting("resources", index):
+                self._add(self._resource(resource, self._origin("resources", index)))
+
+    def _refused(self, parsed: dict[str, Any]) -> set[tuple[str | int, ...]]:
+        """Tables, and entries by table and number, that are not of the form."""
+        try:
+            RoutesFile.model_validate(parsed)
+        except ValidationError as exc:
+            self.problems += explain(exc, self._places)
+            return {error["loc"][:2] for error in exc.errors(include_url=False)}
+        return set()
+
+    def _entries(
+        self, parsed: dict[str, Any], table: str, refused: set[tuple[str | int, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        """Those whose form, path and action are good, with their numbers."""
+        if (table,) in refused:
+            return
+        for index, entry in enumerate(parsed.get(table, ())):
+            told = len(self.problems)
+            for key, read in _WORDS:
+                if isinstance(entry, dict) and isinstance(text := entry.get(key), str):
+                    with self._noting(table, index):
+                        read(text)
+            if told == len(self.problems) and (table, index) not in refused:
+                yield index, entry
 
     def _origin(self, table: str, index: int) -> str:
         return f"{self._name}:{self._places.line(table, index)}"
 
-    def _guarded(self, made: Iterator[Route], table: str, index: int) -> None:
+    @contextmanager
+    def _noting(self, table: str, index: int) -> Iterator[None]:
         try:
-            for route in made:
-                self._add(route)
+            yield
         except BadEntry as exc:
-            line = self._places.line(table, index, exc.key)
-            self.problems.append(f"{self._name}:{line}: {exc}")
+            self.problems.append((self._places.line(table, index, exc.key), str(exc)))
 
-    def _add(self, route: Route) -> None:
-        if len(self.routes) >= MAX_ROUTES:
-            raise BadEntry("path", f"more than {MAX_ROUTES} routes in one file")
-        for method in route.methods:
-            other = self._taken.setdefault((method, route.shape), route)
-            if other is not route:
-                raise BadEntry(
-                    "path",
-                    f"{method} {route.template} is taken by {other.template} at {other.origin}",
-                )
-        self.routes.append(route)
+    def _add(self, routes: Iterator[Route]) -> None:
+        for route in routes:
+            if len(self.routes) >= MAX_ROUTES:
+                raise BadEntry("path", f"more than {MAX_ROUTES} routes in one file")
+            for method in route.methods:
+                other = self._taken.setdefault((method, route.shape), route)
+                if other is not route:
+                    raise BadEntry(
+                        "path",
+                        f"{method} {route.template} is taken by {other.template} at {other.origin}",
+                    )
+            self.routes.append(route)
 
     # -- routes -------------------------------------------------------------------------
 
