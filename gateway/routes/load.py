@@ -89,7 +89,7 @@ def parse_routes(text: str, name: str = "routes") -> RouteTable:
     loader = _Loader(name, Places(text))
     loader.take(parsed)
     if loader.problems:
-        told = (f"{name}:{line}: {reason}" for line, reason in sorted(loader.problems))
+        told = (f"{name}:{line}: {reason}" for line, reason in loader.told())
         raise ConfigError("\n".join(told))
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return RouteTable(tuple(loader.routes), digest)
@@ -145,6 +145,10 @@ class _Loader:
 
     def _origin(self, table: str, index: int) -> str:
         return f"{self._name}:{self._places.line(table, index)}"
+
+    def told(self) -> list[tuple[int, str]]:
+        """All problems in the order of the file."""
+        return sorted(self.problems, key=lambda problem: problem[0])
 
     @contextmanager
     def _noting(self, table: str, index: int) -> Iterator[None]:

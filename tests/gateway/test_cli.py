@@ -223,8 +223,8 @@ def test_check_says_what_is_stale_and_what_is_not_authorized(mesh: Path) -> None
     ("name", "content", "about"),
     [
         ("cache", b"garbage", "cache: no separator in the file"),
-        ("cache", None, "discovery: "),
-        ("authorized", None, "discovery: "),
+        ("cache", None, "discovery cache: "),
+        ("authorized", None, "authorized_services: "),
         ("authorized", b"", "authorized_services: "),
         ("key.pem", b"garbage", "ticket keys: "),
         ("key.pem", None, "ticket keys: "),
@@ -246,9 +246,23 @@ def test_check_of_a_bad_file_names_it_and_ends_with_1(
     result = check(mesh)
     assert result.exit_code == 1
     failures = [line for line in result.stdout.splitlines() if line.startswith("FAIL")]
-    assert failures
     assert any(about in line for line in failures), failures
+    assert len({line.split(":")[0] for line in failures}) == 1, "nothing else is at fault"
     assert "Traceback" not in result.output
+
+
+def test_check_warns_of_names_that_nobody_announces(mesh: Path) -> None:
+    route = '[[routes]]\nmethod = "GET"\npath = "/v1/{n}"\naction = "Product.Sku.fotch"\n'
+    text = "".join(route.replace("{n}", str(n)) for n in range(12))
+    text += route.replace("{n}", "x").replace("fotch", "fetch")
+    (mesh / "routes.toml").write_text(text)
+    result = check(mesh, "--sector", "MAIN", "--sector", "wbe")
+    assert result.exit_code == 0, result.output
+    warned = [line for line in result.stdout.splitlines() if line.startswith("warn")]
+    assert warned[0] == "warn  sectors: no service offers anything in wbe now"
+    assert warned[1].endswith("routes.toml:1: GET /v1/0: no service announces Product.Sku.fotch~1")
+    assert len(warned) == 12
+    assert warned[-1] == "warn  routes: 2 more that lead nowhere"
 
 
 def test_check_sees_an_access_log_that_run_would_refuse(mesh: Path) -> None:
@@ -263,6 +277,8 @@ def test_check_tells_bad_settings_like_any_other_problem() -> None:
     result = invoke("check", "--retries", "x")
     assert result.exit_code == 1
     assert "FAIL  settings: --retries: retries 'x': " in result.stdout
+    result = invoke("check", "--sector", "we b")
+    assert "FAIL  settings: --sector: sectors ('we b',): 'we b' is no sector" in result.stdout
     result = invoke("check")
     assert result.exit_code == 1
     assert "no discovery cache" in result.stdout
