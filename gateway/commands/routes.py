@@ -112,9 +112,9 @@ def lines_of(view: Surface, settings: Settings, mesh: Offline, *, aliases: bool)
     """The tables, and a line that sums them up."""
     if view.routes:
         yield f"ROUTES FILE {settings.routes}"
-        yield from columns(
-            ("METHOD", "URL", "ACTION", "WHO", "TIME", "ON", "LINE"), [*map(_route, view.routes)]
-        )
+        rows = [*map(_route, view.routes)]
+        last = "LINE, NOTES" if any(" " in row[-1] for row in rows) else "LINE"
+        yield from columns(("METHOD", "URL", "ACTION", "WHO", "TIME", "ON", last), rows)
         for entry in view.routes:
             if entry.problem:
                 mark = "!! " if entry.broken else "-- "
