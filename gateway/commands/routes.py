@@ -13,7 +13,7 @@ import click
 
 from gateway.commands.entries import entry_dict, flags_of, methods_of, seconds, who
 from gateway.commands.explained import explained, explained_dict
-from gateway.commands.options import Refused, load, settings_options
+from gateway.commands.options import Refused, SettingsCommand, load, settings_options
 from gateway.commands.tables import columns, few, plural, wrapped
 from gateway.explain import explain
 from gateway.offline import Offline, read_offline
@@ -39,7 +39,7 @@ Exit codes:
 _NAMES: Final = 2
 
 
-@click.command(epilog=HELP)
+@click.command(cls=SettingsCommand, epilog=HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with a stable order.")
 @click.option("--url", metavar="PATTERN", help="Only URLs like this; * stands for anything.")
 @click.option("--action", metavar="PATTERN", help="Only actions like this, without case.")

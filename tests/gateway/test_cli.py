@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from gateway import logs
 from gateway.cli import main
+from gateway.reference import configuration_reference
 from gateway.settings import ENV_PREFIX
 from scamp import keys
 from scamp.discovery import Action, AnnouncementSpec, build_announcement, new_identity, write_cache
@@ -70,6 +72,16 @@ def test_help_tells_defaults_signals_and_exit_codes() -> None:
     assert "Exit codes: 0 a gateway would serve with it" in " ".join(
         invoke("check", "--help").output.split()
     )
+
+
+def test_help_has_settings_below_the_headings_of_their_page() -> None:
+    listed = re.findall(r"^## (.+)$", configuration_reference(), re.MULTILINE)
+    shown = invoke("audit", "--help").stdout
+    assert re.findall(r"^([A-Z].*):$", shown, re.MULTILINE) == ["Options", *listed]
+    own, _, browsers = shown.partition("\nListeners:\n")
+    assert "--fail-on" in own
+    assert "--bind" not in own
+    assert "--cors-origin" in browsers.partition("\nBrowsers:\n")[2].partition("\nRate")[0]
 
 
 def test_everything_that_is_missing_is_told_at_once() -> None:

@@ -452,6 +452,7 @@ def test_an_explanation_reads_from_top_to_bottom() -> None:
     assert list(explained(explained_of("/api/product.sku._read")))[2].endswith(
         "Product.Sku.ping~1 [noauth,read], which Product.Sku._read~1 means, on 2"
     )
+    assert explained_of("/docs/gone").considered == ()  # no route can have what is below /docs
     assert list(explained(explained_of("/whoami"))) == [
         *("GET /whoami", "  taken by GET /whoami", "  who      any ticket"),
     ]
