@@ -151,12 +151,12 @@ PRIVILEGE_MISSING = _kind(
 )  # fmt: skip
 ACTION_UNCONFIGURED = _kind(
     205, "action_unconfigured", 403, "Action not configured",
-    "The authorization table does not list the action, so nobody may call it.",
+    "The privilege table does not list the action, so nobody may call it.",
     **_DENIED,
 )  # fmt: skip
 AUTHORIZATION_UNAVAILABLE = _kind(
     206, "authorization_unavailable", 503, "Authorization not available",
-    "There is no authorization table, or it is too old to be trusted.",
+    "There is no privilege table, or it is too old to be trusted.",
     proxy_error="destination_unavailable",
 )  # fmt: skip
 ORIGIN_REFUSED = _kind(

@@ -165,9 +165,9 @@ def _table(settings: Settings) -> Iterator[Finding]:
     try:
         table = AuthzTable.parse(content or b"")
     except ScampError as exc:
-        yield Finding("FAIL", "authorization table", f"{settings.authz_table}: {exc}")
+        yield Finding("FAIL", "privilege table", f"{settings.authz_table}: {exc}")
         return
-    yield Finding("ok", "authorization table", f"{settings.authz_table}: {len(table)} actions")
+    yield Finding("ok", "privilege table", f"{settings.authz_table}: {len(table)} actions")
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
@@ -208,7 +208,7 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] = (
     ("authorized_services", _authorized),
     ("ticket keys", _keys),
-    ("authorization table", _table),
+    ("privilege table", _table),
     ("TLS", _tls),
     ("routes", _routes),
     ("access log", _access_log),

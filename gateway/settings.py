@@ -264,7 +264,8 @@ class Settings(BaseSettings):
     )
     authz_table: Path | None = _setting(
         None,
-        "Privilege table as a JSON file, followed.",
+        "Privilege table (the authorization table of SCAMP, as Auth.getAuthzTable returns it) as a "
+        "JSON file, followed.",
         unit="file",
         unset="the Auth service is asked (Auth.getAuthzTable)",
     )

@@ -241,7 +241,7 @@ def test_check_says_what_is_stale_and_what_is_not_authorized(mesh: Path) -> None
         ("key.pem", b"garbage", "ticket keys: "),
         ("key.pem", None, "ticket keys: "),
         ("table.json", b"[]", "table.json: the authorization table is not a JSON object"),
-        ("table.json", None, "authorization table: "),
+        ("table.json", None, "privilege table: "),
         ("cert.pem", b"garbage", "not PEM, or the passphrase of the key is missing or wrong"),
         ("private.pem", None, "TLS: "),
         ("routes.toml", b"[[routes]]", "routes.toml:1: method: is missing"),
