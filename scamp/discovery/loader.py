@@ -106,7 +106,8 @@ def load(
     clock was wrong. Raises `FileDamagedError`.
     """
     if first_record(data) < 0:
-        raise FileDamagedError("the file is empty" if not data else "no separator in the file, so it is no discovery cache")
+        why = "no separator in the file, so it is no discovery cache" if data else "the file is empty"
+        raise FileDamagedError(why)
     raws: list[bytes] = []
     for raw in scan(data, before.raws, before.places, pause):
         if len(raws) == limits.MAX_SERVICES:
