@@ -17,6 +17,7 @@ from pages import Page, running, shell
 
 from benchmarks.processes import started
 from gateway.cli import main
+from gateway.routes.load import parse_routes
 from gateway.settings import Settings
 
 README: Final = Page("README.md")
@@ -63,13 +64,21 @@ def test_a_gateway_in_front_of_them_answers(mesh: Path, tmp_path: Path) -> None:
 
 
 def test_the_settings_shown_exist_and_can_be_loaded(tmp_path: Path) -> None:
-    (shown,) = README.blocks("toml")
+    shown = README.block_with("toml", "# gateway.toml")
     assert set(tomllib.loads(shown)) <= set(Settings.model_fields)
     path = tmp_path / "gateway.toml"
     path.write_text(shown)
     result = CliRunner().invoke(main, ["config", "--config", str(path)])
     assert result.exit_code == 0, result.output
     assert f"({path}:3)" in result.output
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/routes.md"])
+def test_the_routes_shown_can_be_loaded(page: str) -> None:
+    shown = [block for block in Page(page).blocks("toml") if "[[" in block]
+    assert shown
+    for block in shown:
+        assert parse_routes(block).routes
 
 
 def test_the_first_call_is_one_that_the_demo_prints() -> None:
