@@ -25,7 +25,6 @@ from pages import ROOT, Page
 
 import scamp.errors
 from gateway import sources
-from gateway.routes.load import parse_routes
 from scamp import ClientOptions, ScampError, Service, keys
 from scamp.config import ScampConf
 from scamp.discovery import (
@@ -330,24 +329,12 @@ def test_the_site_can_be_built_without_a_warning(tmp_path: Path) -> None:
 
 # -- the gateway: what is to be copied --------------------------------------------------
 
-COPIED: Final = ("README.md", "docs/rate-limits.md", "docs/routes.md", "docs/web-apps.md")
-
-
-@pytest.mark.parametrize(
-    "block", [block for path in COPIED for block in Page(path).blocks("toml") if "[[" in block]
-)
-def test_routes_that_are_shown_can_be_loaded(block: str) -> None:
-    assert parse_routes(block).routes
+COPIED: Final = ("docs/rate-limits.md", "docs/web-apps.md")
 
 
 @pytest.mark.parametrize(
     "block",
-    [
-        block
-        for path in COPIED
-        for block in Page(path).blocks("toml")
-        if "[[" not in block and not block.startswith("query = ")  # a key of a route
-    ],
+    [block for path in COPIED for block in Page(path).blocks("toml") if "[[" not in block],
 )
 def test_settings_that_are_shown_can_be_loaded(block: str, tmp_path: Path) -> None:
     path = tmp_path / "gateway.toml"
