@@ -12,6 +12,7 @@ import click
 
 from gateway import logs, sources
 from gateway.commands.options import Refused, SettingsCommand, load, settings_options
+from gateway.commands.tables import plural
 from gateway.reference import configuration_reference
 from scamp.cli.lazy import Later, LazyGroup
 from scamp.errors import ConfigError
@@ -106,7 +107,9 @@ def check(config: Path | None, **flags: Any) -> None:
     for finding in findings:
         click.echo(str(finding))
     bad = sum(finding.level == "FAIL" for finding in findings)
-    click.echo(f"{bad} problem{'' if bad == 1 else 's'}" if bad else "all good")
+    odd = sum(finding.level == "warn" for finding in findings)
+    warnings = f", {plural(odd, 'warning')}" if odd else ""
+    click.echo(f"{plural(bad, 'problem') if bad else 'all good'}{warnings}")
     sys.exit(1 if bad else 0)
 
 
