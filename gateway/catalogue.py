@@ -72,7 +72,7 @@ BAD_FRAMING = _kind(
 UNKNOWN_PATH = _kind(
     106, "unknown_path", 404, "No such resource",
     "Nothing is served at this path. Actions are at `/api/[SECTOR:]Namespace.name[~VERSION]`, and "
-    "at the paths of the routes file.",
+    "at the paths of the routes file; `/docs` lists them, unless it is switched off.",
 )  # fmt: skip
 UNKNOWN_ACTION = _kind(
     107, "unknown_action", 404, "No such action",
