@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -14,10 +15,13 @@ from gateway.listener import tls_context
 from gateway.offline import read_authorized, read_discovery
 from gateway.ratelimit.shared import connector
 from gateway.routes.load import load_routes
+from gateway.routes.model import RouteTable
+from gateway.routing import resolve, why_nowhere
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp import limits
 from scamp.authz import AuthzTable
+from scamp.discovery import Registry
 from scamp.discovery.cachefile import read_file
 from scamp.discovery.loader import count_reasons
 from scamp.discovery.model import count_actions
@@ -47,29 +51,20 @@ def examine(loaded: Loaded, *, now: Callable[[], float] = time.time) -> list[Fin
     findings = [Finding("ok", "settings", f"{len(loaded.origins)} set")]
     findings += [Finding("warn", "scamp.conf", warning) for warning in loaded.warnings]
     findings += [Finding("FAIL", "settings", problem) for problem in settings.problems()]
-    for part in (_authorized, _keys, _table, _tls, _routes, _access_log, _redis):
-        findings += _guarded(part, settings)
+    for about, part in _PARTS:
+        findings += _guarded(about, part(settings))
     if settings.discovery_source == "multicast":
-        findings += _guarded(_multicast, settings)
+        findings += _guarded("multicast", _multicast(settings))
     else:
-        findings += _guarded(lambda one: _cache(one, now()), settings)
+        findings += _guarded("discovery cache", _cache(settings, now()))
     return findings
 
 
-def _guarded(
-    part: Callable[[Settings], Iterator[Finding]], settings: Settings
-) -> Iterator[Finding]:
-    name = getattr(part, "__name__", "").strip("_<>")
+def _guarded(about: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     try:
-        yield from part(settings)
+        yield from findings
     except (ScampError, OSError) as exc:
-        about = {
-            "keys": "ticket keys",
-            "table": "authorization table",
-            "tls": "TLS",
-            "redis": "rate limits",
-        }
-        yield Finding("FAIL", about.get(name, "discovery"), str(exc))
+        yield Finding("FAIL", about, str(exc))
 
 
 def _authorized(settings: Settings) -> Iterator[Finding]:
@@ -99,7 +94,7 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     about, path = "discovery cache", settings.discovery_cache
     if path is None:
         return
-    step, state = read_discovery(settings, path)
+    step, state = read_discovery(_readable(settings), path)
     found = step.state
     for identity, reason, detail in found.rejections[:_SHOWN]:
         yield Finding("warn", about, f"record of {identity} refused: {reason}: {detail}")
@@ -117,6 +112,40 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     if age > settings.discovery_max_age:
         text = f"stale: {age:.0f} s old, the limit is {settings.discovery_max_age:g} s"
         yield Finding("warn", about, f"{text}; what writes it may have died")
+    registry = Registry()
+    registry.apply(added=step.added)
+    yield from _not_there(settings, registry)
+
+
+def _readable(settings: Settings) -> Settings:
+    """Without an authorized_services file that is no good, which has been told by itself."""
+    try:
+        if settings.authorized_services is not None:
+            read_authorized(settings.authorized_services)
+    except ScampError:
+        return settings.model_copy(update={"authorized_services": None})
+    return settings
+
+
+def _not_there(settings: Settings, registry: Registry) -> Iterator[Finding]:
+    """Names that nobody announces now: a service may be away, or a name misspelt."""
+    sectors = {offers[0].action.sector.lower() for offers in registry.actions()}
+    for sector in settings.sectors:
+        if sector.lower() not in sectors:
+            yield Finding("warn", "sectors", f"no service offers anything in {sector} now")
+    with suppress(ConfigError):  # told by itself
+        table = load_routes(settings.routes) if settings.routes is not None else RouteTable()
+        nowhere = [
+            f"{route.origin}: {','.join(route.methods)} {route.template}: {why}"
+            for route in table.routes
+            if (action := resolve(registry, route.target, settings.request_timeout)) is not None
+            or route.expected
+            if (why := why_nowhere(route, action))
+        ]
+        for text in nowhere[:_SHOWN]:
+            yield Finding("warn", "routes", text)
+        if len(nowhere) > _SHOWN:
+            yield Finding("warn", "routes", f"{len(nowhere) - _SHOWN} more that lead nowhere")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -136,9 +165,9 @@ def _table(settings: Settings) -> Iterator[Finding]:
     try:
         table = AuthzTable.parse(content or b"")
     except ScampError as exc:
-        yield Finding("FAIL", "authorization table", f"{settings.authz_table}: {exc}")
+        yield Finding("FAIL", "privilege table", f"{settings.authz_table}: {exc}")
         return
-    yield Finding("ok", "authorization table", f"{settings.authz_table}: {len(table)} actions")
+    yield Finding("ok", "privilege table", f"{settings.authz_table}: {len(table)} actions")
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
@@ -174,3 +203,14 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     if settings.rate_limit_redis is not None:
         connector()
         yield Finding("ok", "rate limits", "counted in Redis; whether it is there was not tried")
+
+
+_PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] = (
+    ("authorized_services", _authorized),
+    ("ticket keys", _keys),
+    ("privilege table", _table),
+    ("TLS", _tls),
+    ("routes", _routes),
+    ("access log", _access_log),
+    ("rate limits", _redis),
+)

@@ -49,6 +49,7 @@ USUAL_TICKET_KEYS: Final = (
 
 SERVICE_NAME: Final = re.compile(r"(?:(?P<sector>[A-Za-z0-9_.-]+):)?(?P<service>[A-Za-z0-9_.-]+)")
 """``[SECTOR:]SERVICE``, where the events of a service are asked for."""
+_SECTOR: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 
 AuthMode = Literal["enforce", "verify", "forward"]
@@ -198,7 +199,7 @@ class Settings(BaseSettings):
     multicast_address: str = _setting(
         "239.63.248.106",
         "Multicast group of announcements (discovery.multicast_address).",
-        unit="IPv4 address",
+        unit="IPv4",
     )
     multicast_port: int = _setting(
         5555, "UDP port of announcements (discovery.port).", unit="port", ge=1, le=65535
@@ -207,7 +208,7 @@ class Settings(BaseSettings):
         (),
         "Interfaces on which announcements are heard, by address or as if:NAME; without any, "
         "that of the machine's first 10.x or 192.168.x address.",
-        unit="IPv4 address or if:NAME",
+        unit="IPv4|if:NAME",
         flag="multicast-interface",
     )
     authorized_services: Path | None = _setting(
@@ -269,7 +270,8 @@ class Settings(BaseSettings):
     )
     authz_table: Path | None = _setting(
         None,
-        "Privilege table as a JSON file, followed.",
+        "Privilege table (the authorization table of SCAMP, as Auth.getAuthzTable returns it) as a "
+        "JSON file, followed.",
         unit="file",
         unset="the Auth service is asked (Auth.getAuthzTable)",
     )
@@ -393,7 +395,8 @@ class Settings(BaseSettings):
     )
     rate_limit_redis_file: Path | None = _setting(
         None,
-        "File that holds that URL, for one with a password.",
+        "File that holds the URL of a Redis that counts for several gateways (rate_limit_redis); "
+        "for one with a password.",
         unit="file",
     )
     rate_limit_redis_timeout: float = _setting(
@@ -509,6 +512,14 @@ class Settings(BaseSettings):
     def _origins_in_full(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_origins(value)
 
+    @field_validator("sectors")
+    @classmethod
+    def _sectors(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if _SECTOR.fullmatch(name) is None:
+                raise ValueError(f"{name!r} is no sector: letters, digits, _ . and - only")
+        return value
+
     @field_validator("events_open")
     @classmethod
     def _services(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -560,7 +571,8 @@ class Settings(BaseSettings):
         if self.discovery_cache is None and self.discovery_source == "cache":
             yield (
                 "no discovery cache: give --discovery-cache FILE, or --scamp-conf FILE "
-                "(or $SCAMP) for a scamp.conf that says where it is"
+                "(or $SCAMP) for a scamp.conf that says where it is, or --discovery-source "
+                "multicast to hear the services themselves"
             )
         if not self.ticket_keys and self.auth_mode != "forward":
             found = next((path for path in USUAL_TICKET_KEYS if os.access(path, os.R_OK)), "FILE")

@@ -280,7 +280,7 @@ def envelope_of(
         wanted = media_type.removeprefix(VENDOR_PREFIX)
     else:
         shown = quotable(media_type[:100])
-        raise _unsupported(f"Content-Type {shown} stands for no envelope", action)
+        raise _unsupported(f"{action.label} does not take Content-Type {shown}", action)
     if wanted is JSON and JSON in action.envelopes:
         return JSON
     if _ENVELOPE.fullmatch(wanted):  # it also goes into a header of the answer
