@@ -78,8 +78,9 @@ def checksum(size: int) -> int:
 def upload(
     front: Gateway,
     size: int,
-    action: str = "Bench.upload",
+    path: str = "/api/Bench.upload",
     *,
+    method: str = "POST",
     content_type: str = "application/json",
     chunked: bool = False,
 ) -> tuple[int, int]:
@@ -89,7 +90,7 @@ def upload(
         headers = dict([front.authorization, ("Content-Type", content_type)])
         if not chunked:
             headers["Content-Length"] = str(size)
-        connection.request("POST", f"/api/{action}", body=pieces(size), headers=headers)
+        connection.request(method, path, body=pieces(size), headers=headers)
         answer = connection.getresponse()
         body = answer.read()
     finally:
@@ -137,7 +138,9 @@ def download(
     *,
     delay: float = 0.0,
     rate: float | None = None,
+    path: str = "/api/Bench.download",
     content_type: str = "application/json",
+    produces: str = "",
 ) -> tuple[int, int]:
     """Fetch a body of `size` bytes, at most `rate` a second and nothing for the first `delay`.
 
@@ -147,7 +150,7 @@ def download(
     try:
         headers = dict([front.authorization, ("Content-Type", content_type)])
         body = json.dumps({"bytes": size})
-        connection.request("POST", "/api/Bench.download", body=body, headers=headers)
+        connection.request("POST", path, body=body, headers=headers)
         answer = connection.getresponse()
         time.sleep(delay)
         got, check, began = 0, 0, time.monotonic()
@@ -158,7 +161,7 @@ def download(
                 time.sleep(max(0.0, began + got / rate - time.monotonic()))
     finally:
         connection.close()
-    if answer.status != 200 or answer.headers["Content-Type"] != content_type:
+    if answer.status != 200 or answer.headers["Content-Type"] != (produces or content_type):
         raise BodyDamagedError(f"{answer.status} {answer.headers['Content-Type']}")
     return got, check
 
@@ -186,6 +189,7 @@ def packed_download(front: Gateway, size: int) -> tuple[int, int]:
 
 
 BLOB: Final = "application/vnd.scamp.blob"
+IMAGE: Final = "image/png"
 
 MOVES: Final[dict[str, Callable[[Gateway, int], tuple[int, int]]]] = {
     "upload": upload,
@@ -194,7 +198,9 @@ MOVES: Final[dict[str, Callable[[Gateway, int], tuple[int, int]]]] = {
     "chunked-blob-upload": partial(upload, content_type=BLOB, chunked=True),
     "download": download,
     "blob-download": partial(download, content_type=BLOB),
-    "slow-upload": partial(upload, action="Bench.slowUpload"),
+    "route-upload": partial(upload, path="/raw", method="PUT", content_type=IMAGE),
+    "route-download": partial(download, path="/raw", produces=IMAGE),
+    "slow-upload": partial(upload, path="/api/Bench.slowUpload"),
     "slow-download": partial(download, delay=SLOW_START, rate=SLOW_RATE),
     "packed-upload": packed_upload,
     "packed-download": packed_download,

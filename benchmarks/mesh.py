@@ -18,6 +18,20 @@ from scamp import keys
 from scamp.tickets import issue_ticket
 
 PRIVILEGES: Final = (3, 5, 8)
+ROUTES: Final = """
+[[routes]]
+method = "PUT"
+path = "/raw"
+action = "Bench.upload"
+envelope = "blob"
+consumes = "image/*"
+
+[[routes]]
+method = "POST"
+path = "/raw"
+action = "Bench.download"
+produces = "image/png"
+"""
 _DAY: Final = 86_400
 _READY: Final = re.compile(r"ready: (\S+) admin (\S+)")
 
@@ -64,7 +78,7 @@ def gateway(
             *(("--authorized-services", authorized) if authorized else ()),
             *("--ticket-key", folder / "tickets.pub", "--authz-table", folder / "authz.json"),
             *("--auth-mode", "enforce", "--access-log", folder / "access.log"),
-            *("--drain-delay", "0"),
+            *("--drain-delay", "0", "--routes", folder / "routes.toml"),
             *arguments,
         ]
         process = stack.enter_context(started(command, folder / "gateway.log"))
@@ -81,6 +95,7 @@ def _prepare(folder: Path, actions: tuple[str, ...]) -> str:
     (folder / "service.key").write_bytes(key)
     (folder / "service.crt").write_bytes(certificate)
     (folder / "authorized_services").write_text(f"{keys.fingerprint(certificate)} main:ALL\n")
+    (folder / "routes.toml").write_text(ROUTES)
     private, _ = keys.generate("auth", now=now)
     (folder / "tickets.pub").write_bytes(keys.public_key_pem(private))
     own = ("bench.echo", "bench.download", "bench.upload", "bench.slowupload")

@@ -34,6 +34,7 @@ from gateway.openapi.options import openapi_options
 from gateway.openapi.own import OPENAPI_PATH
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.shared import SharedCounts
+from gateway.routes.lost import LostRoutes
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
@@ -46,8 +47,8 @@ from scamp.tickets import TicketKeys, TicketVerifier
 
 log = logging.getLogger("gateway")
 
-_TOLD: Final = 10
-"""Routes without an action that are logged one by one."""
+_TABLE_LOOK: Final = 5.0
+"""Seconds between looks at the privilege table's age, which cost nothing while it is fresh."""
 
 
 class Assembly:
@@ -82,6 +83,7 @@ class Assembly:
             _front_options(settings),
             endpoints=self.endpoints,
         )
+        self.lost_routes = LostRoutes(self.front.routing.unknown, self._index_loaded)
         self.front.endpoints.add("/whoami", self._make_whoami(settings))
         self._use_routes(RouteTable())
         if settings.docs:
@@ -106,7 +108,7 @@ class Assembly:
         self.exposition = make_registry(self.counters, collector, EventsCollector(self.hub))
         self._lag = LoopLag(self.counters.lag)
         self._unsubscribe = self.registry.subscribe(self._on_change)
-        self._prefetch: asyncio.Task[None] | None = None
+        self._table_keeper: asyncio.Task[None] | None = None
 
     def _make_authenticator(self, settings: Settings) -> Authenticator:
         mode = settings.effective_auth_mode
@@ -139,6 +141,7 @@ class Assembly:
             self.registry,
             sectors=settings.sectors,
             timeout=settings.request_timeout,
+            index_loaded=self._index_loaded,
         )
 
     def _make_openapi(self, settings: Settings) -> OpenApi | None:
@@ -152,6 +155,7 @@ class Assembly:
             documentation,
             options,
             routes=lambda: self.front.routing.routes,
+            index_loaded=self._index_loaded,
         )
         self.endpoints.add(OPENAPI_PATH, endpoint)
         return endpoint
@@ -172,7 +176,7 @@ class Assembly:
     # -- starting, reloading, closing ---------------------------------------------------
 
     async def start(self) -> None:
-        """Read discovery completely, and begin to follow it; fetch the privilege table behind."""
+        """Read discovery completely, and begin to follow it; keep a privilege table behind."""
         try:
             self.access_log.start()
         except OSError as exc:
@@ -189,20 +193,32 @@ class Assembly:
         if not self.follower.status.loaded:
             why = self.follower.status.last_error or "listening for announcements"
             log.warning("no index yet: %s", why)
-        self._tell_unknown_routes()
+        self.lost_routes.look()
         if self.authz is not None:
-            self._prefetch = asyncio.create_task(self._first_table(self.authz))
+            self._table_keeper = asyncio.create_task(self._keep_table(self.authz))
 
-    async def _first_table(self, authz: AuthzSource) -> None:
-        try:
-            await authz.get()
-        except AuthzTableUnavailable as exc:
-            log.warning("%s; protected actions answer 503", exc)
+    async def _keep_table(self, authz: AuthzSource) -> None:
+        """Fetch it when it is due though nobody asks: at night, too, an outage begins when the
+        service is away and not when the table was last needed."""
+        told = ""
+        while True:
+            state, why = "fresh", ""
+            try:
+                await authz.get()
+            except AuthzTableUnavailable as exc:
+                state, why = "none", f"{exc}; protected actions answer 503"
+            else:
+                if authz.last_error is not None:
+                    state, why = "old", f"the old privilege table serves on: {authz.last_error}"
+            if why and state != told:
+                log.warning("%s", why)
+            told = state
+            await asyncio.sleep(_TABLE_LOOK)
 
     def use_routes(self, table: RouteTable) -> None:
         """Take another routes file's routes from now on."""
         self._use_routes(table)
-        self._tell_unknown_routes()
+        self.lost_routes.look()
 
     def _use_routes(self, table: RouteTable) -> None:
         self.front.routing.use_routes(table)
@@ -210,23 +226,15 @@ class Assembly:
         self.limiter.retain(limited)
         self.front.limiter = self.limiter if limited or self.limiter.general else None
 
-    def _tell_unknown_routes(self) -> None:
-        """Services come and go, so it is no reason to refuse the file."""
-        if not self.follower.status.loaded:
-            return
-        for number, (route, why) in enumerate(self.front.routing.unknown()):
-            if number == _TOLD:
-                log.warning("further routes lead nowhere; scamp-gateway routes lists them")
-                return
-            log.warning("%s: %s %s: %s", route.origin, *route.methods[:1], route.template, why)
-
     def _on_change(self, change: Change) -> None:
         # An Auth service that has just come need not wait for the pause after the last failure.
         if self.authz is not None and self.authz.last_error is not None and change.added:
             self.authz.invalidate()
+        self.lost_routes.look_soon()
 
     def _on_load(self, report: LoadReport) -> None:
         self.reloaded("discovery", report.error is None)
+        self.lost_routes.look_soon()  # of a first index with nothing in it, too
 
     def reloaded(self, what: str, ok: bool) -> None:
         """Count a followed file that was taken or refused."""
@@ -251,15 +259,16 @@ class Assembly:
         """Stop following, close the connections to the mesh and the log."""
         self._unsubscribe()
         self._lag.stop()
-        if self._prefetch is not None:
-            self._prefetch.cancel()
-            await asyncio.wait({self._prefetch})
+        if self._table_keeper is not None:
+            self._table_keeper.cancel()
+            await asyncio.wait({self._table_keeper})
         if self.openapi is not None:
             await self.openapi.close()
         if self.authz is not None:
             await self.authz.close()
         await self.hub.close()
         await self.follower.stop()
+        self.lost_routes.close()
         await self.requester.close()
         if self.limiter.shared is not None:
             await self.limiter.shared.close()
@@ -270,6 +279,9 @@ class Assembly:
     def discovery(self) -> DiscoveryStatus:
         """The follower's latest snapshot."""
         return self.follower.status
+
+    def _index_loaded(self) -> bool:
+        return self.follower.status.loaded
 
     def instances(self) -> list[InstanceView]:
         """Every instance that requests have gone to."""

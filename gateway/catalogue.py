@@ -66,8 +66,8 @@ BAD_HEADER = _kind(
 )  # fmt: skip
 BAD_FRAMING = _kind(
     105, "bad_framing", 400, "Request body broken",
-    "The body's framing (chunks or length) or its compression is broken, or a GET or HEAD came "
-    "with a body.",
+    "The body's framing (chunks or length) or its compression is broken, or there is a body where "
+    "none is taken: GET, HEAD, and routes without one.",
 )  # fmt: skip
 UNKNOWN_PATH = _kind(
     106, "unknown_path", 404, "No such resource",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -15,8 +14,7 @@ from gateway.listener import tls_context
 from gateway.offline import read_authorized, read_discovery
 from gateway.ratelimit.shared import connector
 from gateway.routes.load import load_routes
-from gateway.routes.model import RouteTable
-from gateway.routing import resolve, why_nowhere
+from gateway.routing import lost
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp import limits
@@ -133,19 +131,17 @@ def _not_there(settings: Settings, registry: Registry) -> Iterator[Finding]:
     for sector in settings.sectors:
         if sector.lower() not in sectors:
             yield Finding("warn", "sectors", f"no service offers anything in {sector} now")
-    with suppress(ConfigError):  # told by itself
-        table = load_routes(settings.routes) if settings.routes is not None else RouteTable()
-        nowhere = [
-            f"{route.origin}: {','.join(route.methods)} {route.template}: {why}"
-            for route in table.routes
-            if (action := resolve(registry, route.target, settings.request_timeout)) is not None
-            or route.expected
-            if (why := why_nowhere(route, action))
-        ]
-        for text in nowhere[:_SHOWN]:
-            yield Finding("warn", "routes", text)
-        if len(nowhere) > _SHOWN:
-            yield Finding("warn", "routes", f"{len(nowhere) - _SHOWN} more that lead nowhere")
+    if settings.routes is None:
+        return
+    try:
+        table = load_routes(settings.routes)
+    except ConfigError:
+        return  # told by itself
+    nowhere = [*lost(registry, table, settings.request_timeout)]
+    for route, why in nowhere[:_SHOWN]:
+        yield Finding("warn", "routes", f"{route.origin}: {route.key}: {why}")
+    if len(nowhere) > _SHOWN:
+        yield Finding("warn", "routes", f"{len(nowhere) - _SHOWN} further routes lead nowhere")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:

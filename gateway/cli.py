@@ -108,8 +108,8 @@ def check(config: Path | None, **flags: Any) -> None:
         click.echo(str(finding))
     bad = sum(finding.level == "FAIL" for finding in findings)
     odd = sum(finding.level == "warn" for finding in findings)
-    warnings = f", {plural(odd, 'warning')}" if odd else ""
-    click.echo(f"{plural(bad, 'problem') if bad else 'all good'}{warnings}")
+    fine = f"no problems, {plural(odd, 'warning')}" if odd else "all good"
+    click.echo(plural(bad, "problem") if bad else fine)
     sys.exit(1 if bad else 0)
 
 

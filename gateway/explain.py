@@ -124,7 +124,7 @@ def _by_route(found: Explanation, query: str, matches: tuple[Match, ...], view: 
         method: match for method, match in best.items() if _usable(entries[match.route], method)
     }
     chosen = best.get(found.method)
-    if not usable:
+    if not usable or (chosen is not None and _is_missed(entries[chosen.route])):
         entry = entries[(chosen or matches[0]).route]
         found.entry = entry
         raise Problem(catalogue.UNKNOWN_ACTION, f"{_sentence(entry.problem)}")
@@ -143,6 +143,10 @@ def _by_route(found: Explanation, query: str, matches: tuple[Match, ...], view: 
     members = members_of(match.route, match.values, query)
     found.members = orjson.loads(compose(match.route, members, b""))
     found.body = _body_of(match.route)
+
+
+def _is_missed(entry: Entry) -> bool:
+    return entry.action is None and entry.route is not None and entry.route.expected
 
 
 def _usable(entry: Entry, method: str) -> bool:

@@ -29,6 +29,12 @@ POLL_INTERVAL: Final = 1.0
 MAX_REASONS: Final = 50
 """Mistakes of one file that are logged; what makes files by itself can make one in every line."""
 
+QUIET: Final = 0.1
+"""Seconds without a change, after which a file that is written in place is whole."""
+
+QUIET_ROUNDS: Final = 10
+"""What never stops changing is read after so many of them all the same."""
+
 
 class Followed(Protocol):
     """One thing that is made from files. `name` is a metric label."""
@@ -99,14 +105,22 @@ class FollowedTable:
 
 
 class FollowedRoutes:
-    """The routes file: all of a new one, or none of it."""
+    """The routes file: all of a new one, or none of it.
+
+    The first half of a file is a good one, too, and many editors write in place. So what has
+    changed is not read before it has been quiet for a moment.
+    """
 
     name = "routes"
 
-    def __init__(self, path: Path, use: Callable[[RouteTable], None]) -> None:
-        """`use` is given each table that is good; not the first, which `load` gives."""
+    def __init__(
+        self, path: Path, use: Callable[[RouteTable], None], *, quiet: float = QUIET
+    ) -> None:
+        """`use` is given each table that is good; not the first, which `load` gives. `quiet` is in
+        seconds."""
         self._path = path
         self._use = use
+        self._quiet = quiet
         self._stamps = Stamps([path])
 
     def load(self) -> RouteTable:
@@ -114,8 +128,13 @@ class FollowedRoutes:
         return load_routes(self._path)
 
     async def look(self, *, force: bool) -> bool:
-        if not self._stamps.changed() and not force:
+        changed = self._stamps.changed()
+        if not changed and not force:
             return False
+        for _ in range(QUIET_ROUNDS if changed else 0):
+            await asyncio.sleep(self._quiet)
+            if not self._stamps.changed():
+                break
         self._use(await asyncio.to_thread(self.load))
         return True
 

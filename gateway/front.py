@@ -38,7 +38,7 @@ from gateway.head import NO_FIELDS, check_head, deadline_of, single, trace_of
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
 from gateway.problems import PROBLEM_TYPE, UNKNOWN_RETRY_AFTER, Problem, StatusMap, from_error
-from gateway.proxy import Proxy
+from gateway.proxy import Proxy, timing_of
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routed, Routing
 from gateway.translate import (
@@ -347,7 +347,10 @@ class Front:
         self._blame(exchange, problem)
         exchange.close = exchange.close or problem.close
         body = problem.body(exchange.request_id)
-        return exchange.whole(problem.status, PROBLEM_TYPE, body, problem.header_fields())
+        fields = [*problem.header_fields()]
+        if self.options.server_timing:
+            fields += timing_of(exchange)
+        return exchange.whole(problem.status, PROBLEM_TYPE, body, fields)
 
     @staticmethod
     def _blame(exchange: Exchange, problem: Problem) -> None:

@@ -16,6 +16,8 @@ from gateway.translate import (
     JSON,
     Announced,
     MediaTypes,
+    content_type_of,
+    envelope_named,
     envelope_of,
     media_type_of,
     query_object,
@@ -88,22 +90,31 @@ class Intake:
             return Inbound(query_object(query), envelope_of(None, action))
         inbound = self._opened(exchange, action)
         await self._collect(inbound, deadline)
-        if not inbound.body and inbound.envelope == JSON:
+        if not inbound.body and inbound.envelope.lower() == JSON:
             inbound.body = query_object(query) if exchange.method == "DELETE" else b"{}"
         return inbound
 
     def _opened(self, exchange: Exchange, action: Announced) -> Inbound:
         """The body by its Content-Type, before a byte of it is read."""
-        content_type = _content_type(exchange)
+        content_type = self._content_type(exchange)
         envelope = envelope_of(content_type, action, self._media_types)
         fields = _NO_FIELDS
         if content_type is not None and media_type_of(content_type) in self._media_types:
             fields = _content_type_field(content_type)
         return Inbound(b"", envelope, self._upload(exchange), fields)
 
+    def _content_type(self, exchange: Exchange) -> str | None:
+        """What the body is said to be. Of no body it says nothing, unless it names an envelope:
+        clients send one with whatever they send (aiohttp: application/octet-stream)."""
+        content_type = _content_type(exchange)
+        if content_type is None or exchange.request.body_exists:
+            return content_type
+        known = envelope_named(media_type_of(content_type), self._media_types) is not None
+        return content_type if known else None
+
     def _upload(self, exchange: Exchange) -> RequestBody:
         headers, unpacker = exchange.request.headers, None
-        if "Content-Encoding" in headers:
+        if "Content-Encoding" in headers and exchange.request.body_exists:
             unpacker = unpacker_of(headers, enabled=self._decompress)
         return RequestBody(exchange, limit=self._limit, idle=self._idle, unpacker=unpacker)
 
@@ -135,10 +146,10 @@ class Intake:
             inbound = self._opened(exchange, action)
         if passes_through(route):
             await self._collect(inbound, deadline)
-            if not inbound.body and inbound.envelope == JSON:
+            if not inbound.body and inbound.envelope.lower() == JSON:
                 inbound.body = b"{}"
             return inbound
-        if inbound.envelope != JSON:
+        if inbound.envelope.lower() != JSON:
             raise Problem(
                 catalogue.UNSUPPORTED_ENVELOPE,
                 "The route puts the body together with parts of the URL, so it takes JSON only.",
@@ -148,15 +159,22 @@ class Intake:
         members = members_of(route, match.values, query)
         assert inbound.upload is not None  # noqa: S101 - opened
         held = await inbound.upload.hold(deadline, self._mapped_limit)
-        return Inbound(compose(route, members, held))
+        inbound.body, inbound.upload = compose(route, members, held), None
+        return inbound
 
     def _as_routed(self, exchange: Exchange, action: Announced, match: Match) -> Inbound:
         """The route says what the body may be, and by which envelope it goes."""
         route = match.route
-        content_type = _content_type(exchange) or ""
-        media_type = media_type_of(content_type)
+        wanted = (route.envelope or JSON).lower()
         accepted = route.consumes
-        if accepted and not any(_within(media_type, one) for one in accepted):
+        content_type = (_content_type(exchange) if accepted else self._content_type(exchange)) or ""
+        media_type = media_type_of(content_type)
+        if accepted:
+            fits = any(_within(media_type, one) for one in accepted)
+        else:
+            accepted = self._types_of(wanted)
+            fits = not media_type or envelope_named(media_type, self._media_types) == wanted
+        if not fits:
             raise Problem(
                 catalogue.UNSUPPORTED_ENVELOPE,
                 f"Content-Type {quotable(media_type[:100]) or 'none'} is not among what the route "
@@ -164,15 +182,19 @@ class Intake:
                 action=action.label,
                 headers=(("Accept", ", ".join(accepted)),),
             )
-        envelope = route.envelope or JSON
-        if envelope not in action.envelopes:
+        envelope = next((one for one in action.envelopes if one.lower() == wanted), None)
+        if envelope is None:
             raise Problem(
                 catalogue.UNSUPPORTED_ENVELOPE,
-                f"The route calls {action.label} by envelope {envelope}, which is not announced.",
+                f"The route calls {action.label} by envelope {wanted}, which is not announced.",
                 action=action.label,
             )
         fields = _content_type_field(content_type) if content_type else _NO_FIELDS
         return Inbound(b"", envelope, self._upload(exchange), fields)
+
+    def _types_of(self, envelope: str) -> tuple[str, ...]:
+        also = (one for one, name in self._media_types.items() if name.lower() == envelope)
+        return (content_type_of(envelope), *also)
 
 
 def _content_type(exchange: Exchange) -> str | None:

@@ -245,7 +245,7 @@ def catalogue_markdown() -> str:
         "",
         "<!-- Made from gateway/problems.py; a test holds the two together. -->",
         "",
-        "Every answer that is not a success is `application/problem+json` (RFC 9457):",
+        "Every answer with a status of 400 or above is `application/problem+json` (RFC 9457):",
         "",
         "| member | what it is |",
         "|---|---|",
@@ -257,7 +257,7 @@ def catalogue_markdown() -> str:
         "| `action` | the action in its announced spelling, when the request reached one |",
         "| `upstream_code`, `error_data` | what the service gave, for `service_error` |",
         "",
-        "Answers that the gateway made itself carry `Proxy-Status` (RFC 9209); the service's own "
+        "Those that the gateway made itself carry `Proxy-Status` (RFC 9209); the service's own "
         "errors do not.",
         "503 always comes with `Retry-After`, in seconds: for `no_usable_instance` until the next "
         "attempt to connect in the background (or the next announcement, while all instances have "

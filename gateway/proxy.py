@@ -72,7 +72,7 @@ class Proxy:
         self, exchange: Exchange, status: int, content_type: str, body: bytes
     ) -> None:
         exchange.source = "service"
-        extra = self._timing(exchange) if self._server_timing else ()
+        extra = timing_of(exchange) if self._server_timing else ()
         await exchange.send_whole(status, content_type, body, extra)
 
     async def _stream(
@@ -90,7 +90,7 @@ class Proxy:
                 await self._send_whole(exchange, status, content_type, b"")
                 return
             exchange.source = "service"
-            extra = self._timing(exchange) if self._server_timing else ()
+            extra = timing_of(exchange) if self._server_timing else ()
             await exchange.begin(content_type, piece, extra, status)
             if exchange.method == "HEAD":
                 return
@@ -114,10 +114,12 @@ class Proxy:
         )
         return from_reply(reply.header, self._statuses, label)
 
-    @staticmethod
-    def _timing(exchange: Exchange) -> Fields:
-        total = time.monotonic() - exchange.started
-        own = max(0.0, total - exchange.waited - exchange.queued - exchange.upstream)
-        parts = {"gateway": own, "queue": exchange.queued, "upstream": exchange.upstream}
-        told = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
-        return (("Server-Timing", told),)
+
+def timing_of(exchange: Exchange) -> Fields:
+    """``Server-Timing``: milliseconds in the gateway, waiting for a connection, and with the
+    service. Those of a failed attempt count as the service's as a whole."""
+    total = time.monotonic() - exchange.started
+    own = max(0.0, total - exchange.waited - exchange.queued - exchange.upstream)
+    parts = {"gateway": own, "queue": exchange.queued, "upstream": exchange.upstream}
+    told = ", ".join(f"{name};dur={seconds * 1000:.1f}" for name, seconds in parts.items())
+    return (("Server-Timing", told),)

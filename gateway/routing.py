@@ -173,7 +173,7 @@ class Routing:
         first = chosen or matches[0]
         exchange.route = first.route.template
         usable = dict(self._usable(by_method(matches)))
-        if not usable:
+        if not usable or (chosen is not None and self._is_missed(chosen.route)):
             exchange.asked = first.route.target
             raise self._missing(first.route.target)
         allow = ", ".join((*(one for one in METHODS if one in usable), "OPTIONS"))
@@ -181,13 +181,15 @@ class Routing:
             raise _not_taken(method, exchange.route, allow)
         return Routed(next(iter(usable.values())), first, allow)
 
+    def _is_missed(self, route: Route) -> bool:
+        """Whether the action should be there, or may be. That of a resource need not exist."""
+        if self._of_route(route) is not None:
+            return False
+        return route.expected or not self._discovery_status().available
+
     def unknown(self) -> Iterator[tuple[Route, str]]:
-        """Routes that lead nowhere now, and why. Those of resources may lack what is not named."""
-        for route in self.routes.routes:
-            action = self._announced(route.target)
-            reason = why_nowhere(route, action)
-            if reason and (action is not None or route.expected):
-                yield route, reason
+        """Routes that lead nowhere now, and why."""
+        return lost(self._registry, self.routes, self._default_timeout)
 
     def _usable(self, best: Mapping[str, Match]) -> Iterator[tuple[str, Known]]:
         """By method, what can be called now: GET never runs what does not only read."""
@@ -236,6 +238,17 @@ def why_nowhere(route: Route, action: Announced | None) -> str:
     if "GET" in route.methods and not action.read:
         return f"GET needs an action flagged read, and {action.label} is not"
     return ""
+
+
+def lost(
+    registry: Registry, table: RouteTable, default_timeout: float
+) -> Iterator[tuple[Route, str]]:
+    """Routes that lead nowhere, and why. Those of resources may lack what is not named."""
+    for route in table.routes:
+        action = resolve(registry, route.target, default_timeout)
+        reason = why_nowhere(route, action)
+        if reason and (action is not None or route.expected):
+            yield route, reason
 
 
 def as_routed(action: Announced, route: Route) -> Announced:

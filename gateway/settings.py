@@ -326,7 +326,9 @@ class Settings(BaseSettings):
         "HTTP status by error_code of a service, over the built-in ones; a * may end a code.",
         flag="",
     )
-    server_timing: bool = _setting(False, "Add a Server-Timing header to answers.")
+    server_timing: bool = _setting(
+        False, "Add a Server-Timing header to replies and errors: gateway, queue, upstream."
+    )
 
     # -- browsers -----------------------------------------------------------------------
 

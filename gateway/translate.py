@@ -264,6 +264,17 @@ def media_type_of(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def envelope_named(media_type: str, media_types: MediaTypes = NO_MEDIA_TYPES) -> str | None:
+    """The envelope in lower case that `media_type_of` something stands for; None: for none."""
+    if not media_type or media_type == JSON_TYPE:
+        return JSON
+    if media_type in media_types:
+        return media_types[media_type].lower()
+    if media_type.startswith(VENDOR_PREFIX):
+        return media_type.removeprefix(VENDOR_PREFIX)
+    return None
+
+
 def envelope_of(
     content_type: str | None, action: Announced, media_types: MediaTypes = NO_MEDIA_TYPES
 ) -> str:
@@ -272,13 +283,8 @@ def envelope_of(
     Raises Problem (unsupported_envelope), naming what the action takes.
     """
     media_type = media_type_of(content_type or "")
-    if not media_type or media_type == JSON_TYPE:
-        wanted = JSON
-    elif media_type in media_types:
-        wanted = media_types[media_type].lower()
-    elif media_type.startswith(VENDOR_PREFIX):
-        wanted = media_type.removeprefix(VENDOR_PREFIX)
-    else:
+    wanted = envelope_named(media_type, media_types)
+    if wanted is None:
         shown = quotable(media_type[:100])
         raise _unsupported(f"{action.label} does not take Content-Type {shown}", action)
     if wanted is JSON and JSON in action.envelopes:

@@ -47,6 +47,8 @@ NOTES: Final = {
 }
 """What the answer lacks, by mode."""
 
+NO_INDEX: Final = "The index is not loaded yet: what the ticket permits is not known."
+
 
 class _Exposed(NamedTuple):
     label: str
@@ -77,14 +79,16 @@ class WhoAmI:
         *,
         sectors: Iterable[str],
         timeout: float,
+        index_loaded: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`sectors` are those that are exposed; `timeout` seconds may the privilege table take;
-        `clock` gives seconds since 1970."""
+        `clock` gives seconds since 1970. Without an index nobody knows what is permitted."""
         self._auth = authenticator
         self._registry = registry
         self._sectors = frozenset(sector.lower() for sector in sectors)
         self._timeout = timeout
+        self._index_loaded = index_loaded
         self._clock = clock
         self._exposed: list[_Exposed] = []
         self._generation = -1
@@ -108,9 +112,12 @@ class WhoAmI:
             table = None
             if auth.mode == "enforce":
                 table = await auth.table(Deadline.after(self._timeout))
-                permits = await self._permitted(table, caller.claims.privileges)
-                answer["permits"] = permits.labels
-                answer["permits_left_out"] = permits.left_out
+                if self._index_loaded():
+                    permits = await self._permitted(table, caller.claims.privileges)
+                    answer["permits"] = permits.labels
+                    answer["permits_left_out"] = permits.left_out
+                else:
+                    answer["note"] = NO_INDEX
             answer["ticket"] = _told(caller.claims, table, self._clock())
         if auth.mode in NOTES:
             answer["note"] = NOTES[auth.mode]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
+from gateway import catalogue
 from gateway.auth import Authenticator
 from gateway.exchange import Exchange
 from gateway.openapi.document import PathItems, build
@@ -17,6 +18,7 @@ from gateway.openapi.documentation import Documentation, Sections, merged
 from gateway.openapi.options import OpenApiOptions
 from gateway.openapi.own import OPENAPI_PATH, own_items
 from gateway.openapi.sight import ALL, OPEN, Sight, lead, select
+from gateway.problems import INDEX_RETRY_AFTER, Problem
 from gateway.routes.model import Route, RouteTable
 from gateway.translate import JSON_TYPE, Announced
 from scamp.client import Deadline
@@ -66,10 +68,11 @@ class OpenApi:
         *,
         routes: Callable[[], RouteTable] = RouteTable,
         own: PathItems | None = None,
+        index_loaded: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`routes` gives the table in force; `own` are path items of what else is served, besides
-        those of `own_items`."""
+        those of `own_items`; without an index there is no document."""
         self.options = options or OpenApiOptions()
         self.documentation = documentation
         self.built = 0
@@ -78,15 +81,22 @@ class OpenApi:
         self._auth = authenticator
         self._routes = routes
         self._own = {**own_items(self.options.facts), **(own or {})}
+        self._index_loaded = index_loaded
         self._clock = clock
         self._kept: OrderedDict[Sight, Made] = OrderedDict()
         self._making: dict[Sight, asyncio.Task[Made]] = {}
         self._one_at_a_time = asyncio.Lock()
 
     async def serve(self, exchange: Exchange, path: str, query: str) -> None:
-        """Answer one request. Raises Problem for a ticket that is not good, or when there is no
-        privilege table."""
+        """Answer one request. Raises Problem for a ticket that is not good, and when there is no
+        privilege table or no index: a document without actions would be taken for the truth."""
         sight = await self._sight(exchange)
+        if not self._index_loaded():
+            raise Problem(
+                catalogue.DISCOVERY_UNAVAILABLE,
+                "The index is not loaded yet.",
+                retry_after=INDEX_RETRY_AFTER,
+            )
         await self.documentation.refresh()
         made = await self._document(sight)
         headers = [("Cache-Control", "no-cache"), ("ETag", made.etag)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.events.stream import MEDIA_TYPE
-from gateway.events.topic import PREFIX
+from gateway.events.topic import PREFIX, RESUME_PARAMETER
 from gateway.openapi.document import PathItems
 from gateway.openapi.operations import Facts, security
 from gateway.openapi.responses import header, parameter, problems, statuses_of
@@ -104,6 +104,12 @@ def _events(facts: Facts) -> dict[str, Any]:
                 "name": "Last-Event-ID",
                 "in": "header",
                 "description": "The last event that the caller has seen.",
+                "schema": {"type": "string"},
+            },
+            {
+                "name": RESUME_PARAMETER,
+                "in": "query",
+                "description": "The same, for callers who cannot set the header.",
                 "schema": {"type": "string"},
             },
             parameter("X-Request-ID"),

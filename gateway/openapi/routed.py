@@ -176,6 +176,7 @@ def _route_reply(route: Route, of: Described, facts: Facts) -> dict[str, Any]:
 
 def _route_types(route: Route, of: Described, facts: Facts) -> list[str]:
     if route.envelope is not None:
-        also = [one for one, name in facts.media_types.items() if name == route.envelope]
+        wanted = route.envelope.lower()
+        also = [one for one, name in facts.media_types.items() if name.lower() == wanted]
         return sorted([content_type_of(route.envelope), *also])
     return media_types(of.action, facts)

@@ -35,6 +35,7 @@ from gateway.routes.model import (
 )
 from gateway.routes.places import Places
 from gateway.routes.template import BadEntry, member_of, path_parameters_of, segments_of, target_of
+from gateway.translate import JSON_TYPE
 from scamp.errors import ConfigError
 
 MAX_FILE: Final = 4 << 20
@@ -293,7 +294,7 @@ def _checked(route: Route) -> Route:
         raise BadEntry(
             "consumes" if route.consumes else "envelope", "there is no body that it is for"
         )
-    raw = route.consumes or route.envelope not in (None, "json")
+    raw = route.envelope not in (None, "json") or not all(map(_is_json_type, route.consumes))
     if raw and (members or route.defaults or route.query_parameters is None):
         raise BadEntry(
             "consumes" if route.consumes else "envelope",
@@ -301,6 +302,10 @@ def _checked(route: Route) -> Route:
             "parameters, defaults or a member",
         )
     return route
+
+
+def _is_json_type(media_type: str) -> bool:
+    return media_type == JSON_TYPE or media_type.endswith("+json")
 
 
 # -- parts ------------------------------------------------------------------------------

@@ -274,8 +274,8 @@ def test_check_warns_of_names_that_nobody_announces(mesh: Path) -> None:
     assert warned[0] == "warn  sectors: no service offers anything in wbe now"
     assert warned[1].endswith("routes.toml:1: GET /v1/0: no service announces Product.Sku.fotch~1")
     assert len(warned) == 12
-    assert warned[-1] == "warn  routes: 2 more that lead nowhere"
-    assert result.stdout.endswith("all good, 12 warnings\n")
+    assert warned[-1] == "warn  routes: 2 further routes lead nowhere"
+    assert result.stdout.endswith("no problems, 12 warnings\n")
 
 
 def test_check_sees_an_access_log_that_run_would_refuse(mesh: Path) -> None:

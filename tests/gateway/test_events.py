@@ -368,10 +368,10 @@ async def test_comments_come_while_nothing_happens() -> None:
         published(price={"apple": 1}) as shop,
         front_of(shop, stream=StreamOptions(heartbeat=0.02)) as front,
     ):
-        browser = await follow(front, PRICES)
+        browser = await follow(front, PRICES, [("X-SCAMP-Timeout", "0.01")])
         await browser.take(1)
         reading = asyncio.create_task(browser.next())
-        await until(lambda: browser.comments >= 3)
+        await until(lambda: browser.comments >= 3)  # no deadline ends a stream
         shop.publish("price", "apple", 2)
         event = await reading
         assert event is not None

@@ -16,7 +16,7 @@ from scamp.authz import AuthzSource
 from scamp.discovery import DiscoveryStatus
 from scamp.server import Request, Service, ServiceError
 from scamp.testing import ScriptedPeer, make_identity
-from scamp.testing.scripts import failing, silent, when
+from scamp.testing.scripts import failing, silent, slow, when
 from scamp.tickets import TicketVerifier
 
 MISSING = DiscoveryStatus()
@@ -74,6 +74,30 @@ async def test_an_empty_body_becomes_an_empty_object() -> None:
             assert (await gateway.request(method, "/api/Test.echo")).body == b"{}"
             assert (await gateway.request(method, "/api/Test.echo", body=b"")).body == b"{}"
         assert (await gateway.request("POST", "/api/Test.echo?a=1")).body == b"{}"
+
+
+async def test_the_type_of_no_body_says_nothing() -> None:
+    sent = "Content-Type: application/octet-stream\r\nContent-Encoding: br\r\nContent-Length: 0\r\n"
+    peer = ScriptedPeer(flags="noauth,update,destroy", envelopes=("json", "blob"))
+    async with Fronted(peer) as gateway:
+        for method in ("POST", "PUT", "DELETE"):
+            wire = await gateway.connect()
+            wire.writer.write(f"{method} /api/Test.echo HTTP/1.1\r\nHost: a\r\n{sent}\r\n".encode())
+            answer = await wire.answer()
+            assert (answer.status, answer.body) == (200, b"{}"), method
+            assert answer.headers["Content-Type"] == "application/json"
+        blob = [("Content-Type", "application/vnd.scamp.blob")]
+        answer = await gateway.request("POST", "/api/Test.echo", blob)
+        assert answer.headers["Content-Type"] == "application/vnd.scamp.blob"
+        assert answer.body == b"", "an envelope that is named counts"
+        none = [("Content-Type", "application/vnd.scamp.none")]
+        assert (await gateway.request("POST", "/api/Test.echo", none)).status == 415
+        octets = [("Content-Type", "application/octet-stream")]
+        assert (await gateway.request("POST", "/api/Test.echo", octets, b"{}")).status == 415
+        chunked = [*octets, ("Transfer-Encoding", "chunked")]
+        wire = await gateway.connect()
+        wire.send("POST", "/api/Test.echo", chunked)
+        assert (await wire.answer()).status == 415, "there may be a body"
 
 
 async def test_delete_without_a_body_takes_the_query() -> None:
@@ -293,11 +317,22 @@ async def test_statuses_of_services_errors_can_be_set() -> None:
 async def test_times_are_told_to_callers_only_when_asked_for() -> None:
     async with Fronted(ScriptedPeer()) as gateway:
         assert "Server-Timing" not in (await gateway.request("POST", "/api/Test.echo")).headers
-    async with Fronted(ScriptedPeer(), options=FrontOptions(server_timing=True)) as gateway:
-        told = (await gateway.request("POST", "/api/Test.echo")).headers["Server-Timing"]
-        assert [part.split(";")[0].strip() for part in told.split(",")] == [
-            *("gateway", "queue", "upstream")
-        ]
+        assert "Server-Timing" not in (await gateway.request("GET", "/api/Test.echo")).headers
+    waits = slow(0.05, failing("oops"))
+    peers = ScriptedPeer(), ScriptedPeer(waits, actions=("Test.fail",), identity=make_identity(1))
+    async with Fronted(*peers, options=FrontOptions(server_timing=True)) as gateway:
+        for method, target, status in (
+            ("POST", "/api/Test.echo", 200),
+            ("GET", "/api/Test.echo", 405),
+            ("POST", "/api/Test.fail", 500),
+        ):
+            answer = await gateway.request(method, target)
+            assert answer.status == status
+            told = [part.split(";dur=") for part in answer.headers["Server-Timing"].split(", ")]
+            times = {name: float(value) for name, value in told}
+            assert list(times) == ["gateway", "queue", "upstream"]
+            assert times["upstream"] == 0 or status != 405, "nobody was asked"
+        assert times["upstream"] > 40, "in milliseconds"
 
 
 async def test_connections_are_kept_as_the_http_version_has_it() -> None:

@@ -110,9 +110,35 @@ async def test_without_a_cache_it_starts_and_is_ready_when_there_is_one(
         async with http.get(f"{gateway.public.url}/api/Test.Gate.open") as answer:
             assert answer.status == 503
             assert "Retry-After" in answer.headers
+        async with http.get(f"{gateway.public.url}/openapi.json") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+            assert (await answer.json())["code"] == "discovery_unavailable"
         mesh.announce()
         await until(lambda: all(check.ok for check in gateway.parts.readiness()))
         assert await status(http, f"{gateway.public.url}/api/Test.Gate.open") == 200
+
+
+async def test_without_an_index_nobody_is_told_that_there_is_nothing(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    mesh.cache.unlink()
+    async with running(mesh.loaded(authz_table=mesh.write_table())) as gateway:
+
+        async def who() -> dict[str, Any]:
+            async with http.get(f"{gateway.public.url}/whoami", headers=mesh.ticket()) as answer:
+                assert answer.status == 200
+                told: dict[str, Any] = await answer.json()
+                return told
+
+        before = await who()
+        assert (before["permits"], before["ticket"]["user_id"]) == (None, 7)
+        assert before["note"].startswith("The index is not loaded yet")
+        mesh.announce()
+        await until(lambda: all(check.ok for check in gateway.parts.readiness()))
+        after = await who()
+        assert "Test.Gate.guarded~1" in after["permits"]
+        assert "note" not in after
+        assert await status(http, f"{gateway.public.url}/openapi.json") == 200
 
 
 async def test_stale_index_stays_ready_and_is_told(
@@ -263,6 +289,30 @@ async def test_table_comes_from_the_auth_service(mesh: Stand, http: aiohttp.Clie
             assert "gate_pass" in (await answer.json())["detail"]
 
 
+async def test_table_is_kept_fresh_though_nobody_asks(
+    mesh: Stand,
+    http: aiohttp.ClientSession,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("gateway.assembly._TABLE_LOOK", 0.01)
+    async with running(mesh.loaded(authz_ttl=0.01)) as gateway:
+        assert gateway.parts.authz is not None
+        await until(lambda: mesh.tables_given >= 3)
+        allowed = mesh.authorized.read_text()
+        mesh.authorized.write_text(allowed.replace("main:ALL", "Test"))
+        await until(lambda: "the old privilege table serves on" in caplog.text)
+        url = f"{gateway.public.url}/api/Test.Gate.guarded"
+        assert await status(http, url, headers=mesh.ticket()) == 200
+        monkeypatch.setattr(gateway.parts.authz, "_grace", 0.0)
+        await until(lambda: "protected actions answer 503" in caplog.text)
+        assert await status(http, url, headers=mesh.ticket()) == 503
+        given = mesh.tables_given
+        mesh.authorized.write_text(allowed)
+        await until(lambda: mesh.tables_given > given)
+        assert caplog.text.count("the old privilege table serves on") == 1
+
+
 async def test_auth_service_that_comes_late_is_asked_at_once(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:
@@ -295,6 +345,33 @@ async def test_new_ticket_key_is_followed_and_a_bad_one_is_not(
         await until(lambda: counted(gateway, "ticket_keys", "failed") == 1)
         assert await status(http, url, headers=new) == 200
         assert "ticket.pem: not a readable PEM public key" in caplog.text
+
+
+async def test_the_key_is_changed_without_turning_anybody_away(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    second = mesh.folder / "second.pem"
+    second.write_bytes(mesh.ticket_key.read_bytes())
+    async with running(mesh.loaded(ticket_keys=(mesh.ticket_key, second))) as gateway:
+        old, new = mesh.ticket(), mesh.ticket(key=OTHER_TICKET_KEY)
+
+        async def both() -> list[int]:
+            return [
+                await status(http, f"{gateway.public.url}{path}", headers=ticket)
+                for path in ("/api/Test.Gate.guarded", "/whoami")
+                for ticket in (old, new)
+            ]
+
+        assert await both() == [200, 401, 200, 401]
+        first = mesh.ticket_key
+        mesh.ticket_key = second
+        mesh.use_ticket_key(OTHER_TICKET_KEY)
+        await until(lambda: counted(gateway, "ticket_keys", "ok") == 1)
+        assert await both() == [200] * 4
+        mesh.ticket_key = first
+        mesh.use_ticket_key(OTHER_TICKET_KEY)
+        await until(lambda: counted(gateway, "ticket_keys", "ok") == 2)
+        assert await both() == [401, 200, 401, 200], "what was proved by the old key is forgotten"
 
 
 async def test_table_file_is_followed_and_a_bad_one_is_not(
@@ -341,6 +418,80 @@ async def test_routes_file_is_followed_and_a_bad_one_is_not(
         path.unlink()
         await until(lambda: counted(gateway, "routes", "failed") == 2)
         assert await status(http, f"{url}/v2/open") == 200
+
+
+async def test_a_route_is_told_when_its_action_is_missing_once_the_index_is_there(
+    mesh: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/open") + route("/v1/gone", "Test.Gate.gone"))
+    mesh.cache.unlink()
+    allowed = mesh.authorized.read_text()
+    async with running(mesh.loaded(routes=path)) as gateway:
+        gateway.parts.lost_routes.close()  # the missing cache is a reason to look again later
+        gateway.parts.lost_routes.settle = 0
+        assert "no service announces" not in caplog.text, "nobody can know yet"
+        mesh.announce()
+        await until(lambda: f"{path}:5: GET /v1/gone: no service announces" in caplog.text)
+        assert "/v1/open: no" not in caplog.text
+        for _ in range(2):  # what comes back is told again when it leaves
+            mesh.authorized.write_text(allowed.replace("main:ALL", "Other"))
+            await until(lambda: f"{path}:1: GET /v1/open: no service announces" in caplog.text)
+            assert caplog.text.count("/v1/gone: no service") <= 1, "it was told before"
+            caplog.clear()
+            mesh.authorized.write_text(allowed)
+            await until(lambda: bool(gateway.parts.registry.find("main", "Test.Gate.open", 1)))
+            gateway.parts.lost_routes.look()
+        assert "lead" not in caplog.text
+        assert "no service" not in caplog.text
+
+
+async def test_a_request_under_way_goes_on_when_its_route_has_gone(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/wait", "Test.Gate.wait"))
+    async with running(mesh.loaded(routes=path)) as gateway:
+        url = f"{gateway.public.url}/v1/wait"
+        waiting = asyncio.create_task(status(http, url))
+        await until(lambda: mesh.waiting == 1)
+        path.write_text("")
+        await until(lambda: counted(gateway, "routes", "ok") == 1)
+        assert await status(http, url) == 404
+        mesh.gate.set()
+        assert await waiting == 200
+
+
+async def test_requests_do_not_notice_that_routes_are_read_anew(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    path = mesh.folder / "routes.toml"
+    path.write_text(route("/v1/open"))
+    async with running(mesh.loaded(routes=path)) as gateway:
+        url = f"{gateway.public.url}/v1/open"
+        seen: list[int] = []
+        done = asyncio.Event()
+
+        async def keep_asking() -> None:
+            while not done.is_set():
+                seen.append(await status(http, url))
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(8):
+                group.create_task(keep_asking())
+            for number in range(10):
+                text = route("/v1/open") + route(f"/v1/more{number}")
+                for content, result in ((text, "ok"), (f"{text}x", "failed")):
+                    before, asked = counted(gateway, "routes", result), len(seen)
+                    fresh = path.with_suffix(".new")
+                    fresh.write_text(content)
+                    fresh.replace(path)
+                    gateway.triggers.reload.set()
+                    await until(lambda: counted(gateway, "routes", result) > before)  # noqa: B023
+                    await until(lambda: len(seen) > asked + 8)  # noqa: B023
+                assert await status(http, f"{gateway.public.url}/v1/more{number}") == 200
+            done.set()
+        assert set(seen) == {200}
 
 
 async def test_a_rate_of_a_route_comes_and_goes_with_the_file(

@@ -321,6 +321,19 @@ async def test_it_says_what_the_gateway_does(path: str) -> None:
             assert found.entry.action.label == label
 
 
+def test_a_method_whose_action_has_left_is_unknown_though_others_are_there() -> None:
+    text = "".join(
+        f'[[routes]]\nmethod = "{method}"\npath = "/x"\naction = "{action}"\n'
+        for method, action in (("GET", "Product.Sku.gone"), ("PUT", "Product.Price.set"))
+    )
+    given = mesh(text)
+    found = {
+        method: explain(f"{method} /x", view_of(given), given.routes).status
+        for method in ("GET", "PUT", "DELETE")
+    }
+    assert found == {"GET": 404, "PUT": None, "DELETE": 405}
+
+
 def test_other_routes_are_told_with_the_reason() -> None:
     def others(request: str) -> list[tuple[str, str]]:
         return [(one.route.template, one.why) for one in explained_of(request).considered]

@@ -1,4 +1,4 @@
-"""The whole surface as a table: method x flags x route x ticket x content type.
+"""The whole surface as a table: method x flags x route x ticket x content type, and its modes.
 
 What each cell gives follows from the few sentences of docs/http.md, written down here once more as
 `expected`; the gateway gets there by other ways.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from fronted import Answer, Fronted
-from gateway.auth import Authenticator
+from gateway.auth import Authenticator, Mode
 from gateway.front import FrontOptions
 from scamp.authz import AuthzSource
 from scamp.server import Request, Service
@@ -25,10 +26,22 @@ from scamp.tickets import TicketVerifier
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
 FLAGS: Final = ("", "read", "create", "update", "destroy", "noauth", "noauth,read", "read,update")
-ROUTES: Final = ("native", "alias", "mapped", "through", "raw")
+ROUTES: Final = ("native", "alias", "mapped", "through", "raw", "all", "one")
+"""``all`` and ``one`` are the two URLs of a resource."""
 TICKETS: Final = ("none", "good", "poor", "expired", "forged", "rubbish", "two")
 TYPES: Final = ("none", "json", "blob", "csv", "undeclared", "text", "image")
 
+MODES: Final = ("enforce", "verify", "forward")
+"""The others, and routes that say themselves whether they need a ticket, in a smaller table."""
+SMALL: Final = (
+    ("GET", "HEAD", "POST", "DELETE"),
+    ("", "read", "noauth", "noauth,read"),
+    ("native", "mapped", "needs", "free", "one"),
+    TICKETS,
+    ("json", "text"),
+)
+
+CRUD: Final = {"create", "read", "update", "destroy"}
 CONTENT_TYPES: Final = {
     "none": None,
     "json": "application/json; charset=utf-8",
@@ -60,6 +73,7 @@ class Cell:
     route: str
     ticket: str
     type: str
+    mode: str = "enforce"
 
     @property
     def namespace(self) -> str:
@@ -75,6 +89,8 @@ class Cell:
             return f"/api/{self.namespace}.call"
         if self.route == "alias":
             return f"/api/{self.namespace}._{self.crud}"
+        if self.route in ("all", "one"):
+            return f"/res/{self.namespace}" + (f"/{ID}" if self.route == "one" else "")
         return f"/{self.route}/{self.namespace}" + (f"/{ID}" if self.route == "mapped" else "")
 
     @property
@@ -87,50 +103,78 @@ class Cell:
 
 
 def allowed(cell: Cell) -> tuple[str, ...]:
-    """Native URLs follow the flags. Routes have what is written, GET only for what reads."""
-    reads = "read" in cell.flag_set
+    """Native URLs follow the flags, and so do resources. Routes have what is written, GET only for
+    what reads."""
+    read = ("GET", "HEAD") if "read" in cell.flag_set else ()
+    by_flag = [one for flag in cell.flag_set for one in ALLOWED.get(flag, ())]
     if cell.route == "raw":
         return ("PUT", "OPTIONS")
-    if cell.route in ("mapped", "through"):
-        return (*(("GET", "HEAD") if reads else ()), "POST", "PUT", "OPTIONS")
-    by_flag = [one for flag in cell.flag_set for one in ALLOWED.get(flag, ())]
+    if cell.route == "all":
+        return (*read, *(("POST",) if "create" in cell.flag_set else ()), "OPTIONS")
+    if cell.route == "one":
+        return (*by_flag, "OPTIONS")
+    if cell.route in ("mapped", "through", "needs", "free"):
+        return (*read, "POST", "PUT", "OPTIONS")
     return (*by_flag, "POST", "OPTIONS")
+
+
+def nowhere(cell: Cell) -> bool:
+    """Whether nothing that is announced has a flag that the URL stands for."""
+    wanted = {"alias": CRUD, "all": {"read", "create"}, "one": CRUD - {"create"}}.get(cell.route)
+    return wanted is not None and not cell.flag_set & wanted
+
+
+def expected_of_ticket(cell: Cell) -> tuple[int, str] | None:
+    """What is wrong with the ticket, if anything."""
+    if cell.ticket == "two":
+        return 400, "tickets_differ"
+    open_to_all = "noauth" in cell.flag_set
+    needed = {"needs": True, "free": False}.get(cell.route, not open_to_all)
+    if not needed or cell.mode == "forward":
+        return None
+    if cell.ticket == "none":
+        return 401, "ticket_missing"
+    if cell.ticket in ("expired", "forged", "rubbish"):
+        return 401, "ticket_invalid"
+    if cell.ticket == "poor" and cell.mode == "enforce" and not open_to_all:
+        return 403, "privilege_missing"
+    return None
 
 
 def expected(cell: Cell) -> tuple[int, str | None]:
     """Status and code."""
-    if cell.route == "alias" and not cell.flag_set & {"create", "read", "update", "destroy"}:
+    if nowhere(cell):
         return 404, "unknown_action"
     if cell.method not in allowed(cell):
         return 405, "method_not_allowed"
     if cell.method == "OPTIONS":
         return 204, None
-    if cell.ticket == "two":
-        return 400, "tickets_differ"
-    if "noauth" not in cell.flag_set:
-        if cell.ticket == "none":
-            return 401, "ticket_missing"
-        if cell.ticket in ("expired", "forged", "rubbish"):
-            return 401, "ticket_invalid"
-        if cell.ticket == "poor":
-            return 403, "privilege_missing"
+    wrong_ticket = expected_of_ticket(cell)
+    if wrong_ticket is not None:
+        return wrong_ticket
     if cell.method in ("GET", "HEAD"):
         return 200, None
+    if cell.route == "one" and cell.method == "DELETE":
+        return (
+            400,
+            "bad_framing",
+        )  # a resource is destroyed by its URL; every request here has a body
     if cell.route == "raw":
         return (200, None) if cell.type == "image" else (415, "unsupported_envelope")
-    if cell.type not in ENVELOPES or (cell.route == "mapped" and ENVELOPES[cell.type] != "json"):
+    only_json = cell.route in ("mapped", "one")
+    if cell.type not in ENVELOPES or (only_json and ENVELOPES[cell.type] != "json"):
         return 415, "unsupported_envelope"
-    return 200, None
+    return (201 if cell.route == "all" else 200), None
 
 
 def expected_body(cell: Cell) -> tuple[str, str]:
     """Content type of the answer and the body that the service got."""
+    with_id = cell.route in ("mapped", "one")
     if cell.method in ("GET", "HEAD"):
-        sent = '{"q":"1","id":"x7"}' if cell.route == "mapped" else '{"q":"1"}'
-        return "application/json", sent
+        return "application/json", '{"q":"1","id":"x7"}' if with_id else '{"q":"1"}'
     if cell.route == "raw":
         return "image/webp", BODY.decode()
-    if cell.route == "mapped":
+    if with_id:
         return "application/json", '{"a": 1.0,"id":"x7"}'
     return REPLY_TYPES[ENVELOPES[cell.type]], BODY.decode()
 
@@ -166,12 +210,15 @@ def routes() -> str:
         for methods, path, more in [
             ('"GET", "POST", "PUT"', f"/mapped/{name}/{{id}}", ""),
             ('"GET", "POST", "PUT"', f"/through/{name}", ""),
+            ('"GET", "POST", "PUT"', f"/needs/{name}", "ticket = true"),
+            ('"GET", "POST", "PUT"', f"/free/{name}", "ticket = false"),
             ('"PUT"', f"/raw/{name}", 'envelope = "blob"\nconsumes = "image/*"\n'
              'produces = "image/webp"'),
         ]:  # fmt: skip
             lines.append(
                 f'[[routes]]\nmethod = [{methods}]\npath = "{path}"\naction = "{name}.call"\n{more}'
             )
+        lines.append(f'[[resources]]\npath = "/res/{name}"\nnamespace = "{name}"\nid = "id"')
     return "\n".join(lines)
 
 
@@ -193,9 +240,9 @@ class Surface:
         return await self.gateway.request(cell.method, f"{cell.path}?q=1", headers, body)
 
 
-@pytest.fixture
+@asynccontextmanager
 async def surface(
-    ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
+    ticket_key: RSAPrivateKey, make_ticket: Callable[..., str], mode: Mode = "enforce"
 ) -> AsyncIterator[Surface]:
     names = [Cell("", flags, "", "", "").namespace.lower() for flags in FLAGS]
 
@@ -215,7 +262,7 @@ async def surface(
         "two": [good, make_ticket((3, 4), user=8)],
     }
     authz = AuthzSource(table)
-    auth = Authenticator("enforce", TicketVerifier([ticket_key.public_key()]), authz)
+    auth = Authenticator(mode, TicketVerifier([ticket_key.public_key()]), authz)
     made = service()
     await made.start(port=0)
     try:
@@ -234,43 +281,72 @@ async def surface(
 def wrong(cell: Cell, answer: Answer) -> str | None:
     """What is not as the page says."""
     status, code = expected(cell)
+    headers, without_body = answer.headers, cell.method == "HEAD" or status == 204
     if answer.status != status:
         return f"status {answer.status}, not {status}"
-    if status == 405 and set(answer.headers["Allow"].split(", ")) != set(allowed(cell)):
-        return f"Allow: {answer.headers['Allow']}"
-    if cell.method == "HEAD" or status == 204:
-        return "a body" if answer.body else None
-    if code is not None:
-        problem = answer.json()
-        if (problem["code"], problem["status"]) != (code, status):
-            return f"problem {problem}"
-        if ("WWW-Authenticate" in answer.headers) != (status in (401, 403)):
-            return "WWW-Authenticate"
-        if "Proxy-Status" not in answer.headers:
-            return "no Proxy-Status"
+    if without_body and answer.body:
+        return "a body"
+    allow = set(headers["Allow"].split(", ")) if "Allow" in headers else None
+    if allow != (set(allowed(cell)) if status in (204, 405) else None):
+        return f"Allow: {allow}"
+    if headers.getall("Cache-Control", []) != ["no-store"]:
+        return "Cache-Control"
+    if (f'details="{code}"' in headers.get("Proxy-Status", "")) != (code is not None):
+        return f"Proxy-Status: {headers.get('Proxy-Status')}"
+    if ("WWW-Authenticate" in headers) != (status in (401, 403)):
+        return "WWW-Authenticate"
+    if status == 204:
         return None
-    got = answer.headers["Content-Type"], answer.body.decode()
-    return None if got == expected_body(cell) else f"{got}, not {expected_body(cell)}"
+    if code is None:
+        got, wanted = (headers["Content-Type"], answer.body.decode()), expected_body(cell)
+    else:
+        problem = {} if without_body else answer.json()
+        got = (headers["Content-Type"], str(problem.get("code")))
+        wanted = ("application/problem+json", code)
+    fits = got[0] == wanted[0] and (without_body or got[1] == wanted[1])
+    return None if fits else f"{got}, not {wanted}"
 
 
-@pytest.mark.timeout(300)
-async def test_every_cell_gives_what_is_documented(surface: Surface) -> None:
-    cells = [
-        Cell(*one) for one in itertools.product(METHODS, FLAGS, ROUTES, TICKETS, TYPES)
-    ]  # fmt: skip
+async def check(surface: Surface, cells: list[Cell]) -> set[tuple[int, str | None]]:
+    """Ask for all of them. Returns what there was to be seen."""
     found: list[str] = []
-    seen: set[tuple[int, str | None]] = set()
     left = iter(cells)
 
     async def work() -> None:
         for cell in left:
             answer = await surface.ask(cell)
-            seen.add(expected(cell))
             fault = wrong(cell, answer)
+            if any(
+                one in f"{answer.headers} {answer.body!r}" for one in surface.tickets[cell.ticket]
+            ):
+                fault = "the ticket is in the answer"
             if fault is not None:
                 found.append(f"{cell}: {fault}")
 
     await asyncio.gather(*(work() for _ in range(16)))
+    log = str(surface.gateway.log.lines)
+    assert not any(ticket in log for some in surface.tickets.values() for ticket in some)
     assert not found, f"{len(found)} of {len(cells)}:\n" + "\n".join(found[:20])
-    assert len(cells) == 8 * 8 * 5 * 7 * 7
-    assert {status for status, _ in seen} == {200, 204, 400, 401, 403, 404, 405, 415}
+    return {expected(cell) for cell in cells}
+
+
+@pytest.mark.timeout(300)
+async def test_every_cell_gives_what_is_documented(
+    ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
+) -> None:
+    cells = [Cell(*one) for one in itertools.product(METHODS, FLAGS, ROUTES, TICKETS, TYPES)]
+    async with surface(ticket_key, make_ticket) as made:
+        seen = await check(made, cells)
+    assert len(cells) == 8 * 8 * 7 * 7 * 7
+    assert {status for status, _ in seen} == {200, 201, 204, 400, 401, 403, 404, 405, 415}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_modes_and_routes_that_speak_of_tickets(
+    mode: Mode, ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
+) -> None:
+    cells = [Cell(*one, mode) for one in itertools.product(*SMALL)]
+    async with surface(ticket_key, make_ticket, mode) as made:
+        seen = await check(made, cells)
+    denied = {status for status, _ in seen} & {401, 403}
+    assert denied == {"enforce": {401, 403}, "verify": {401}, "forward": set()}[mode]

@@ -58,6 +58,8 @@ class Stand:
             "test.gate.guarded": [1],
             "_NAMES": [None, "gate_pass"],
         }
+        self.tables_given = 0
+        """Requests for the table."""
         self.cache = folder / "cache"
         self.authorized = folder / "authorized"
         self.ticket_key = folder / "ticket.pem"
@@ -76,6 +78,7 @@ class Stand:
         return {"waited": True}
 
     async def _table(self, request: Request) -> object:
+        self.tables_given += 1
         return self.table
 
     def announce(self) -> None:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from click.testing import CliRunner, Result
 from openapi_spec_validator import validate
 
 from gateway.cli import main
+from gateway.lifecycle import running
 from gateway.settings import ENV_PREFIX
-from stand import Stand
+from stand import Stand, stand
 
 
 @pytest.fixture(autouse=True)
@@ -95,6 +99,80 @@ async def test_file_is_written_whole_and_the_same_each_time(mesh: Stand, tmp_pat
     assert first.endswith(b"}\n")
     assert invoke(*given(mesh), "--output", path).exit_code == 0
     assert path.read_bytes() == first
+
+
+ROUTES = """
+[[resources]]
+path = "/gates"
+namespace = "Test.Gate"
+id = "gate"
+list = "open"
+read = "wait"
+rate = "5/s"
+
+[[routes]]
+method = ["GET", "POST"]
+path = "/v1/{a:int}/open"
+action = "Test.Gate.open"
+query = { "page" = "int", "tag" = { many = true } }
+timeout = 3
+ticket = true
+
+[[routes]]
+method = "PUT"
+path = "/raw"
+action = "Test.Gate.open"
+consumes = ["image/*", "text/csv"]
+"""
+
+
+async def test_every_process_makes_the_same_bytes_and_a_gateway_too(tmp_path: Path) -> None:
+    """Sets have another order in each process, unless PYTHONHASHSEED says which."""
+    routes = tmp_path / "routes.toml"
+    routes.write_text(ROUTES)
+    config = '[media_types]\n"text/csv" = "json"\n"text/tsv" = "json"\n'
+    (tmp_path / "gateway.toml").write_text(config)
+    async with stand(tmp_path) as mesh:
+        given_to_both = {"routes": routes, "media_types": {"text/csv": "json", "text/tsv": "json"}}
+        texts = set()
+        for seed in ("1", "2"):
+            command = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "gateway.cli", "openapi", *map(str, given(mesh))),
+                *("--routes", str(routes), "--config", str(tmp_path / "gateway.toml")),
+                env={"PYTHONHASHSEED": seed, "PATH": os.defpath},
+                stdout=asyncio.subprocess.PIPE,
+            )
+            texts.add((await command.communicate())[0])
+            assert command.returncode == 0
+        async with (
+            running(mesh.loaded(openapi="everyone", **given_to_both)) as gateway,
+            aiohttp.ClientSession() as session,
+            session.get(f"{gateway.public.url}/openapi.json") as answer,
+        ):
+            texts.add(await answer.read() + b"\n")
+    assert len(texts) == 1
+    validate(json.loads(texts.pop()))
+
+
+@pytest.mark.parametrize("privileges", [(1,), (2,)])
+async def test_a_callers_view_is_that_of_a_gateway(
+    tmp_path: Path, privileges: tuple[int, ...]
+) -> None:
+    (tmp_path / "routes.toml").write_text(ROUTES.replace("ticket = true", "ticket = false"))
+    async with stand(tmp_path) as mesh:
+        files = {"routes": tmp_path / "routes.toml", "authz_table": mesh.write_table()}
+        (tmp_path / "ticket").write_text(mesh.ticket(privileges)["Authorization"][7:])
+        flags = [f"--{name.replace('_', '-')}={path}" for name, path in files.items()]
+        written = invoke(*given(mesh), *flags, "--ticket", tmp_path / "ticket")
+        async with (
+            running(mesh.loaded(**files)) as gateway,
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"{gateway.public.url}/openapi.json", headers=mesh.ticket(privileges)
+            ) as answer,
+        ):
+            assert await answer.text() + "\n" == written.stdout
+    assert ("/api/Test.Gate.guarded" in paths(written)) == (privileges == (1,))
 
 
 async def test_what_is_wrong_is_told_in_a_line(mesh: Stand, tmp_path: Path) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from email import policy
+from email.parser import BytesParser
 from typing import Any, Final
 
+import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
@@ -208,6 +211,75 @@ async def test_the_service_is_told_the_whole_content_type() -> None:
             assert (answer.status, answer.json()["code"]) == (400, "bad_header")
 
 
+async def test_a_form_comes_through_with_its_boundary(gateway: Fronted) -> None:
+    form = aiohttp.FormData()
+    form.add_field(
+        "picture", b"\x89PNG\r\n--not-a-boundary", filename="a.png", content_type="image/png"
+    )
+    form.add_field("title", "Lämp")
+    url = f"http://127.0.0.1:{gateway.port}/v1/image"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.put(url, data=form) as answer,
+    ):
+        assert answer.status == 200
+        body = await answer.read()
+        sent_as = answer.request_info.headers["Content-Type"]
+    message = BytesParser(policy=policy.HTTP).parsebytes(
+        f"Content-Type: {sent_as}\r\n\r\n".encode() + body
+    )
+    parts = [part.get_payload(decode=True) for part in message.iter_parts()]
+    assert parts == [b"\x89PNG\r\n--not-a-boundary", "Lämp".encode()]
+
+
+async def test_an_envelope_of_the_routes_own_is_for_its_types_alone() -> None:
+    text = '[[routes]]\nmethod = "PUT"\npath = "/b"\naction = "Test.echo"\nenvelope = "BLOB"'
+    peer = ScriptedPeer(envelopes=("json", "Blob"))
+    options = FrontOptions(media_types={"image/png": "blob", "text/csv": "csv"})
+    async with Fronted(peer, routes=text, options=options) as gateway:
+        for content_type in (None, "application/vnd.scamp.blob", "image/png; q=1"):
+            fields = [("Content-Type", content_type)] if content_type else []
+            answer = await gateway.request("PUT", "/b", fields, b"x")
+            assert (answer.status, answer.body) == (200, b"x"), content_type
+            assert peer.headers[-1]["envelope"] == "Blob"
+        for content_type in ("text/html", "application/json", "text/csv"):
+            answer = await gateway.request("PUT", "/b", [("Content-Type", content_type)], b"x")
+            assert answer.status == 415, content_type
+            assert answer.headers["Accept"] == "application/vnd.scamp.blob, image/png"
+
+
+async def test_what_is_not_json_by_name_is_json_where_a_route_says_so() -> None:
+    text = """[[routes]]
+    method = "PATCH"
+    path = "/v1/all/{id}"
+    action = "Test.echo"
+    consumes = ["application/json", "application/merge-patch+json"]"""
+    merge = [("Content-Type", "application/merge-patch+json")]
+    peer = ScriptedPeer(flags="noauth,update")
+    async with Fronted(peer, routes=text) as gateway:
+        answer = await gateway.request("PATCH", "/v1/all/7", merge, b'{"a":null}')
+        assert (answer.status, answer.json()) == (200, {"a": None, "id": "7"})
+        assert peer.headers[-1]["content_type"] == "application/merge-patch+json"
+        answer = await gateway.request("PATCH", "/v1/all/7", [("Content-Type", "text/x")], b"{}")
+        assert (answer.status, answer.json()["code"]) == (415, "unsupported_envelope")
+        answer = await gateway.request("PATCH", "/api/Test.echo", merge, b"{}")
+        assert (answer.status, answer.headers["Accept"]) == (415, "application/json")
+
+
+async def test_a_setting_makes_another_type_json_everywhere() -> None:
+    peer = ScriptedPeer(actions=("Product.Sku.update",), flags="noauth,update")
+    options = FrontOptions(media_types={"application/merge-patch+json": "json"})
+    merge = [("Content-Type", "application/merge-patch+json")]
+    async with Fronted(peer, routes=ROUTES, options=options) as gateway:
+        for path, got in {
+            "/v1/skus/7": {"a": None, "code": "7"},
+            "/api/Product.Sku.update": {"a": None},
+        }.items():
+            answer = await gateway.request("PATCH", path, merge, b'{"a":null}')
+            assert (answer.status, answer.json()) == (200, got)
+            assert peer.headers[-1]["content_type"] == "application/merge-patch+json", path
+
+
 async def test_get_never_runs_what_does_not_only_read(gateway: Fronted) -> None:
     answer = await gateway.request("GET", "/v1/changing")
     assert (answer.status, answer.headers["Allow"]) == (405, "DELETE, OPTIONS")
@@ -290,6 +362,33 @@ async def test_while_the_index_is_not_there_routes_are_unavailable_not_unknown()
             assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
 
 
+async def test_a_route_whose_action_has_left_is_unknown_though_its_path_has_others() -> None:
+    text = "".join(
+        f'[[routes]]\nmethod = "{method}"\npath = "/x"\naction = "Test.{name}"\n'
+        for method, name in (("GET", "gone"), ("PUT", "here"), ("POST", "here"))
+    )
+    resource = '[[resources]]\npath = "/r"\nnamespace = "Test"\nid = "id"\n'
+    async with Fronted(
+        ScriptedPeer(actions=("Test.here",), flags="noauth,create"), routes=text + resource
+    ) as gateway:
+
+        async def found(method: str, path: str) -> tuple[int, str | None]:
+            answer = await gateway.request(method, path)
+            assert ("Retry-After" in answer.headers) == (answer.status == 503)
+            return answer.status, answer.json().get("code") if answer.body else None
+
+        assert await found("GET", "/x") == (404, "unknown_action")
+        assert await found("DELETE", "/x") == (405, "method_not_allowed")
+        assert await found("GET", "/r") == (405, "method_not_allowed")
+        gateway.status = DiscoveryStatus(loaded=True, stale=True)
+        for path in ("/x", "/r"):
+            assert await found("GET", path) == (503, "discovery_unavailable"), path
+            assert await found("POST", path) == (200 if path == "/x" else 201, None)
+            answer = await gateway.request("OPTIONS", path)
+            assert "POST" in answer.headers["Allow"]
+            assert "GET" not in answer.headers["Allow"]
+
+
 async def test_routes_follow_the_index_and_the_file() -> None:
     peer = ScriptedPeer(actions=("Product.Sku.fetch",), flags="noauth,read")
     async with Fronted(routes=ROUTES) as gateway, peer:
@@ -356,9 +455,11 @@ async def test_a_route_may_have_a_deadline_of_its_own() -> None:
     async with Fronted(
         ScriptedPeer(flags="noauth,read,t60", script=silent), routes=text
     ) as gateway:
-        answer = await gateway.request("GET", "/x")
-        assert (answer.status, answer.json()["code"]) == (504, "reply_timeout")
-        assert "0.2 s" in answer.json()["detail"]
+        for asked, limit in ((None, "0.2"), ("0.05", "0.05"), ("9", "0.2")):
+            fields = [("X-SCAMP-Timeout", asked)] if asked else []
+            answer = await gateway.request("GET", "/x", fields)
+            assert (answer.status, answer.json()["code"]) == (504, "reply_timeout")
+            assert f"The limit was {limit} s" in answer.json()["detail"]
 
 
 async def test_a_route_may_forbid_retries() -> None:
