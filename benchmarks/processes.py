@@ -61,9 +61,12 @@ def _kibibytes(pid: int, name: str) -> int:
 
 @contextmanager
 def started(
-    command: Sequence[str | Path], log: Path, environment: Mapping[str, str] | None = None
+    command: Sequence[str | Path],
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    folder: Path = ROOT,
 ) -> Iterator[Process]:
-    """Run `command` until the end of the block; begins when it has printed its first line.
+    """Run `command` in `folder` until the end of the block; begins with its first line on stdout.
 
     Its stderr goes to the file `log`. Raises ProcessFailedError when no line comes.
     """
@@ -73,7 +76,7 @@ def started(
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
-            cwd=ROOT,
+            cwd=folder,
             env={**os.environ, **(environment or {})},
         )
     try:

@@ -101,7 +101,7 @@ class Authenticator:
         if action.noauth and (foreign or self.mode != "forward"):
             return self._unneeded(None if foreign else text, foreign=foreign)
         if foreign:
-            raise self._origin_refused(action.label)
+            raise self._origin_refused(headers, action.label)
         if self.mode == "forward":
             return self._forward(text)
         if text is None:
@@ -123,7 +123,7 @@ class Authenticator:
         if text is None:
             return None
         if ambient and self._foreign(headers, method):
-            raise self._origin_refused()
+            raise self._origin_refused(headers)
         return self._forward(text) if self.mode == "forward" else self._verified(text)
 
     def require_any(self, headers: CIMultiDictProxy[str], method: str = "GET") -> Caller:
@@ -143,13 +143,22 @@ class Authenticator:
     def _foreign(self, headers: CIMultiDictProxy[str], method: str) -> bool:
         return method not in SAFE_METHODS and not self.credentials.trusts(headers)
 
-    def _origin_refused(self, label: str | None = None) -> Problem:
+    def _origin_refused(self, headers: CIMultiDictProxy[str], label: str | None = None) -> Problem:
         self.results["foreign_origin"] += 1
-        return Problem(catalogue.ORIGIN_REFUSED, action=label)
+        seen = quotable(headers.get("Origin", "")[:100])
+        what = f"`Origin` is {seen}." if seen else "There is no `Origin`."
+        return Problem(
+            catalogue.ORIGIN_REFUSED,
+            f"{catalogue.ORIGIN_REFUSED.description} {what}",
+            action=label,
+        )
 
     def _missing(self, label: str | None = None) -> Problem:
         self.results["missing"] += 1
-        return Problem(catalogue.TICKET_MISSING, action=label, headers=CHALLENGE)
+        detail = catalogue.TICKET_MISSING.description
+        if self.credentials.cookie is not None:
+            detail = f"{detail.removesuffix('.')} or the cookie `{self.credentials.cookie}`."
+        return Problem(catalogue.TICKET_MISSING, detail, action=label, headers=CHALLENGE)
 
     def _verified(self, text: str, label: str | None = None) -> Caller:
         try:

@@ -72,7 +72,7 @@ BAD_FRAMING = _kind(
 UNKNOWN_PATH = _kind(
     106, "unknown_path", 404, "No such resource",
     "Nothing is served at this path. Actions are at `/api/[SECTOR:]Namespace.name[~VERSION]`, and "
-    "at the paths of the routes file.",
+    "at the paths of the routes file; `/docs` lists them, unless it is switched off.",
 )  # fmt: skip
 UNKNOWN_ACTION = _kind(
     107, "unknown_action", 404, "No such action",
@@ -151,12 +151,12 @@ PRIVILEGE_MISSING = _kind(
 )  # fmt: skip
 ACTION_UNCONFIGURED = _kind(
     205, "action_unconfigured", 403, "Action not configured",
-    "The authorization table does not list the action, so nobody may call it.",
+    "The privilege table does not list the action, so nobody may call it.",
     **_DENIED,
 )  # fmt: skip
 AUTHORIZATION_UNAVAILABLE = _kind(
     206, "authorization_unavailable", 503, "Authorization not available",
-    "There is no authorization table, or it is too old to be trusted.",
+    "There is no privilege table, or it is too old to be trusted.",
     proxy_error="destination_unavailable",
 )  # fmt: skip
 ORIGIN_REFUSED = _kind(

@@ -18,7 +18,7 @@ from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from scamp.discovery import Registry
-from scamp.discovery.loader import Step, count_reasons
+from scamp.discovery.loader import count_reasons
 from scamp.discovery.model import count_actions
 from scamp.discovery.multicast import open_receiver
 from scamp.errors import ConfigError, ScampError
@@ -46,29 +46,20 @@ def examine(loaded: Loaded, *, now: Callable[[], float] = time.time) -> list[Fin
     findings = [Finding("ok", "settings", f"{len(loaded.origins)} set")]
     findings += [Finding("warn", "scamp.conf", warning) for warning in loaded.warnings]
     findings += [Finding("FAIL", "settings", problem) for problem in settings.problems()]
-    for part in (_authorized, _keys, _table, _tls, _routes, _access_log, _redis):
-        findings += _guarded(part, settings)
+    for about, part in _PARTS:
+        findings += _guarded(about, part(settings))
     if settings.discovery_source == "multicast":
-        findings += _guarded(_multicast, settings)
+        findings += _guarded("multicast", _multicast(settings))
     else:
-        findings += _guarded(lambda one: _cache(one, now()), settings)
+        findings += _guarded("discovery cache", _cache(settings, now()))
     return findings
 
 
-def _guarded(
-    part: Callable[[Settings], Iterator[Finding]], settings: Settings
-) -> Iterator[Finding]:
-    name = getattr(part, "__name__", "").strip("_<>")
+def _guarded(about: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     try:
-        yield from part(settings)
+        yield from findings
     except (ScampError, OSError) as exc:
-        about = {
-            "keys": "ticket keys",
-            "table": "authorization table",
-            "tls": "TLS",
-            "redis": "rate limits",
-        }
-        yield Finding("FAIL", about.get(name, "discovery"), str(exc))
+        yield Finding("FAIL", about, str(exc))
 
 
 def _authorized(settings: Settings) -> Iterator[Finding]:
@@ -98,7 +89,7 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     about, path = "discovery cache", settings.discovery_cache
     if path is None:
         return
-    step, state = read_discovery(settings, path)
+    step, state = read_discovery(_readable(settings), path)
     found = step.state
     for identity, reason, detail in found.rejections[:_SHOWN]:
         yield Finding("warn", about, f"record of {identity} refused: {reason}: {detail}")
@@ -116,24 +107,38 @@ def _cache(settings: Settings, now: float) -> Iterator[Finding]:
     if age > settings.discovery_max_age:
         text = f"stale: {age:.0f} s old, the limit is {settings.discovery_max_age:g} s"
         yield Finding("warn", about, f"{text}; what writes it may have died")
-    yield from _lost_routes(settings, step)
+    registry = Registry()
+    registry.apply(added=step.added)
+    yield from _not_there(settings, registry)
 
 
-def _lost_routes(settings: Settings, step: Step) -> Iterator[Finding]:
-    """Services come and go: it is no mistake in the file."""
+def _readable(settings: Settings) -> Settings:
+    """Without an authorized_services file that is no good, which has been told by itself."""
+    try:
+        if settings.authorized_services is not None:
+            read_authorized(settings.authorized_services)
+    except ScampError:
+        return settings.model_copy(update={"authorized_services": None})
+    return settings
+
+
+def _not_there(settings: Settings, registry: Registry) -> Iterator[Finding]:
+    """Names that nobody announces now: a service may be away, or a name misspelt."""
+    sectors = {offers[0].action.sector.lower() for offers in registry.actions()}
+    for sector in settings.sectors:
+        if sector.lower() not in sectors:
+            yield Finding("warn", "sectors", f"no service offers anything in {sector} now")
     if settings.routes is None:
         return
     try:
         table = load_routes(settings.routes)
     except ConfigError:
-        return  # told already
-    registry = Registry()
-    registry.apply(added=step.added)
-    found = [*lost(registry, table, settings.request_timeout)]
-    for route, why in found[:_SHOWN]:
+        return  # told by itself
+    nowhere = [*lost(registry, table, settings.request_timeout)]
+    for route, why in nowhere[:_SHOWN]:
         yield Finding("warn", "routes", f"{route.origin}: {route.key}: {why}")
-    if len(found) > _SHOWN:
-        yield Finding("warn", "routes", f"{len(found) - _SHOWN} further routes lead nowhere")
+    if len(nowhere) > _SHOWN:
+        yield Finding("warn", "routes", f"{len(nowhere) - _SHOWN} further routes lead nowhere")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -152,9 +157,9 @@ def _table(settings: Settings) -> Iterator[Finding]:
     try:
         table = read_table(settings.authz_table)
     except ConfigError as exc:
-        yield Finding("FAIL", "authorization table", str(exc))
+        yield Finding("FAIL", "privilege table", str(exc))
         return
-    yield Finding("ok", "authorization table", f"{settings.authz_table}: {len(table)} actions")
+    yield Finding("ok", "privilege table", f"{settings.authz_table}: {len(table)} actions")
 
 
 def _tls(settings: Settings) -> Iterator[Finding]:
@@ -190,3 +195,14 @@ def _redis(settings: Settings) -> Iterator[Finding]:
     if settings.rate_limit_redis is not None:
         connector()
         yield Finding("ok", "rate limits", "counted in Redis; whether it is there was not tried")
+
+
+_PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] = (
+    ("authorized_services", _authorized),
+    ("ticket keys", _keys),
+    ("privilege table", _table),
+    ("TLS", _tls),
+    ("routes", _routes),
+    ("access log", _access_log),
+    ("rate limits", _redis),
+)

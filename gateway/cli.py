@@ -11,7 +11,8 @@ from typing import Any, Final
 import click
 
 from gateway import logs, sources
-from gateway.commands.options import Refused, load, settings_options
+from gateway.commands.options import Refused, SettingsCommand, load, settings_options
+from gateway.commands.tables import plural
 from gateway.reference import configuration_reference
 from scamp.cli.lazy import Later, LazyGroup
 from scamp.errors import ConfigError
@@ -51,7 +52,7 @@ def main() -> None:
     """HTTP in front of a mesh of SCAMP services."""
 
 
-@main.command(epilog=SIGNAL_HELP)
+@main.command(cls=SettingsCommand, epilog=SIGNAL_HELP)
 @settings_options
 def run(config: Path | None, **flags: Any) -> None:
     """Serve until told to stop. One line on stdout says when, and where."""
@@ -87,7 +88,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-@main.command(epilog=CHECK_HELP)
+@main.command(cls=SettingsCommand, epilog=CHECK_HELP)
 @settings_options
 def check(config: Path | None, **flags: Any) -> None:
     """Try the whole configuration offline.
@@ -107,12 +108,12 @@ def check(config: Path | None, **flags: Any) -> None:
         click.echo(str(finding))
     bad = sum(finding.level == "FAIL" for finding in findings)
     odd = sum(finding.level == "warn" for finding in findings)
-    fine = f"no problems, {odd} warning{'' if odd == 1 else 's'}" if odd else "all good"
-    click.echo(f"{bad} problem{'' if bad == 1 else 's'}" if bad else fine)
+    fine = f"no problems, {plural(odd, 'warning')}" if odd else "all good"
+    click.echo(plural(bad, "problem") if bad else fine)
     sys.exit(1 if bad else 0)
 
 
-@main.command("config")
+@main.command("config", cls=SettingsCommand)
 @click.option("--reference", is_flag=True, help="Print the page docs/configuration.md instead.")
 @settings_options
 def show_config(reference: bool, config: Path | None, **flags: Any) -> None:

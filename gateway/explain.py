@@ -96,6 +96,7 @@ def _decide(found: Explanation, query: str, view: Surface, table: RouteTable) ->
     chosen = by_method(matches).get(found.method)
     found.considered = tuple(_considered(found, matches, chosen, table))
     if _is_own(found, view):
+        found.considered = ()  # whatever the file says: routes cannot have these paths
         return
     if matches:
         _by_route(found, query, matches, view)
@@ -198,7 +199,8 @@ def _missing(target: Target, view: Surface) -> str:
 def _not_taken(found: Explanation, methods: tuple[str, ...]) -> None:
     found.status, found.code = 405, catalogue.METHOD_NOT_ALLOWED.code
     why = f" {_sentence(found.entry.problem)}" if found.entry and found.entry.problem else ""
-    found.says = f"{found.method} is not taken here; {', '.join(methods)} is.{why}"
+    are = "is" if len(methods) == 1 else "are"
+    found.says = f"{found.method} is not taken here; {', '.join(methods)} {are}.{why}"
 
 
 def _sentence(text: str) -> str:

@@ -26,6 +26,9 @@ log = logging.getLogger("gateway.following")
 POLL_INTERVAL: Final = 1.0
 """Seconds between looks at small files."""
 
+MAX_REASONS: Final = 50
+"""Mistakes of one file that are logged; what makes files by itself can make one in every line."""
+
 QUIET: Final = 0.1
 """Seconds without a change, after which a file that is written in place is whole."""
 
@@ -168,6 +171,15 @@ class FollowedTls:
         self.expires = await asyncio.to_thread(certificate_expiry, self._settings)
 
 
+def _log_refused(name: str, reasons: Sequence[str]) -> None:
+    """A record for each, as ``check`` has a line for each: within one a line cannot be broken."""
+    for reason in reasons[:MAX_REASONS]:
+        log.warning("%s not reloaded, the last good one stays: %s", name, reason)
+    if len(reasons) > MAX_REASONS:
+        more = len(reasons) - MAX_REASONS
+        log.warning("%s not reloaded, the last good one stays: %d more mistakes", name, more)
+
+
 class Following:
     """Looks at everything from time to time, and at once when asked to.
 
@@ -202,7 +214,7 @@ class Following:
         try:
             taken = await thing.look(force=force)
         except (ScampError, OSError) as exc:
-            log.warning("%s not reloaded, the last good one stays: %s", thing.name, exc)
+            _log_refused(thing.name, str(exc).splitlines())
             self._report(thing.name, False)
         except Exception:
             log.exception("%s not reloaded, the last good one stays", thing.name)

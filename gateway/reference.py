@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -58,6 +58,14 @@ opens the access log anew. Settings themselves are read at the start only.
 def configuration_reference() -> str:
     """The whole page, Markdown, ending in a newline."""
     return _INTRODUCTION + "".join(_sections()) + _CLOSING
+
+
+def headings() -> Mapping[str, str]:
+    """The heading of each setting."""
+    found, heading = {}, ""
+    for name in Settings.model_fields:
+        heading = found[name] = _GROUPS.get(name, heading)
+    return found
 
 
 def write_reference(path: Path) -> None:

@@ -42,6 +42,7 @@ USUAL_TICKET_KEYS: Final = (
 )
 """Where meshes keep the key. Never used unasked, only named when no key was given."""
 
+_SECTOR: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9!#$&^_.+-]{1,100}/[a-z0-9!#$&^_.+-]{1,100}")
 
 
@@ -136,7 +137,7 @@ class Settings(BaseSettings):
     multicast_address: str = setting(
         "239.63.248.106",
         "Multicast group of announcements (discovery.multicast_address).",
-        unit="IPv4 address",
+        unit="IPv4",
     )
     multicast_port: int = setting(
         5555, "UDP port of announcements (discovery.port).", unit="port", ge=1, le=65535
@@ -145,7 +146,7 @@ class Settings(BaseSettings):
         (),
         "Interfaces on which announcements are heard, by address or as if:NAME; without any, "
         "that of the machine's first 10.x or 192.168.x address.",
-        unit="IPv4 address or if:NAME",
+        unit="IPv4|if:NAME",
         flag="multicast-interface",
     )
     authorized_services: Path | None = setting(
@@ -207,7 +208,8 @@ class Settings(BaseSettings):
     )
     authz_table: Path | None = setting(
         None,
-        "Privilege table as a JSON file, followed.",
+        "Privilege table (the authorization table of SCAMP, as Auth.getAuthzTable returns it) as a "
+        "JSON file, followed.",
         unit="file",
         unset="the Auth service is asked (Auth.getAuthzTable)",
     )
@@ -333,7 +335,8 @@ class Settings(BaseSettings):
     )
     rate_limit_redis_file: Path | None = setting(
         None,
-        "File that holds that URL, for one with a password.",
+        "File that holds the URL of a Redis that counts for several gateways (rate_limit_redis); "
+        "for one with a password.",
         unit="file",
     )
     rate_limit_redis_timeout: float = setting(
@@ -449,6 +452,14 @@ class Settings(BaseSettings):
     def _origins_in_full(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return check_origins(value)
 
+    @field_validator("sectors")
+    @classmethod
+    def _sectors(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if _SECTOR.fullmatch(name) is None:
+                raise ValueError(f"{name!r} is no sector: letters, digits, _ . and - only")
+        return value
+
     @field_validator("events_open")
     @classmethod
     def _services(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -504,7 +515,7 @@ class Settings(BaseSettings):
 
     def _problems(self) -> Iterable[str]:
         if self.discovery_cache is None and self.discovery_source == "cache":
-            yield NO_CACHE
+            yield f"{NO_CACHE}, or --discovery-source multicast to hear the services themselves"
         if not self.ticket_keys and self.auth_mode != "forward":
             found = next((path for path in USUAL_TICKET_KEYS if os.access(path, os.R_OK)), "FILE")
             yield (

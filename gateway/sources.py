@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -66,6 +66,7 @@ def load(
     environ = os.environ if environ is None else environ
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
+    problems: list[str] = []
 
     def add(name: str, value: Any, origin: str) -> None:
         if name not in values:
@@ -74,12 +75,12 @@ def load(
     for name, value in (flags or {}).items():
         if value is not None and value != ():
             add(name, value, f"--{flag_of(name)}")
-    for name, value in _environment().items():
+    for name, value in _environment(problems).items():
         add(name, value, f"{ENV_PREFIX}{name.upper()}")
     if config is None and os.environ.get(CONFIG_VARIABLE):
         config = Path(os.environ[CONFIG_VARIABLE])
     if config is not None:
-        for name, (value, line) in _toml(config).items():
+        for name, (value, line) in _toml(config, problems).items():
             add(name, value, f"{config}:{line}" if line else str(config))
     warnings: list[str] = []
     conf = _scamp_conf(values, environ, warnings)
@@ -88,11 +89,20 @@ def load(
             add(name, value, origin)
         warnings.extend(conf.warnings)
     _read_secrets(values, origins)
+    return Loaded(_checked(values, origins, problems), origins, tuple(warnings))
+
+
+def _checked(
+    values: Mapping[str, Any], origins: Mapping[str, str], problems: Sequence[str]
+) -> Settings:
+    """Raises `ConfigError` with `problems` and with what is wrong with values."""
     try:
         settings = Settings(**values)
     except ValidationError as exc:
-        raise ConfigError("\n".join(_explain(exc, origins))) from exc
-    return Loaded(settings, origins, tuple(warnings))
+        raise ConfigError("\n".join([*problems, *_explain(exc, origins)])) from exc
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return settings
 
 
 def flag_of(name: str) -> str:
@@ -111,8 +121,8 @@ def suggest(name: str, known: Iterable[str]) -> str:
 # -- environment ------------------------------------------------------------------------
 
 
-def _environment() -> dict[str, Any]:
-    problems = []
+def _environment(problems: list[str]) -> dict[str, Any]:
+    """What is set there. Names that mean nothing go to `problems`."""
     for variable, value in os.environ.items():
         if not variable.upper().startswith(ENV_PREFIX) or variable == CONFIG_VARIABLE:
             continue
@@ -122,8 +132,6 @@ def _environment() -> dict[str, Any]:
             close = difflib.get_close_matches(variable.upper(), known, 1, 0.7)
             hint = f" (did you mean {close[0]}?)" if close else ""
             problems.append(f"{variable}: there is no such setting{hint}")
-    if problems:
-        raise ConfigError("\n".join(problems))
     try:
         return EnvSettingsSource(Settings)()
     except SettingsError as exc:
@@ -143,7 +151,8 @@ def _by_kubernetes(name: str, value: str) -> bool:
 # -- TOML -------------------------------------------------------------------------------
 
 
-def _toml(path: Path) -> dict[str, tuple[Any, int]]:
+def _toml(path: Path, problems: list[str]) -> dict[str, tuple[Any, int]]:
+    """What is set there, with the line. Keys that mean nothing go to `problems`."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -164,7 +173,6 @@ def _toml(path: Path) -> dict[str, tuple[Any, int]]:
     except RecursionError:
         raise ConfigError(f"{path}: nested too deeply") from None
     values: dict[str, tuple[Any, int]] = {}
-    problems = []
     for key, name, value in _named(parsed):
         line = _line_of(text, key.partition(".")[0])
         if name not in Settings.model_fields:
@@ -174,8 +182,6 @@ def _toml(path: Path) -> dict[str, tuple[Any, int]]:
             problems.append(f"{path}:{line}: {name!r} is set twice")
         else:
             values[name] = (value, line)
-    if problems:
-        raise ConfigError("\n".join(problems))
     return values
 
 

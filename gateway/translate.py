@@ -220,7 +220,7 @@ def envelope_of(
     wanted = envelope_named(media_type, media_types)
     if wanted is None:
         shown = quotable(media_type[:100])
-        raise _unsupported(f"Content-Type {shown} stands for no envelope", action)
+        raise _unsupported(f"{action.label} does not take Content-Type {shown}", action)
     if _ENVELOPE.fullmatch(wanted):  # it also goes into a header of the answer
         for name in action.envelopes:
             if name.lower() == wanted:

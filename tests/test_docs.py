@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from pages import ROOT, Page
 
 import scamp.errors
+from gateway import sources
 from scamp import ClientOptions, ScampError, Service, keys
 from scamp.config import ScampConf
 from scamp.discovery import (
@@ -324,3 +325,18 @@ def test_the_site_can_be_built_without_a_warning(tmp_path: Path) -> None:
     assert 'id="scamp.server.Service.start"' in page
     states = (tmp_path / "site" / "states.html").read_text()
     assert '<pre class="mermaid">' in states
+
+
+# -- the gateway: what is to be copied --------------------------------------------------
+
+COPIED: Final = ("docs/rate-limits.md", "docs/web-apps.md")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [block for path in COPIED for block in Page(path).blocks("toml") if "[[" not in block],
+)
+def test_settings_that_are_shown_can_be_loaded(block: str, tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text(block)
+    sources.load(config=path)

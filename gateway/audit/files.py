@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
@@ -67,11 +68,20 @@ def _secrets(audited: Audited) -> Iterator[Path]:
     if settings.tls_key is not None:
         yield settings.tls_key
     for name in Settings.model_fields:
-        if isinstance(getattr(settings, name), SecretStr):
+        value = getattr(settings, name)
+        if isinstance(value, SecretStr) and _is_secret(name, value.get_secret_value()):
             # One that comes from a file of its own is not in the settings file.
             path = getattr(settings, f"{name}_file") or _place(audited, name)
             if path is not None:
                 yield path
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """The URL of a Redis without a password is none."""
+    if name != "rate_limit_redis":
+        return True
+    url = urlsplit(value)
+    return url.password is not None or "password" in parse_qs(url.query)
 
 
 def _trusted(audited: Audited) -> Iterator[Path]:

@@ -15,7 +15,7 @@ from gateway.audit.codes import SEVERITIES
 from gateway.audit.model import Audited, Finding, Ignored, Result
 from gateway.audit.run import audit as run_audit
 from gateway.audit.run import audited
-from gateway.commands.options import Refused, load, settings_options
+from gateway.commands.options import Refused, SettingsCommand, load, settings_options
 from gateway.commands.tables import one_line, plural, wrapped
 from scamp.errors import ScampError
 
@@ -37,7 +37,7 @@ _SHOWN: Final = 10
 """Findings of one code that are shown as text; JSON has all."""
 
 
-@click.command(epilog=HELP)
+@click.command(cls=SettingsCommand, epilog=HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with a stable order.")
 @click.option(
     "--fail-on",

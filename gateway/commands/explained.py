@@ -68,6 +68,8 @@ def _taker(entry: Entry) -> Iterator[str]:
     where = f" ({''.join(entry.origin)})" if entry.route is not None else ""
     yield one_line(f"  taken by {methods_of(entry)} {entry.url}{where}")
     if entry.action is None:
+        if entry.access is not None:
+            yield one_line(f"  who      {entry.access}")
         return
     alias = f", which {entry.target} means" if entry.kind == "alias" else ""
     flags = f" [{','.join(flags_of(entry))}]" if flags_of(entry) else ""

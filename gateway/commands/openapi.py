@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import click
 
-from gateway.commands.options import Refused, load, settings_options
+from gateway.commands.options import Refused, SettingsCommand, load, settings_options
 from scamp.errors import ConfigError, ScampError
 
 OPENAPI_HELP: Final = """\
@@ -20,7 +20,7 @@ Exit codes:
 """
 
 
-@click.command("openapi", epilog=OPENAPI_HELP)
+@click.command("openapi", cls=SettingsCommand, epilog=OPENAPI_HELP)
 @click.option(
     "--output",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),

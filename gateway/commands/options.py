@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Literal, TypeVar, get_args, get_origin
 
 import click
 
 from gateway import sources
+from gateway.reference import headings
 from gateway.settings import Settings
 from gateway.sources import Loaded, flag_of
 from scamp.errors import ConfigError
@@ -26,14 +28,39 @@ class Refused(click.ClickException):
             click.echo(f"scamp-gateway: {line}", file=file, err=file is None)
 
 
+class SettingOption(click.Option):
+    """The option of a setting. `heading` is that of its part of ``docs/configuration.md``."""
+
+    def __init__(self, *names: Any, heading: str, **attributes: Any) -> None:
+        super().__init__(*names, **attributes)
+        self.heading = heading
+
+
+class SettingsCommand(click.Command):
+    """A command whose help has its own options first, then settings in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """As in click, with more than one heading."""
+        groups: dict[str, list[tuple[str, str]]] = {"Options": []}
+        for parameter in self.get_params(ctx):
+            heading = parameter.heading if isinstance(parameter, SettingOption) else "Options"
+            if (record := parameter.get_help_record(ctx)) is not None:
+                groups.setdefault(heading, []).append(record)
+        for heading, records in groups.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
 def settings_options(command: F) -> F:
     """Give a command ``--config`` and one option for each setting that has a flag.
 
-    The options only carry text; what is right for a setting is said in one place, its field.
+    The options only carry text; what is right for a setting is said in one place, its field. The
+    command is to be a `SettingsCommand`.
     """
+    found = headings()
     for name in reversed(Settings.model_fields):
         if flag_of(name):
-            command = _option(name)(command)
+            command = _option(name, found[name])(command)
     return click.option(
         "--config",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -42,19 +69,20 @@ def settings_options(command: F) -> F:
     )(command)
 
 
-def _option(name: str) -> Callable[[F], F]:
+def _option(name: str, heading: str) -> Callable[[F], F]:
+    option = partial(click.option, cls=SettingOption, heading=heading)
     field, flag = Settings.model_fields[name], flag_of(name)
     extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
     unit = str(extra.get("unit") or "")
     if field.annotation is bool:
         shown = _described(field.description or "", "on" if field.default else "off", unset="")
-        return click.option(f"--{flag}/--no-{flag}", name, default=None, help=shown)
+        return option(f"--{flag}/--no-{flag}", name, default=None, help=shown)
     choices = _choices(field.annotation)
     shown = _described(field.description or "", field.default, unset=str(extra.get("unset") or ""))
     if choices:
-        return click.option(f"--{flag}", name, type=click.Choice(choices), default=None, help=shown)
+        return option(f"--{flag}", name, type=click.Choice(choices), default=None, help=shown)
     metavar = unit.upper() if unit.islower() else (unit or "VALUE")
-    return click.option(
+    return option(
         f"--{flag}",
         name,
         metavar=metavar,

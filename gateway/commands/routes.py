@@ -13,7 +13,7 @@ import click
 
 from gateway.commands.entries import entry_dict, flags_of, methods_of, seconds, who
 from gateway.commands.explained import explained, explained_dict
-from gateway.commands.options import Refused, load, settings_options
+from gateway.commands.options import Refused, SettingsCommand, load, settings_options
 from gateway.commands.tables import columns, few, plural, wrapped
 from gateway.explain import explain
 from gateway.offline import Offline, read_offline
@@ -39,7 +39,7 @@ Exit codes:
 _NAMES: Final = 2
 
 
-@click.command(epilog=HELP)
+@click.command(cls=SettingsCommand, epilog=HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with a stable order.")
 @click.option("--url", metavar="PATTERN", help="Only URLs like this; * stands for anything.")
 @click.option("--action", metavar="PATTERN", help="Only actions like this, without case.")
@@ -112,9 +112,9 @@ def lines_of(view: Surface, settings: Settings, mesh: Offline, *, aliases: bool)
     """The tables, and a line that sums them up."""
     if view.routes:
         yield f"ROUTES FILE {settings.routes}"
-        yield from columns(
-            ("METHOD", "URL", "ACTION", "WHO", "TIME", "ON", "LINE"), [*map(_route, view.routes)]
-        )
+        rows = [*map(_route, view.routes)]
+        last = "LINE, NOTES" if any(" " in row[-1] for row in rows) else "LINE"
+        yield from columns(("METHOD", "URL", "ACTION", "WHO", "TIME", "ON", last), rows)
         for entry in view.routes:
             if entry.problem:
                 mark = "!! " if entry.broken else "-- "

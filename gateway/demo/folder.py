@@ -73,6 +73,7 @@ class Folder:
         self, services: Mapping[str, str], users: Mapping[str, tuple[int, Iterable[int]]]
     ) -> None:
         """Make keys, certificates, tickets and authorized_services anew; blocks for a second.
+        Routes that are there already stay.
 
         `services` gives what each may offer, as in authorized_services; `users` gives an id and
         privileges.
@@ -91,7 +92,8 @@ class Folder:
             self.certificate(name).write_bytes(certificate)
             lines.append(f"{keys.fingerprint(certificate)} {services[name]}  # {name}\n")
         self.authorized.write_text("".join(lines))
-        self.routes.write_text(ROUTES)
+        if not self.routes.exists():  # they are there to be changed
+            self.routes.write_text(ROUTES)
         self.ticket_key.write_bytes(keys.public_key_pem(signer))
         for user, (number, privileges) in users.items():
             ticket = issue_ticket(

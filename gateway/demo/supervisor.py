@@ -213,6 +213,7 @@ class Demo:
             f"# admin   {admin}\n"
             f"# mesh    {processes}; kill -9 one of them and it goes on\n"
             f"# files   {folder.path}\n"
+            f"# explore {public}/docs with the ticket in {folder.ticket('alice')}\n"
             "# alice has every privilege, bob may only read. Paste what you like:\n\n"
             f"{script(folder, public, admin)}\n"
             "# Ctrl-C ends all of it."

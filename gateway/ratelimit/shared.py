@@ -285,7 +285,7 @@ def connector() -> Callable[[str], Any]:
         from redis.backoff import NoBackoff
     except ImportError:
         raise ConfigError(
-            "rate_limit_redis needs redis-py: pip install 'scamp-gateway[redis]'"
+            "rate_limit_redis needs redis-py: pip install '.[redis]' in a checkout"
         ) from None
 
     def connect(url: str) -> Any:

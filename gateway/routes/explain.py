@@ -14,8 +14,8 @@ from gateway.sources import suggest
 _MISSING: Final = "is missing"
 
 
-def explain(exc: ValidationError, name: str, places: Places) -> Iterator[str]:
-    """One ``FILE:LINE: reason`` for each thing; `name` is the file's."""
+def explain(exc: ValidationError, places: Places) -> Iterator[tuple[int, str]]:
+    """A line and a reason for each thing."""
     for error in exc.errors(include_url=False, include_context=False):
         loc = error["loc"]
         message = error["msg"].removeprefix("Value error, ")
@@ -28,12 +28,12 @@ def explain(exc: ValidationError, name: str, places: Places) -> Iterator[str]:
         if error["type"] == "extra_forbidden":
             key = keys[-1]
             hint = suggest(key, known if len(keys) <= 2 else _keys_of(QueryEntry))
-            yield f"{name}:{line}: there is no key {key!r}{hint}"
+            yield line, f"there is no key {key!r}{hint}"
         else:
             shown = ".".join(keys[1:]) or keys[0]
             if error["type"] == "missing":
                 message = _MISSING
-            yield f"{name}:{line}: {shown}: {message[:1].lower()}{message[1:]}"
+            yield line, f"{shown}: {message[:1].lower()}{message[1:]}"
 
 
 def _keys_of(entry: type[BaseModel]) -> list[str]:

@@ -7,7 +7,9 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,6 +53,9 @@ MAX_NESTED: Final = 32
 _WITH_BODY: Final = frozenset(("POST", "PUT", "PATCH"))
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
+_WORDS: Final = (("path", segments_of), ("action", partial(target_of, "action")))
+"""Keys with a grammar of their own, and what reads it."""
+
 _ANYTHING: Final[Query] = {ALL: QueryEntry()}
 
 _VERBS: Final = (
@@ -91,19 +96,12 @@ def parse_routes(text: str, name: str = "routes") -> RouteTable:
         raise ConfigError(f"{name}: a number has too many digits") from exc
     except RecursionError:
         raise ConfigError(f"{name}: nested too deeply") from None
-    places = Places(text)
-    try:
-        entries = RoutesFile.model_validate(parsed)
-    except ValidationError as exc:
-        raise ConfigError("\n".join(explain(exc, name, places))) from exc
-    loader = _Loader(name, places)
-    loader.take(entries)
-    if problems := loader.problems:
-        more = len(problems) - MAX_TOLD
-        told = [
-            *problems[:MAX_TOLD],
-            *([f"{name}: and {more} more like these"] if more > 0 else ()),
-        ]
+    loader = _Loader(name, Places(text))
+    loader.take(parsed)
+    if problems := loader.told():
+        told = [f"{name}:{line}: {reason}" for line, reason in problems[:MAX_TOLD]]
+        if len(problems) > MAX_TOLD:
+            told.append(f"{name}: and {len(problems) - MAX_TOLD} more like these")
         raise ConfigError("\n".join(told))
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     return RouteTable(tuple(loader.routes), digest)
@@ -114,41 +112,75 @@ class _Loader:
 
     def __init__(self, name: str, places: Places) -> None:
         self.routes: list[Route] = []
-        self.problems: list[str] = []
+        self.problems: list[tuple[int, str]] = []
+        """Each with its line."""
         self._name = name
         self._places = places
         self._taken: dict[tuple[str, tuple[tuple[str, str], ...]], Route] = {}
 
-    def take(self, entries: RoutesFile) -> None:
-        """Everything of the file, in its order."""
-        for index, route in enumerate(entries.routes):
-            self._guarded(self._route(route, self._origin("routes", index)), "routes", index)
-        for index, resource in enumerate(entries.resources):
-            origin = self._origin("resources", index)
-            self._guarded(self._resource(resource, origin), "resources", index)
+    def take(self, parsed: dict[str, Any]) -> None:
+        """Everything of the file, in its order. What is wrong with one entry hides nothing that is
+        wrong with another, nor with its path and action."""
+        refused = self._refused(parsed)
+        for index, entry in self._entries(parsed, "routes", refused):
+            route = RouteEntry.model_validate(entry)
+            with self._noting("routes", index):
+                self._add(self._route(route, self._origin("routes", index)))
+        for index, entry in self._entries(parsed, "resources", refused):
+            resource = ResourceEntry.model_validate(entry)
+            with self._noting("resources", index):
+                self._add(self._resource(resource, self._origin("resources", index)))
+
+    def _refused(self, parsed: dict[str, Any]) -> set[tuple[str | int, ...]]:
+        """Tables, and entries by table and number, that are not of the form."""
+        try:
+            RoutesFile.model_validate(parsed)
+        except ValidationError as exc:
+            self.problems += explain(exc, self._places)
+            return {error["loc"][:2] for error in exc.errors(include_url=False)}
+        return set()
+
+    def _entries(
+        self, parsed: dict[str, Any], table: str, refused: set[tuple[str | int, ...]]
+    ) -> Iterator[tuple[int, Any]]:
+        """Those whose form, path and action are good, with their numbers."""
+        if (table,) in refused:
+            return
+        for index, entry in enumerate(parsed.get(table, ())):
+            told = len(self.problems)
+            for key, read in _WORDS:
+                if isinstance(entry, dict) and isinstance(text := entry.get(key), str):
+                    with self._noting(table, index):
+                        read(text)
+            if told == len(self.problems) and (table, index) not in refused:
+                yield index, entry
 
     def _origin(self, table: str, index: int) -> str:
         return f"{self._name}:{self._places.line(table, index)}"
 
-    def _guarded(self, made: Iterator[Route], table: str, index: int) -> None:
-        try:
-            for route in made:
-                self._add(route)
-        except BadEntry as exc:
-            line = self._places.line(table, index, exc.key)
-            self.problems.append(f"{self._name}:{line}: {exc}")
+    def told(self) -> list[tuple[int, str]]:
+        """All problems in the order of the file."""
+        return sorted(self.problems, key=lambda problem: problem[0])
 
-    def _add(self, route: Route) -> None:
-        if len(self.routes) >= MAX_ROUTES:
-            raise BadEntry("path", f"more than {MAX_ROUTES} routes in one file")
-        for method in route.methods:
-            other = self._taken.setdefault((method, route.shape), route)
-            if other is not route:
-                raise BadEntry(
-                    "path",
-                    f"{method} {route.template} is taken by {other.template} at {other.origin}",
-                )
-        self.routes.append(route)
+    @contextmanager
+    def _noting(self, table: str, index: int) -> Iterator[None]:
+        try:
+            yield
+        except BadEntry as exc:
+            self.problems.append((self._places.line(table, index, exc.key), str(exc)))
+
+    def _add(self, routes: Iterator[Route]) -> None:
+        for route in routes:
+            if len(self.routes) >= MAX_ROUTES:
+                raise BadEntry("path", f"more than {MAX_ROUTES} routes in one file")
+            for method in route.methods:
+                other = self._taken.setdefault((method, route.shape), route)
+                if other is not route:
+                    raise BadEntry(
+                        "path",
+                        f"{method} {route.template} is taken by {other.template} at {other.origin}",
+                    )
+            self.routes.append(route)
 
     # -- routes -------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Final
 
 from scamp import limits
 from scamp.discovery.announcement import (
@@ -92,6 +93,9 @@ class Step:
     verified: int
 
 
+_NO_CACHE: Final = "no separator in the file, so it is no discovery cache"
+
+
 def load(
     before: Loaded,
     data: bytes,
@@ -106,7 +110,7 @@ def load(
     clock was wrong. Raises `FileDamagedError`.
     """
     if first_record(data) < 0:
-        raise FileDamagedError("the file is empty" if not data else "no separator in the file")
+        raise FileDamagedError(_NO_CACHE if data else "the file is empty")
     raws: list[bytes] = []
     for raw in scan(data, before.raws, before.places, pause):
         if len(raws) == limits.MAX_SERVICES:

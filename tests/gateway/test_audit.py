@@ -202,6 +202,17 @@ def settings_file(mode: int, *, secret: bool) -> Callable[[Path], Given]:
     return made
 
 
+def redis_in_settings_file(url: str) -> Callable[[Path], Given]:
+    def made(folder: Path) -> Given:
+        path = folder / "gateway.toml"
+        path.write_text("")
+        path.chmod(0o644)
+        origins = {"rate_limit_redis": f"{path}:3"}
+        return Given(settings={"rate_limit_redis": url}, origins=origins)
+
+    return made
+
+
 class Case(NamedTuple):
     """One gateway that has a finding, and others that are close to it and have not."""
 
@@ -518,6 +529,18 @@ CASES: Final = [
             settings_file(0o640, secret=True), settings_file(0o644, secret=False),
             passphrase_file(0o600, 0o644),
         ),
+    ),
+    Case(
+        codes.READABLE_SECRET, "FOLDER/gateway.toml",
+        redis_in_settings_file("redis://:hunter2@127.0.0.1/0"),
+        (
+            redis_in_settings_file("redis://127.0.0.1:6379/0"),
+            redis_in_settings_file("unix:///run/redis.sock?db=0"),
+        ),
+    ),
+    Case(
+        codes.READABLE_SECRET, "FOLDER/gateway.toml",
+        redis_in_settings_file("unix:///run/redis.sock?password=hunter2"), (Given(),),
     ),
     Case(
         codes.READABLE_SECRET, "FOLDER/passphrase", passphrase_file(0o604, 0o600),

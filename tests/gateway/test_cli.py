@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 
 from gateway import logs
 from gateway.cli import main
+from gateway.reference import configuration_reference
 from scamp import keys
 from scamp.discovery import Action, AnnouncementSpec, build_announcement, new_identity, write_cache
 
@@ -63,6 +65,16 @@ def test_help_tells_defaults_signals_and_exit_codes() -> None:
     assert "Exit codes: 0 a gateway would serve with it" in " ".join(
         invoke("check", "--help").output.split()
     )
+
+
+def test_help_has_settings_below_the_headings_of_their_page() -> None:
+    listed = re.findall(r"^## (.+)$", configuration_reference(), re.MULTILINE)
+    shown = invoke("audit", "--help").stdout
+    assert re.findall(r"^([A-Z].*):$", shown, re.MULTILINE) == ["Options", *listed]
+    own, _, browsers = shown.partition("\nListeners:\n")
+    assert "--fail-on" in own
+    assert "--bind" not in own
+    assert "--cors-origin" in browsers.partition("\nBrowsers:\n")[2].partition("\nRate")[0]
 
 
 def test_everything_that_is_missing_is_told_at_once() -> None:
@@ -216,13 +228,13 @@ def test_check_says_what_is_stale_and_what_is_not_authorized(mesh: Path) -> None
     ("name", "content", "about"),
     [
         ("cache", b"garbage", "cache: no separator in the file"),
-        ("cache", None, "discovery: "),
-        ("authorized", None, "discovery: "),
+        ("cache", None, "discovery cache: "),
+        ("authorized", None, "authorized_services: "),
         ("authorized", b"", "authorized_services: "),
         ("key.pem", b"garbage", "ticket keys: "),
         ("key.pem", None, "ticket keys: "),
         ("table.json", b"[]", "table.json: the authorization table is not a JSON object"),
-        ("table.json", None, "authorization table: "),
+        ("table.json", None, "privilege table: "),
         ("cert.pem", b"garbage", "not PEM, or the passphrase of the key is missing or wrong"),
         ("private.pem", None, "TLS: "),
         ("routes.toml", b"[[routes]]", "routes.toml:1: method: is missing"),
@@ -239,24 +251,24 @@ def test_check_of_a_bad_file_names_it_and_ends_with_1(
     result = check(mesh)
     assert result.exit_code == 1
     failures = [line for line in result.stdout.splitlines() if line.startswith("FAIL")]
-    assert failures
     assert any(about in line for line in failures), failures
+    assert len({line.split(":")[0] for line in failures}) == 1, "nothing else is at fault"
     assert "Traceback" not in result.output
 
 
-def test_check_names_routes_whose_action_nobody_announces(mesh: Path) -> None:
-    text = (mesh / "routes.toml").read_text()
-    lines = [f'[[routes]]\nmethod = "POST"\npath = "/r{n}"\naction = "No.thing"' for n in range(12)]
-    write = '[[routes]]\nmethod = "GET"\npath = "/w"\naction = "Product.Sku.fetch"\n'
-    (mesh / "routes.toml").write_text("\n".join([text, write, *lines]))
-    result = check(mesh)
-    assert result.exit_code == 0, "services come and go"
-    name = mesh / "routes.toml"
-    assert f"warn  routes: {name}:11: POST /r0: no service announces No.thing~1" in result.stdout
-    assert result.stdout.count(": no service announces") == 10
-    assert "warn  routes: 2 further routes lead nowhere" in result.stdout
-    assert "/skus" not in result.stdout, "a resource need not have all of CRUD"
-    assert result.stdout.endswith("no problems, 11 warnings\n")
+def test_check_warns_of_names_that_nobody_announces(mesh: Path) -> None:
+    route = '[[routes]]\nmethod = "GET"\npath = "/v1/{n}"\naction = "Product.Sku.fotch"\n'
+    text = "".join(route.replace("{n}", str(n)) for n in range(12))
+    text += route.replace("{n}", "x").replace("fotch", "fetch")
+    (mesh / "routes.toml").write_text(text)
+    result = check(mesh, "--sector", "MAIN", "--sector", "wbe")
+    assert result.exit_code == 0, result.output
+    warned = [line for line in result.stdout.splitlines() if line.startswith("warn")]
+    assert warned[0] == "warn  sectors: no service offers anything in wbe now"
+    assert warned[1].endswith("routes.toml:1: GET /v1/0: no service announces Product.Sku.fotch~1")
+    assert len(warned) == 12
+    assert warned[-1] == "warn  routes: 2 further routes lead nowhere"
+    assert result.stdout.endswith("no problems, 12 warnings\n")
 
 
 def test_check_sees_an_access_log_that_run_would_refuse(mesh: Path) -> None:
@@ -271,6 +283,8 @@ def test_check_tells_bad_settings_like_any_other_problem() -> None:
     result = invoke("check", "--retries", "x")
     assert result.exit_code == 1
     assert "FAIL  settings: --retries: retries 'x': " in result.stdout
+    result = invoke("check", "--sector", "we b")
+    assert "FAIL  settings: --sector: sectors ('we b',): 'we b' is no sector" in result.stdout
     result = invoke("check")
     assert result.exit_code == 1
     assert "no discovery cache" in result.stdout

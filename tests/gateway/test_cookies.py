@@ -169,10 +169,24 @@ async def test_pages_that_may_act_with_a_cookie_are_told_from_those_that_may_not
                 answer = await gateway.request(method, CALLED, [cookie(ticket), *fields])
                 assert of(answer) == (403, "origin_refused"), fields
                 assert ticket not in answer.body.decode()
+                origin = dict(reversed(fields)).get("Origin")
+                seen = f"`Origin` is {origin}." if origin else "There is no `Origin`."
+                assert answer.json()["detail"].endswith(seen)
             assert len(peer.headers) == sent, "nothing reached the service"
         assert auth.results["foreign_origin"] == 4 * len(FOREIGNERS)
         for method in ("GET", "HEAD"):  # change nothing, and the page cannot read the answer
             assert (await gateway.request(method, CALLED, [cookie(ticket), FOREIGN])).status == 200
+
+
+async def test_who_comes_without_a_ticket_is_told_all_places_for_one(
+    make_auth: Callable[..., Authenticator],
+) -> None:
+    async with Fronted(ScriptedPeer(flags="read"), auth=make_auth()) as gateway:
+        answer = await gateway.request("POST", CALLED)
+        assert answer.json()["detail"] == (
+            "The action needs a ticket: `Authorization: Bearer TICKET` or "
+            "`X-SCAMP-Ticket: TICKET` or the cookie `ticket`."
+        )
 
 
 async def test_a_ticket_in_a_header_needs_no_origin(

@@ -63,10 +63,11 @@ class Demo:
         self.public = self._find(r"# gateway (\S+)")
         self.admin = self._find(r"# admin +(\S+)")
         self.folder = Path(self._find(r"# files +(\S+)"))
+        self.explorer = self._find(r"# explore (\S+) with the ticket in \S+alice.ticket$")
         self.family = psutil.Process(process.pid).children(recursive=True)
 
     def _find(self, pattern: str) -> str:
-        match = re.search(pattern, self.printed)
+        match = re.search(pattern, self.printed, re.MULTILINE)
         assert match is not None, self.printed
         return match[1]
 
@@ -261,6 +262,17 @@ def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
     secrets = [folder.key("shop"), folder.ticket("alice"), folder.header("alice")]
     assert {path.stat().st_mode & 0o777 for path in secrets} == {0o600}
     assert folder.path.stat().st_mode & 0o777 == 0o700
+
+
+def test_routes_that_were_changed_stay_when_the_folder_is_used_again(tmp_path: Path) -> None:
+    from gateway.demo.folder import ROUTES, Folder
+
+    folder = Folder(tmp_path / "demo")
+    folder.prepare({}, {})
+    assert folder.routes.read_text() == ROUTES
+    folder.routes.write_text("# mine\n")
+    folder.prepare({}, {})
+    assert folder.routes.read_text() == "# mine\n"
 
 
 def test_table_names_every_privilege() -> None:

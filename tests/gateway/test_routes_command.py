@@ -257,10 +257,10 @@ def test_what_the_action_gets(
         ("/api/web:Page.show~2", 404, "Sector web is not exposed."),
         ("/v1/gone", 404, "No service announces Product.Gone.away~1."),
         ("/v1/set", 404, "GET needs an action flagged read, and Product.Price.set~1 is not."),
-        ("PUT /v1/skus/7", 405, "PUT is not taken here; GET, HEAD, DELETE is. No service "),
-        ("POST /v1/skus/7", 405, "POST is not taken here; GET, HEAD, DELETE is."),
-        ("PATCH /api/Product.Sku.list", 405, "PATCH is not taken here; GET, HEAD, POST is."),
-        ("POST /whoami", 405, "POST is not taken here; GET, HEAD is."),
+        ("PUT /v1/skus/7", 405, "PUT is not taken here; GET, HEAD, DELETE are. No service "),
+        ("POST /v1/skus/7", 405, "POST is not taken here; GET, HEAD, DELETE are."),
+        ("PATCH /api/Product.Sku.list", 405, "PATCH is not taken here; GET, HEAD, POST are."),
+        ("POST /whoami", 405, "POST is not taken here; GET, HEAD are."),
     ],
 )
 def test_what_the_gateway_answers_by_itself(request_: str, status: int, says: str) -> None:
@@ -409,6 +409,7 @@ def test_routes_that_lead_nowhere_are_marked() -> None:
 
 
 def test_what_a_route_changes_is_noted_at_its_line() -> None:
+    assert text_of(mesh())[1].endswith("ON  LINE, NOTES")
     (line,) = [line for line in text_of(mesh()) if "{number:int}" in line]
     assert line.split() == [
         *("GET", "/v1/skus/{number:int}", "Product.Sku.fetch~1", "sku_read", "+", "9"),
@@ -458,7 +459,10 @@ def test_an_explanation_reads_from_top_to_bottom() -> None:
     assert list(explained(explained_of("/api/product.sku._read")))[2].endswith(
         "Product.Sku.ping~1 [noauth,read], which Product.Sku._read~1 means, on 2"
     )
-    assert list(explained(explained_of("/whoami"))) == ["GET /whoami", "  taken by GET /whoami"]
+    assert explained_of("/docs/gone").considered == ()  # no route can have what is below /docs
+    assert list(explained(explained_of("/whoami"))) == [
+        *("GET /whoami", "  taken by GET /whoami", "  who      any ticket"),
+    ]
     assert list(explained(explained_of("/v1/gone")))[1:3] == [
         "  answer   404 unknown_action: No service announces Product.Gone.away~1.",
         "  taken by GET /v1/gone (folder/routes.toml:22)",

@@ -394,3 +394,16 @@ def test_committed_reference_is_current() -> None:
     assert committed == configuration_reference(), (
         "run: scamp-gateway config --reference > docs/configuration.md"
     )
+
+
+def test_unknown_names_hide_no_bad_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has made several mistakes is told of all of them at once."""
+    monkeypatch.setenv(f"{ENV_PREFIX}BINDD", "x")
+    path = tmp_path / "gateway.toml"
+    path.write_text("retrys = 1\nretries = 'many'\nauth_mode = 'of'\n")
+    with pytest.raises(ConfigError) as caught:
+        sources.load({"workers": "4"}, config=path)
+    places = [line.split(": ")[0] for line in str(caught.value).splitlines()]
+    assert sorted(places) == sorted(
+        [f"{ENV_PREFIX}BINDD", *(f"{path}:{line}" for line in (1, 2, 3)), "--workers"]
+    )

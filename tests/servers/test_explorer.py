@@ -14,6 +14,7 @@ from explored import Cut, Explored, Fixed, explored
 from explorer_page import actions, send, statuses, use_ticket
 from gateway.demo.folder import Folder
 from gateway.demo.services import EXPORT_SIZE
+from scamp.tickets import parse_ticket
 
 if TYPE_CHECKING:
     pass
@@ -122,6 +123,38 @@ async def test_ticket_outlives_a_reload_only_when_wanted(site: Explored, browse:
         await page.click("text=Forget it")
         await page.reload()
         await page.wait_for_selector("#ticket-button:has-text('Set ticket')")
+
+
+async def test_ticket_counts_its_last_seconds_and_is_known_to_have_expired(
+    site: Explored, browse: Browse
+) -> None:
+    async with browse(site) as browser:
+        page = await browser.open("/docs")
+        await page.clock.install()
+        await page.reload()
+        await use_ticket(page, site, "bob")
+        assert await page.inner_text("#ticket-button .until") == "24 h left"
+        ticket = parse_ticket(site.ticket("bob"))
+        await page.clock.pause_at(ticket.validity_start + ticket.validity_length - 30)
+        seconds = []
+        for _ in range(3):
+            await page.clock.run_for(1000)
+            seconds.append(int((await page.inner_text("#ticket-button .until")).split()[0]))
+        assert seconds[0] - seconds[2] == 2, "each of them is shown"
+        await page.clock.run_for(60_000)
+        assert await page.inner_text("#ticket-button") == "Ticket expired"
+        assert await page.inner_text("#announce") == "The ticket has expired"
+
+
+async def test_slow_answer_is_waited_for_visibly(site: Explored, browse: Browse) -> None:
+    async with browse(site) as browser:
+        page = await browser.open("/docs#Product.Sku.slow")
+        await use_ticket(page, site, "bob")
+        await page.click("[data-key='Product.Sku.slow']")
+        await page.click(".try >> text=Send")
+        await page.wait_for_selector(".try >> text=Waiting…")
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector(".try >> text=Waiting…", state="detached")
 
 
 async def test_missing_privilege_is_named(site: Explored, browse: Browse) -> None:

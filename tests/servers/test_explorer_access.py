@@ -73,6 +73,19 @@ async def test_methods_are_chosen_with_the_arrow_keys(site: Explored, browse: Br
         assert await page.evaluate("document.activeElement.value") == "PUT"
 
 
+async def test_long_keys_leave_room_for_values_on_a_phone(site: Explored, browse: Browse) -> None:
+    codes = {"price": {"k" * 120: {"deep": "y" * 300}}}
+    site.events.snapshot = {"service": "shop", "sector": "main", "codes": codes}
+    async with browse(site, viewport={"width": 375, "height": 740}) as browser:
+        page = await browser.open("/docs/events#shop?code=price")
+        await page.wait_for_selector(".state[data-state=ready]")
+        beside = "element => element.scrollWidth - element.clientWidth"
+        assert await page.locator(".values").evaluate(beside) == 0
+        cell = await page.locator(".value").bounding_box()
+        assert cell is not None
+        assert cell["width"] > 80
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_theme_is_the_systems_until_one_is_chosen_and_remembered(
     site: Explored, browse: Browse, scheme: str

@@ -11,6 +11,7 @@ import { bytesText, durationText, inline, prose } from "./text.js";
 import { ticket } from "./ticket.js";
 
 const MAX_DRAFTS = 50;
+const WAITING_AFTER = 500; // ms: most answers are here by then
 
 /**
  * @typedef {import("./openapi.js").Described} Described
@@ -184,7 +185,9 @@ export class ActionView {
     // Disabling the button takes the focus from it, and Escape with it.
     cancel.focus({ preventScroll: true });
     let shown = 0;
+    const waiting = setTimeout(() => (size.textContent = "Waiting…"), WAITING_AFTER);
     const progress = (bytes) => {
+      clearTimeout(waiting);
       if (performance.now() - shown < 200) return;
       shown = performance.now();
       size.textContent = bytesText(bytes);
@@ -202,6 +205,7 @@ export class ActionView {
         announce(text);
       }
     } finally {
+      clearTimeout(waiting);
       if (this.#running === running) this.#running = null;
       if (this.#running === null) this.#rest(target, button, cancel, size); // else the next is under way
     }

@@ -86,8 +86,9 @@ export class ActionList {
     const first = preferred(entry);
     const link = h("a", { href: fragmentFor(entry.key), "data-key": entry.key },
       methodBadge(first.method),
-      h("span", { class: "name" }, breakable(entry.short)),
-      h("span", { class: "flags" }, first.flags.join(" ")));
+      h("span", { class: "words" },
+        h("span", { class: "name" }, breakable(entry.short)),
+        h("span", { class: "flags" }, first.flags.join(" "))));
     if (first.deprecated) link.classList.add("deprecated");
     this.#markLink(link);
     return link;
@@ -157,9 +158,9 @@ export function methodBadge(method) {
   return h("span", { class: "method", "data-method": method }, method === "DELETE" ? "DEL" : method === "OPTIONS" ? "OPT" : method);
 }
 
-/** Long names break after dots and slashes. @param {string} name */
+/** Long names break after dots and slashes, and before capitals. @param {string} name */
 export function breakable(name) {
-  return name.split(/(?<=[./:])/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
+  return name.split(/(?<=[./:])|(?<=[a-z0-9])(?=[A-Z])/).flatMap((part, index) => (index ? [h("wbr"), part] : [part]));
 }
 
 function fits(entry, words) {

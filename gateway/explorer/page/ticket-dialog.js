@@ -5,6 +5,7 @@ import { counted, durationText } from "./text.js";
 import { canBeTicket, cleaned, ticket } from "./ticket.js";
 
 const EXPIRY_LOOK = 15_000; // ms
+const LAST_SECONDS = 120; // shown as such, so that each of them counts
 
 /**
  * @param {HTMLDialogElement} dialog
@@ -65,13 +66,34 @@ export function ticketDialog(dialog, button) {
     ),
   );
 
+  let timer = 0;
+  let wasExpired = false;
+
   function show() {
     forget.hidden = !ticket.present;
+    wasExpired = hasExpired();
+    showButton();
+    fill(state, ...holderView(wasExpired));
+    clearTimeout(timer);
+    timer = setTimeout(tick, pause());
+  }
+
+  /** Only what changes with time: the rest would be read aloud again and again. */
+  function tick() {
+    if (hasExpired() === wasExpired) {
+      showButton();
+      timer = setTimeout(tick, pause());
+      return;
+    }
+    show();
+    announce("The ticket has expired");
+  }
+
+  function showButton() {
     const { holder, refused, present } = ticket;
-    const expired = Boolean(holder?.expires && holder.expires * 1000 <= Date.now());
+    const expired = hasExpired();
     button.dataset.state = !present && !holder ? "none" : (present && refused) || expired ? "bad" : "good";
     fill(button, h("span", { class: "dot", "aria-hidden": "true" }), label(expired));
-    fill(state, ...holderView(expired));
   }
 
   ticket.addEventListener("changed", show);
@@ -82,7 +104,6 @@ export function ticketDialog(dialog, button) {
     else if (dialog.open) dialog.close(); // also where nobody can say whose it is
   });
   button.addEventListener("click", () => openDialog(dialog));
-  setInterval(show, EXPIRY_LOOK);
   show();
 }
 
@@ -101,6 +122,17 @@ function label(expired) {
   if (holder === null) return "Ticket set";
   const who = holder.user ? `User ${holder.user}` : "Ticket";
   return [who, holder.expires && h("span", { class: "until" }, remaining(holder))];
+}
+
+function hasExpired() {
+  const { holder } = ticket;
+  return Boolean(holder?.expires && holder.expires * 1000 <= Date.now());
+}
+
+/** Milliseconds until there is something else to show. */
+function pause() {
+  const left = (ticket.holder?.expires ?? 0) - Date.now() / 1000;
+  return left > 0 && left < LAST_SECONDS ? 1000 : EXPIRY_LOOK;
 }
 
 function remaining(holder) {

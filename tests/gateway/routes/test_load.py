@@ -206,6 +206,26 @@ def test_all_mistakes_are_told_at_once() -> None:
     ]
 
 
+def test_no_mistake_hides_another_one() -> None:
+    """What is not of the form, what has no grammar, and what only shows in comparison."""
+    text = (
+        ROUTE.replace("GET", "GTE").replace("/v1/x", "/v1/{x:in}")
+        + ROUTE.replace("/v1/x", "x").replace("A.b", "A")
+        + ROUTE.replace("/v1/x", "/v1/y")
+        + ROUTE.replace("/v1/x", "/v1/y")
+        + RESOURCE.replace("/v1/skus", "skus")
+        + 'lst = "all"'
+    )
+    with pytest.raises(ConfigError) as caught:
+        parse_routes(text, "f.toml")
+    assert [line.split(" ")[0] for line in str(caught.value).splitlines()] == [
+        *("f.toml:2:", "f.toml:3:"),
+        *("f.toml:7:", "f.toml:8:"),
+        "f.toml:15:",
+        *("f.toml:18:", "f.toml:21:"),
+    ]
+
+
 def test_lines_hold_behind_text_that_looks_like_tables() -> None:
     text = (
         'x = 1\n[[resources]] # [[routes]]\npath = "/a"\nnamespace = "A"\nid = "i"\n'
