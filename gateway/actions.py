@@ -108,7 +108,7 @@ class Guarded(Protocol):
 
     @property
     def spelling(self) -> str:
-        """Its name in the authorization table."""
+        """Its name in the privilege table."""
         ...
 
     @property
@@ -118,7 +118,7 @@ class Guarded(Protocol):
 
     @property
     def privileges(self) -> bool:
-        """Whether the authorization table has a say."""
+        """Whether the privilege table has a say."""
         ...
 
 

@@ -76,7 +76,7 @@ class Authenticator:
         if mode != "forward" and verifier is None:
             raise ValueError(f"mode {mode} needs a ticket verifier")
         if mode == "enforce" and authz is None:
-            raise ValueError("mode enforce needs an authorization table")
+            raise ValueError("mode enforce needs a privilege table")
         self.mode = mode
         self.verifier = verifier
         self.authz = authz

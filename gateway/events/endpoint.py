@@ -36,7 +36,7 @@ class EventsEndpoint:
         options: StreamOptions | None = None,
     ) -> None:
         """`open_services`: ``[SECTOR:]SERVICE`` whose events take no ticket. `timeout`: seconds
-        that an authorization table may take to come."""
+        that a privilege table may take to come."""
         self._hub = hub
         self._auth = authenticator
         self._discovery_status = discovery_status

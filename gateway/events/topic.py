@@ -42,7 +42,7 @@ class Topic:
         """``[SECTOR:]SERVICE``, sector left out when it is main."""
         return in_sector(self.sector, self.service)
 
-    # What the authorization table has for it, see `auth.Guarded`.
+    # What the privilege table has for it, see `auth.Guarded`.
 
     @property
     def spelling(self) -> str:
