@@ -203,9 +203,7 @@ class GatewayCollector(Collector):
         if auth.verifier is not None:
             yield gauge("ticket_cache_entries", "Verified tickets kept.", len(auth.verifier))
         if auth.authz is not None:
-            yield gauge(
-                "authz_table_age_seconds", "Age of the privilege table.", auth.authz.age()
-            )
+            yield gauge("authz_table_age_seconds", "Age of the privilege table.", auth.authz.age())
 
     def _rates(self, limiter: RateLimiter) -> Iterator[Metric]:
         yield counters(

@@ -264,5 +264,5 @@ def test_a_mode_without_what_it_needs_is_refused(mode: AuthMode) -> None:
 
 
 def test_enforce_without_a_table_is_refused(verifier: TicketVerifier) -> None:
-    with pytest.raises(ValueError, match="authorization table"):
+    with pytest.raises(ValueError, match="privilege table"):
         Authenticator("enforce", verifier)
