@@ -6,6 +6,7 @@ import re
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -57,8 +58,8 @@ def _query(value: object) -> object:
     return value
 
 
-Member = Annotated[str, Field(strict=True), BeforeValidator(_member)]
-MediaType = Annotated[str, Field(strict=True), BeforeValidator(_media_type)]
+Member = Annotated[str, Field(strict=True), AfterValidator(_member)]
+MediaType = Annotated[str, Field(strict=True), AfterValidator(_media_type)]
 Text = Annotated[str, StringConstraints(strict=True, max_length=10_000)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Switch = Annotated[bool, Field(strict=True)]
