@@ -152,7 +152,7 @@ def _overlapping(own: Segment, text: str, kind: str) -> bool:
     if own.name:
         return convert(text, own.type) is not None
     if kind:
-        return convert(own.text, kind) is not None  # type: ignore[arg-type]
+        return convert(own.text, kind) is not None  # type: ignore[arg-type]  # a type's name
     return own.text == text
 
 

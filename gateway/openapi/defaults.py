@@ -62,7 +62,7 @@ class Defaults:
             return not _TYPES["number"](value) or _LIMITS[name](value, wanted)
         if name in _SIZES:
             kind, least = _SIZES[name]
-            size = len(value) if isinstance(value, kind) else wanted  # type: ignore[arg-type]
+            size = len(value) if isinstance(value, kind) else wanted  # type: ignore[arg-type]  # has one
             return bool(size >= wanted if least else size <= wanted)
         return name in _NO_MATTER or self._shape(name, value, wanted)
 

@@ -44,9 +44,12 @@ def _media_type(value: str) -> str:
     return value.lower()
 
 
+# What is of the wrong type raises ValueError all the same: pydantic tells no other.
+
+
 def _parameter(value: object) -> object:
     if not isinstance(value, str | dict):
-        raise ValueError("write a type, or a table with a type and more")  # noqa: TRY004
+        raise ValueError("write a type, or a table with a type and more")  # noqa: TRY004 - as said
     return {"type": value} if isinstance(value, str) else value
 
 
@@ -54,7 +57,7 @@ def _query(value: object) -> object:
     if value == ALL:
         return {ALL: {}}
     if not isinstance(value, dict):
-        raise ValueError('write "*" for all parameters, or a table of those there are')  # noqa: TRY004
+        raise ValueError('write "*" for all parameters, or a table of those there are')  # noqa: TRY004 - as said
     return value
 
 
