@@ -48,6 +48,7 @@ def deadline_of(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Dead
 
 
 def trace_of(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, str]:
+    """HEADER fields that continue the caller's trace, whose id is noted; none when it is no good."""
     state = ",".join(headers.getall("tracestate", ()))  # may come in pieces
     continued = continue_trace(",".join(headers.getall(TRACEPARENT)), state)  # may not
     if continued is None:
@@ -57,7 +58,10 @@ def trace_of(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str,
 
 
 def check_head(exchange: Exchange) -> None:
-    """What aiohttp lets through and what could be read in another way by what stands before us."""
+    """Refuse what aiohttp lets through and what stands before us could have read otherwise.
+
+    Raises Problem: malformed_request, header_too_large, bad_header, bad_framing, bad_path.
+    """
     request, headers = exchange.request, exchange.headers
     if request.version not in _VERSIONS:
         raise Problem(catalogue.MALFORMED, "This is HTTP/1.1.", close=True)
