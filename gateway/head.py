@@ -48,7 +48,7 @@ def deadline_of(headers: CIMultiDictProxy[str], action: Announced) -> tuple[Dead
 
 
 def trace_of(headers: CIMultiDictProxy[str], exchange: Exchange) -> Mapping[str, str]:
-    """HEADER fields that continue the caller's trace, whose id is noted; none without a good one."""
+    """HEADER fields that continue the caller's trace; none without a good one. Notes its id."""
     state = ",".join(headers.getall("tracestate", ()))  # may come in pieces
     continued = continue_trace(",".join(headers.getall(TRACEPARENT)), state)  # may not
     if continued is None:
