@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 COVERAGE_FLOOR := 90
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check format docs fuzz bench clean
+.PHONY: help demo test lint types check format docs fuzz bench soak clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -49,6 +49,9 @@ fuzz: $(VENV)/.installed-fuzz ## Ten minutes for each parser of foreign bytes: m
 
 bench: $(VENV)/.installed-dev ## CPU per request, beside a bare aiohttp server. See benchmarks/.
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.installed-dev ## Faults and load for long: make soak ARGS="faults --minutes 60". See tests/soak/.
+	@$(BIN)/python tests/soak/run.py $(ARGS)
 
 clean: ## Remove what the above made, the virtual environment too.
 	@! test -f $(VENV)/pyvenv.cfg || rm -rf $(VENV)

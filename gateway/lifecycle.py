@@ -17,7 +17,7 @@ from gateway.admin import admin_application
 from gateway.assembly import Assembly
 from gateway.exposition import gauge
 from gateway.following import FollowedTls, Following
-from gateway.listener import Listener, open_sockets, tls_context
+from gateway.listener import Listener, Sockets, tls_context
 from gateway.public import public_server
 from gateway.signals import Triggers
 from gateway.sources import Loaded
@@ -38,8 +38,10 @@ async def run(
     *,
     ready: Callable[[str, str], None],
     triggers: Triggers | None = None,
+    sockets: Sockets | None = None,
 ) -> int:
-    """Serve until told to stop; the exit status.
+    """Serve until told to stop; the exit status. `sockets` are those to listen on, else they are
+    opened as the settings say.
 
     `ready` is called once with the URLs of both listeners when requests are answered. Stopping
     is bounded: drain delay, drain limit, and a few seconds. Raises `ConfigError` when it cannot
@@ -47,7 +49,7 @@ async def run(
     """
     triggers = triggers or Triggers()
     with triggers.on_signals():
-        gateway = Gateway(loaded, triggers)
+        gateway = Gateway(loaded, triggers, sockets)
         try:
             starting = asyncio.create_task(gateway.start())
             if not await _unless(triggers.stop, starting):
@@ -78,10 +80,12 @@ async def _unless(event: asyncio.Event, task: asyncio.Task[None]) -> bool:
 class Gateway:
     """The listeners around an `Assembly`, and the order in which things happen."""
 
-    def __init__(self, loaded: Loaded, triggers: Triggers) -> None:
-        """Reads ticket keys and the TLS files; raises `ConfigError` when they are no good."""
+    def __init__(self, loaded: Loaded, triggers: Triggers, sockets: Sockets | None = None) -> None:
+        """Reads ticket keys and the TLS files; raises `ConfigError` when they are no good.
+        `sockets` are closed with the gateway."""
         settings = loaded.settings
         self._settings = settings
+        self._sockets = sockets
         self.triggers = triggers
         self._tls_stamps = FollowedTls.stamps(settings)
         self._context = tls_context(settings)
@@ -123,8 +127,9 @@ class Gateway:
         settings, parts = self._settings, self.parts
         await self._public_runner.setup()
         await self._admin_runner.setup()
-        self._public = Listener(self._public_runner, open_sockets(settings.bind))
-        self._admin = Listener(self._admin_runner, open_sockets(settings.admin_bind))
+        sockets = self._sockets or Sockets.opened(settings)
+        self._public = Listener(self._public_runner, sockets.public)
+        self._admin = Listener(self._admin_runner, sockets.admin)
         await self._admin.start()
         await parts.start()
         # What is loaded now stays: no later collection has to walk through modules and index.

@@ -6,8 +6,9 @@ import errno
 import os
 import socket
 import ssl
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from aiohttp import web
 from cryptography import x509
@@ -20,6 +21,33 @@ BACKLOG: Final = 1024
 """Connections that the kernel holds before they are accepted (net.core.somaxconn caps it)."""
 
 _PORT_TRIES: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """What the two listeners stand on: bound TCP sockets, each list all on one port.
+
+    They may come from elsewhere than from this process: then others may listen on them as well.
+    """
+
+    public: list[socket.socket]
+    admin: list[socket.socket]
+
+    @classmethod
+    def opened(cls, settings: Settings) -> Self:
+        """Bind both addresses. Raises `ConfigError` with the one that cannot be had."""
+        public = open_sockets(settings.bind)
+        try:
+            return cls(public, open_sockets(settings.admin_bind))
+        except BaseException:
+            for sock in public:
+                sock.close()
+            raise
+
+    def close(self) -> None:
+        """Close all of them here."""
+        for sock in (*self.public, *self.admin):
+            sock.close()
 
 
 def open_sockets(address: Address) -> list[socket.socket]:

@@ -189,6 +189,10 @@ class Settings(BaseSettings):
         0.2, "Retries as a share of the requests of the last 10 s.", unit="ratio", ge=0, le=1
     )
 
+    # -- overload and balancing: what one instance, one action may take ------------------
+
+    # -- dead peers: PING where services are known to answer it --------------------------
+
     # -- tickets ------------------------------------------------------------------------
 
     auth_mode: AuthMode | None = setting(
@@ -267,6 +271,8 @@ class Settings(BaseSettings):
     server_timing: bool = setting(
         False, "Add a Server-Timing header to replies and errors: gateway, queue, upstream."
     )
+
+    # -- clients: connections, and how slow they may be ----------------------------------
 
     # -- browsers -----------------------------------------------------------------------
 
@@ -401,6 +407,8 @@ class Settings(BaseSettings):
     # -- process ------------------------------------------------------------------------
 
     workers: int = setting(1, "Worker processes. Only 1 in this version.", unit="count")
+    # -- taking over ------------------------------------------------------------------
+
     log_level: LogLevel = setting("info", "Least severe operational log line written.")
     log_format: Literal["json", "text"] = setting("json", "Form of the log lines on stderr.")
     access_log: str = setting(

@@ -1,0 +1,10 @@
+"""Every scenario by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from soaking import Scenario
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {}
