@@ -55,7 +55,7 @@ async def place() -> AsyncIterator[Place]:
 
 
 def take_out(instance: Instance, seconds: float = 60.0) -> None:
-    instance.out = True
+    instance.out = instance.shunned = True
     now = asyncio.get_running_loop().time()
     instance._out_until = now + seconds
     instance._last_refusal = now
