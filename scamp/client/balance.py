@@ -77,9 +77,15 @@ class Balance(Generic[B, T]):
         first = self._draw(now, avoid, -1)
         second = -1 if first < 0 else self._draw(now, avoid, first)
         if second < 0:
-            first, second = self._search(now, avoid)
+            weights = self._weights(now, avoid)
+            if first < 0:
+                first = _take(weights)
+                if first < 0:
+                    return None
+            weights[first] = 0.0
+            second = _take(weights)
             if second < 0:
-                return None if first < 0 else choices[first]
+                return choices[first]
         return choices[second if self._load(second, now) < self._load(first, now) else first]
 
     def _draw(self, now: float, avoid: Container[B], other: int) -> int:
@@ -104,22 +110,14 @@ class Balance(Generic[B, T]):
                 return at
         return -1
 
-    def _search(self, now: float, avoid: Container[B]) -> tuple[int, int]:
-        """As two draws, by looking at all: -1 for what there is none of."""
-        weights = [
+    def _weights(self, now: float, avoid: Container[B]) -> list[float]:
+        """Of each; 0 where nothing can go."""
+        return [
             weight * share(backend.warming_until, now, self._seconds)
             if _takes(backend, avoid)
             else 0.0
             for (backend, _), weight in zip(self.choices, self.weights, strict=True)
         ]
-        found = [-1, -1]
-        places = range(len(weights))
-        for number in range(2):
-            if any(weights):
-                (at,) = random.choices(places, weights)  # noqa: S311
-                weights[at] = 0.0
-                found[number] = at
-        return found[0], found[1]
 
     def _load(self, at: int, now: float) -> float:
         backend = self.choices[at][0]
@@ -133,3 +131,11 @@ def _takes(backend: B, avoid: Container[B]) -> bool:
     if backend.shunned or (backend.in_flight >= backend.tight and backend.full):
         return False
     return backend not in avoid
+
+
+def _take(weights: Sequence[float]) -> int:
+    """The place of one, drawn by weight; -1 when all are 0."""
+    if not any(weights):
+        return -1
+    (at,) = random.choices(range(len(weights)), weights)  # noqa: S311
+    return at

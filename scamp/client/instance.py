@@ -282,11 +282,9 @@ class Instance:
             if not self._pool.slots:
                 self._fail_waiters(exc)
         except Exception as exc:
-            # Not foreseen; those who wait must not wait for ever because of it.
+            # Those who wait must not wait for ever because of it.
             self._pool.dialing -= 1
-            log.exception("dialling %s failed", self.address)
-            self._failed(ConnectFailed(self.address, repr(exc)))
-            self._fail_waiters(ConnectFailed(self.address, repr(exc)))
+            self._fail_waiters(self._unforeseen(exc))
         except BaseException:
             self._pool.dialing -= 1
             raise
@@ -419,6 +417,12 @@ class Instance:
         if self._recovery is None:
             self._recovery = self._spawn(self._recover())
 
+    def _unforeseen(self, exc: Exception) -> ConnectFailed:
+        log.exception("dialling %s failed", self.address)
+        error = ConnectFailed(self.address, repr(exc))
+        self._failed(error)
+        return error
+
     def _recovered(self) -> None:
         if self.out:
             log.info("%s (%s) is back", self.address, self.service.identity)
@@ -444,6 +448,9 @@ class Instance:
                 try:
                     await self._connect()
                 except ConnectFailed:
+                    continue
+                except Exception as exc:
+                    self._unforeseen(exc)  # nor must it stay out for ever
                     continue
                 self._stats.reconnects += 1
                 self._serve()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from scamp.client.pool import MAX_DIALS, Need, PoolCore
+from scamp.client.pool import MAX_DIALS, PROBE_DELAY, Need, PoolCore
 from scamp.client.traits import PeerKind, TraitStore
 
 
@@ -235,3 +235,75 @@ def test_what_was_learned_again_is_kept_longest_and_can_be_forgotten() -> None:
     assert store.kind(("fp", "b")) is PeerKind.UNKNOWN
     store.learn(("fp", "a"), PeerKind.UNKNOWN)
     assert len(store) == 1
+
+
+# -- before the first reply -------------------------------------------------------------
+
+
+def probed(core: Pool, now: float) -> int:
+    """Dial what the pool says; every new connection takes one who waits, and is silent."""
+    count = core.dials(now)
+    for _ in range(count):
+        core.add(FakeSlot(1))
+        granted = core.grant()
+        assert granted is not None
+        granted[1].in_flight = 1
+    return count
+
+
+def test_a_burst_on_an_unknown_peer_waits_for_the_first_reply_but_not_for_long() -> None:
+    core: Pool = PoolCore(PeerKind.UNKNOWN, max_connections=64, max_waiters=100)
+    for number in range(100):
+        core.wait(str(number), Need.SHARED, 0.0)
+    assert core.probing
+    assert probed(core, 0.0) == 1
+    assert probed(core, 0.0) == 0
+    assert probed(core, 0.9 * PROBE_DELAY) == 0
+    grown = [probed(core, step * PROBE_DELAY + 1e-9) for step in range(1, 4)]
+    assert grown == [1, 2, 4]
+    seconds = 0.0
+    while len(core.slots) < 64:
+        seconds += PROBE_DELAY
+        probed(core, seconds)
+    assert seconds < 1.0
+    assert probed(core, 1000.0) == 0
+
+
+def test_what_the_first_reply_shows_decides_how_many_connections_there_are() -> None:
+    for kind, dials in ((PeerKind.ECHOES, 1), (PeerKind.RENUMBERS, MAX_DIALS)):
+        core: Pool = PoolCore(PeerKind.UNKNOWN, max_connections=64, max_waiters=100)
+        for number in range(100):
+            core.wait(str(number), Need.SHARED, 0.0)
+        assert probed(core, 0.0) == 1
+        core.kind = kind
+        assert not core.probing
+        assert core.dials(0.0) == dials
+
+
+def test_a_peer_that_became_unknown_again_is_probed_from_the_beginning() -> None:
+    core: Pool = PoolCore(PeerKind.UNKNOWN, max_connections=64, max_waiters=100)
+    core.wait("a", Need.SHARED, 0.0)
+    core.wait("b", Need.SHARED, 0.0)
+    assert probed(core, 0.0) == 1
+    assert core.dials(0.0) == 0  # begins to count
+    core.kind = PeerKind.ECHOES
+    core.dials(1.0)
+    core.kind = PeerKind.UNKNOWN
+    assert core.dials(1000.0) == 0
+    assert core.dials(1000.0 + 1.5 * PROBE_DELAY) == 1
+
+
+def test_while_the_first_connection_is_dialled_no_other_one_is() -> None:
+    core = pool(PeerKind.UNKNOWN)
+    core.wait("a", Need.SHARED, 0.0)
+    core.wait("b", Need.SHARED, 0.0)
+    assert core.dials(0.0) == 1
+    core.dialing = 1
+    assert core.dials(100.0) == 0
+
+
+def test_those_who_are_taken_out_come_in_their_order() -> None:
+    core = pool()
+    for name, need in (("a", Need.FRESH), ("b", Need.SHARED), ("c", Need.ALONE)):
+        core.wait(name, need, 0.0)
+    assert core.take_waiters() == ["a", "b", "c"]
