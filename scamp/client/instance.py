@@ -300,7 +300,7 @@ class Instance:
 
     def _still_connecting(self) -> None:
         """A dial takes long. Without any connection, let those who wait look elsewhere, once."""
-        if not self._pool.slots and not self.shunned and not self._closed:
+        if not self._pool.slots and not self._closed:
             self.shunned = True
             self._fail_waiters(StillConnecting())
 

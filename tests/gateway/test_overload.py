@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -134,6 +135,19 @@ async def test_nobody_takes_a_place_without_a_ticket(
         two.go.set()
         assert (await call).status == 200
         assert (await gateway.request("POST", "/api/Test.slow", ticket, b"{}")).status == 200
+
+
+async def test_nothing_is_kept_of_actions_that_have_gone() -> None:
+    two = Two()
+    async with Fronted(two.peer) as gateway:
+        await gateway.request("POST", "/api/Test.echo", body=b"{}")
+        places = gateway.front.routing._places
+        assert list(places) == ["Test.echo~1"]
+        gateway.mesh.remove(two.peer)
+        assert (await gateway.request("POST", "/api/Test.echo", body=b"{}")).status == 404
+        await asyncio.sleep(0)
+        gc.collect()
+        assert len(places) == 0
 
 
 async def test_without_a_limit_there_is_none() -> None:
