@@ -112,9 +112,10 @@ async def test_a_first_request_that_is_never_answered_holds_up_nobody() -> None:
 
 async def test_who_waits_is_served_as_soon_as_the_peer_is_known(patient_probes: None) -> None:
     """By the head of a reply whose end is far."""
-    go = asyncio.Event()
+    head, go = asyncio.Event(), asyncio.Event()
 
     async def slow_reply(request: PeerRequest) -> None:
+        await head.wait()
         reply = request.open()
         await reply.write(b"begun")
         await go.wait()
@@ -124,8 +125,12 @@ async def test_who_waits_is_served_as_soon_as_the_peer_is_known(patient_probes: 
     async with Mesh(peer, options=ONCE) as mesh:
         slow = asyncio.create_task(ask(mesh, b"slow"))
         await peer.until(lambda: peer.requests == 1)
-        assert await ask(mesh, b"quick") == b"quick"
+        quick = asyncio.create_task(ask(mesh, b"quick"))
+        await until(lambda: mesh.views()[0].waiting == 1)
+        head.set()
+        assert await quick == b"quick"
         assert not slow.done()
+        assert peer.accepted == 1
         go.set()
         assert await slow == b"begun"
 
@@ -277,6 +282,19 @@ async def test_what_comes_back_begins_with_a_part_of_its_weight(
         assert mesh.views()[0].share < 1.0
         for _ in range(5):  # and yet gets all there is, being alone
             await ask(mesh)
+
+
+async def test_what_comes_beside_another_one_gets_a_small_part_at_first() -> None:
+    random.seed(5)
+    old, new = (ScriptedPeer(identity=make_identity(number)) for number in range(2))
+    async with Mesh(old, options=ONCE) as mesh, new:
+        await ask(mesh)
+        only_instance(mesh).since -= 3600.0  # it has been serving for long
+        mesh.announce(new)
+        for _ in range(200):
+            await ask(mesh)
+        assert 5 <= new.requests <= 45  # a tenth at first, some more with time
+        assert sorted(view.share < 1.0 for view in mesh.views()) == [False, True]
 
 
 async def test_another_ones_certificate_is_not_tried_again_by_requests(

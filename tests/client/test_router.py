@@ -17,7 +17,7 @@ from scamp.client.router import Router
 from scamp.client.stats import ClientStats
 from scamp.client.traits import TraitStore
 from scamp.discovery import Offer, Registry
-from scamp.errors import ConnectFailed, EnvelopeNotOffered, NoUsableInstance
+from scamp.errors import ConnectFailed, EnvelopeNotOffered, NoUsableInstance, Saturated
 from scamp.testing import ScriptedPeer
 from scamp.transport import client_context
 
@@ -205,6 +205,20 @@ async def test_what_is_seen_from_outside(place: Place) -> None:
         "unknown",
     )
     assert view.last_error == "cannot connect to somewhere: refused"
+
+
+async def test_what_is_full_sends_nobody_to_what_is_out() -> None:
+    place = Place(ClientOptions(max_in_flight=1))
+    place.add(1, 1)
+    full = place.choose()
+    out = place.choose(full)
+    take_out(out, -60.0)
+    full.in_flight = 1
+    full._out_until = out.retry_at() + 1.0  # it was out, too
+    with pytest.raises(Saturated) as caught:
+        place.choose(after=2 * PANIC_INTERVAL)
+    assert caught.value.reason == "instance"
+    await place.router.close()
 
 
 # -- slow start -------------------------------------------------------------------------
