@@ -6,5 +6,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from soaking import Scenario
+from tests.soak.overload import overload
 
-SCENARIOS: Final[Mapping[str, Scenario]] = {}
+SCENARIOS: Final[Mapping[str, Scenario]] = {"overload": overload}
