@@ -62,8 +62,8 @@ class Balance(Generic[B, T]):
         self, choices: Sequence[tuple[B, T]], weights: Sequence[float], slow_start: float
     ) -> None:
         """`weights` are above 0, one for each; `slow_start` in seconds is that of all."""
-        self.choices = choices
-        self.weights = weights
+        self.choices: Sequence[tuple[B, T]] = choices
+        self.weights: Sequence[float] = weights
         self._seconds = slow_start
         self._cumulative = None if len(set(weights)) < 2 else list(accumulate(weights))
         self._total = sum(weights)

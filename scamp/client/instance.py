@@ -224,16 +224,9 @@ class Instance:
 
     def _look_later(self) -> None:
         """While requests wait, see from time to time whether to dial or to refuse more."""
-        if self._timer is not None or not self._pool.waiting:
-            return
-        target = self._options.queue_target
-        if self._pool.probing:
-            delay = PROBE_DELAY
-        elif target:
-            delay = target / LOOKS
-        else:
-            return
-        self._timer = self._loop.call_later(delay, self._look)
+        delay = PROBE_DELAY if self._pool.probing else self._options.queue_target / LOOKS
+        if delay and self._timer is None and self._pool.waiting:
+            self._timer = self._loop.call_later(delay, self._look)
 
     def _look(self) -> None:
         self._timer = None
