@@ -48,8 +48,13 @@ LOOKS: Final = 4
 """How often within `ClientOptions.queue_target` a queue is looked at."""
 
 
-class StillConnecting(Exception):
-    """No connection yet, after DIAL_PATIENCE. Nothing was tried: going elsewhere is no retry."""
+class OnlyWaited(Exception):
+    """It waited for a connection that takes longer than DIAL_PATIENCE, or that could not be made
+    for another request, which is what `error` says. Going elsewhere is no retry."""
+
+    def __init__(self, error: ConnectFailed | None = None) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -195,9 +200,9 @@ class Instance:
         """Call `starter` with a connection that has a place, now or when one comes free.
 
         `starter` must begin the request at once, and with Need.ALONE let nothing else on.
-        Raises ConnectFailed, QueueTimeout, Saturated, StillConnecting, and whatever `starter`
-        raises. When cancelled nothing has been started, or `starter` has been called and its
-        exchange must be abandoned.
+        Raises ConnectFailed, QueueTimeout, Saturated, OnlyWaited, and whatever `starter` raises.
+        When cancelled nothing has been started, or `starter` has been called and its exchange must
+        be abandoned.
         """
         self._last_used = self._loop.time()
         self._warm_delay = WARM_FIRST
@@ -273,7 +278,8 @@ class Instance:
         except ConnectFailed as exc:
             self._pool.dialing -= 1
             if not self._pool.slots:
-                self._fail_waiters(exc)
+                # One failure is one try, of whoever has waited for longest.
+                self._fail_waiters(exc, OnlyWaited(exc))
         except Exception as exc:
             # Those who wait must not wait for ever because of it.
             self._pool.dialing -= 1
@@ -295,7 +301,7 @@ class Instance:
         """A dial takes long. Without any connection, let those who wait look elsewhere, once."""
         if not self._pool.slots and not self._closed:
             self.shunned = True
-            self._fail_waiters(StillConnecting())
+            self._fail_waiters(OnlyWaited())
 
     async def _connect(self) -> None:
         """Open one connection and add it. Raises ConnectFailed, after noting it."""
@@ -384,9 +390,10 @@ class Instance:
             if self._pool.waiting:  # not now: the reply that showed it is not yet matched
                 self._loop.call_soon(self._serve_open)
 
-    def _fail_waiters(self, error: Exception) -> None:
-        for waiter in self._pool.take_waiters():
-            _fail(waiter, error)
+    def _fail_waiters(self, first: Exception, others: Exception | None = None) -> None:
+        waiting = [waiter for waiter in self._pool.take_waiters() if not waiter.future.done()]
+        for number, waiter in enumerate(waiting):
+            _fail(waiter, others if number and others is not None else first)
 
     # -- health -------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from scamp.client.call import Call, Reply
 from scamp.client.connection import ClientConnection, Exchange
 from scamp.client.deadline import Deadline
 from scamp.client.dialing import Dialer
-from scamp.client.instance import Instance, StillConnecting
+from scamp.client.instance import Instance, OnlyWaited
 from scamp.client.options import ClientOptions
 from scamp.client.pool import Need
 from scamp.client.router import InstanceView, Router
@@ -156,7 +156,10 @@ class Requester:
                 raise
             try:
                 return await self._attempt(call, instance, offer, done + 1, began)
-            except StillConnecting:
+            except OnlyWaited as waited:
+                failure = waited.error or failure
+                if instance in avoid and waited.error is not None:
+                    raise waited.error from None  # not in circles
                 avoid.append(instance)
                 continue
             except ScampError as exc:

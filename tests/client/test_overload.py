@@ -382,6 +382,31 @@ async def test_the_budget_counts_what_could_not_connect() -> None:
         assert mesh.requester.stats.retries_denied > 0
 
 
+async def test_one_connection_that_fails_is_one_retry_however_many_waited_for_it() -> None:
+    down, up = (ScriptedPeer(identity=make_identity(number)) for number in range(2))
+    async with Mesh(down, up, options=ClientOptions(retry_budget=0.0, retry_minimum=1)) as mesh:
+        down.stop_listening()
+        bodies = [b"%d" % number for number in range(40)]
+        assert await asyncio.gather(*(ask(mesh, body) for body in bodies)) == bodies
+        assert mesh.requester.stats.retries == {"connect": 1}
+        assert mesh.requester.stats.retries_denied == 0
+        assert mesh.requester.stats.connect_failures == {"refused": 1}
+
+
+async def test_who_only_waited_does_not_go_in_circles_when_nothing_is_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    peers = [ScriptedPeer(identity=make_identity(number)) for number in range(3)]
+    async with Mesh(*peers, options=ClientOptions()) as mesh:
+        for peer in peers:
+            peer.stop_listening()
+        results = await asyncio.gather(*(ask(mesh) for _ in range(50)), return_exceptions=True)
+        assert {type(result) for result in results} == {ConnectFailed}
+        assert sum(mesh.requester.stats.connect_failures.values()) <= 50
+        assert mesh.in_flight == 0
+
+
 async def test_nothing_is_sent_when_the_deadline_passes_between_two_tries(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
