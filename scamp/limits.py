@@ -79,6 +79,27 @@ MAX_WAITERS: Final = 1_024
 CONNECT_TIMEOUT: Final = 10.0
 """TCP and TLS together."""
 
+KEEPALIVE_IDLE: Final = 15.0
+"""Silence after which the kernel asks whether the peer is still there."""
+
+KEEPALIVE_INTERVAL: Final = 5.0
+"""From one such question to the next."""
+
+USER_TIMEOUT: Final = 30.0
+"""How long a peer may leave everything unacknowledged: less than most deadlines, so that a dead one
+is found and its reads go elsewhere in time; more than a network takes to find another way."""
+
+SILENT_AFTER: Final = 5
+"""Requests in a row that an instance leaves unanswered, without any reply between them, after which
+it counts as dead. One slow action has fewer; Envoy takes as many."""
+
+REPLY_HOLD: Final = 0.05
+"""How long the beginning of a reply to a read is kept back, so that one that is cut can be had
+again. Most are complete in less; the others are late by no more than is noticed."""
+
+PING_INTERVAL: Final = 15.0
+"""Time between PINGs to services that are known to answer them."""
+
 CLIENT_IDLE: Final = 90.0
 """Idle time after which a client closes (``beepish.client_timeout``)."""
 

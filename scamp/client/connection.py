@@ -237,6 +237,16 @@ class ClientConnection:
         return self._answered and (self._open == 0 or self._quiet_since is not None)
 
     @property
+    def mute(self) -> bool:
+        """True when it has requests in flight and no reply has begun since the first of them."""
+        return self._quiet_since is not None
+
+    @property
+    def unresponsive(self) -> bool:
+        """True when it ended because nothing came from the peer, not even a PONG."""
+        return self.channel is not None and self.channel.unresponsive
+
+    @property
     def address(self) -> str:
         """``host:port`` of the service."""
         return self.channel.address if self.channel is not None else ""

@@ -27,7 +27,7 @@ from scamp.errors import (
     Saturated,
     ScampError,
 )
-from scamp.limits import CLOSE_TIMEOUT
+from scamp.limits import CLOSE_TIMEOUT, SILENT_AFTER
 
 log: logging.Logger = logging.getLogger("scamp.client")
 
@@ -55,9 +55,10 @@ class Instance:
     """Connections to one (address, fingerprint), and the health that decides whether to use it.
 
     A failure to connect or to verify, or the loss of a connection in use, takes it out for a while
-    (1 s, doubling to 60 s, with jitter), until a background connection succeeds. Errors that the
-    service answers with never do, nor does a service that closes an idle connection just as
-    a request is on its way.
+    (1 s, doubling to 60 s, with jitter), until a background connection succeeds. So does a PING
+    without an answer, and SILENT_AFTER requests in a row without any reply: a process that hangs
+    may still accept connections. Errors that the service answers with never do, nor does a service
+    that closes an idle connection just as a request is on its way.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class Instance:
         self._last_used = 0.0
         self._warm_delay = WARM_FIRST
         self.out: bool = False
+        self.silence: int = 0
+        """Requests in a row that ran out of time without a reply; who gets a reply sets it to 0."""
         self.in_flight: int = 0
         """Requests that the requester has given to this instance and that are not over."""
         self.last_error: ScampError | None = None
@@ -263,6 +266,9 @@ class Instance:
         connection.learn(self._pool.kind)  # shown by another one meanwhile
         self._stats.connects += 1
         self._stats.resumed += is_resumed(connection.channel)
+        channel, service = connection.channel, self.service
+        if channel is not None and self._options.pings(service.sector, service.name):
+            channel.set_heartbeat(self._options.ping_interval)
         self._connections.add(connection)
         self._pool.add(connection)
         self._recovered()
@@ -275,7 +281,8 @@ class Instance:
             self._connections.discard(connection)
             if connection.lost_to_peer and not connection.answered:
                 self._unanswered(connection)
-            if connection.lost_in_use and not connection.lost_in_race:
+            lost_in_use = connection.lost_in_use and not connection.lost_in_race
+            if lost_in_use or connection.unresponsive:
                 error = connection.channel.failure if connection.channel is not None else None
                 self._failed(error or ConnectionLost(self.address, "lost", written=True))
             elif connection.lost_to_peer:
@@ -341,11 +348,18 @@ class Instance:
         if self._recovery is None:
             self._recovery = self._spawn(self._recover())
 
+    def unanswered(self, error: ScampError) -> None:
+        """A request ran out of time, and nothing that shared its connection had a reply either."""
+        self.silence += 1
+        if self.silence >= SILENT_AFTER:
+            self._failed(error)
+
     def _recovered(self) -> None:
         if self.out:
             log.info("%s (%s) is back", self.address, self.service.identity)
         self.out = False
-        self._failures = 0
+        if self.silence < SILENT_AFTER:  # else that it accepts connections is no news
+            self._failures = 0
 
     async def _recover(self) -> None:
         """Dial in the background until it works."""

@@ -75,6 +75,7 @@ class Requester:
             client_context(legacy_rsa=self.options.legacy_rsa),
             timeout=self.options.connect_timeout,
             sessions=SessionStore() if self.options.resume_tls else None,
+            tcp=self.options.tcp_times,
         )
         self._traits = TraitStore()
         self._router = Router(registry, self.options, self._dialer, self._traits, self.stats)
@@ -213,28 +214,49 @@ class Requester:
                 self._uploads.add(upload)
                 upload.add_done_callback(self._uploads.discard)
                 message = await self._wait_with_upload(exchange, upload, deadline)
-        except ReplyTimeout:
+        except ReplyTimeout as exc:
+            if not call.caller_lowered and exchange.connection.mute:
+                instance.unanswered(exc)
             exchange.abandon(suspect=not call.caller_lowered)
             raise
         except BaseException:
             exchange.abandon()
             raise
+        upstream = time.monotonic() - sent
+        instance.silence = 0
         header = message.header
         if isinstance(header, ReplyHeader) and header.dispatch_failure:
             if upload is not None:
                 upload.cancel()
             exchange.abandon()
             raise DispatchFailed(header.error or header.error_code or "dispatch failure")
+        if held and call.retry_safe:
+            if not message.ended:
+                await self._hold(exchange, message, deadline)
+            if message.error is not None:
+                exchange.abandon()
+                raise message.error.with_traceback(None)
         return Reply(
             exchange,
             message,
             offer,
             attempts=number,
             queued=sent - began,
-            upstream=time.monotonic() - sent,
+            upstream=upstream,
             upload=upload,
             body_idle=self.options.body_idle,
         )
+
+    async def _hold(self, exchange: Exchange, message: IncomingMessage, deadline: Deadline) -> None:
+        """Keep the beginning of a reply back for a moment: while nobody has had any of it, one that
+        is cut can be asked for again. It takes no more memory than without: a window at most, and
+        nothing is acknowledged."""
+        until = asyncio.get_running_loop().time() + self.options.reply_hold
+        try:
+            await message.gather(MAX_INFLIGHT, min(until, deadline.at))
+        except BaseException:
+            exchange.abandon()
+            raise
 
     async def _place(self, call: Call, instance: Instance, offer: Offer, need: Need) -> Exchange:
         """Start the request on a connection of `instance`, when one has a place."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
 from typing import Final, Protocol, cast
 
@@ -21,6 +20,7 @@ from scamp.limits import MAX_INFLIGHT, READ_PAUSE, WRITE_HIGH, WRITE_LIMIT
 from scamp.transport.message import IncomingMessage, OutgoingMessage
 from scamp.transport.states import BY_US, CHANNEL_TRANSITIONS, DEAF, ChannelEvent, ChannelState
 from scamp.transport.tls import peer_fingerprint
+from scamp.transport.tuning import USUAL, TcpTimes
 from scamp.wire import (
     DataReceived,
     EncodedHeader,
@@ -39,11 +39,6 @@ log: logging.Logger = logging.getLogger("scamp.transport")
 
 _OPEN: Final = ChannelState.OPEN  # members are slow to get at in Python 3.11
 _ABORTED: Final = ChannelState.ABORTED
-
-KEEPALIVE_IDLE = 15
-KEEPALIVE_INTERVAL = 5
-KEEPALIVE_COUNT = 3
-USER_TIMEOUT_MS = 30_000
 
 
 class ChannelHandler(Protocol):
@@ -75,6 +70,7 @@ class Channel(asyncio.Protocol):
         expected: str | None = None,
         idle_limit: float | None = None,
         max_inflight: int = MAX_INFLIGHT,
+        tcp: TcpTimes = USUAL,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._handler = handler
@@ -82,6 +78,7 @@ class Channel(asyncio.Protocol):
         self._role = role
         self._expected = expected
         self._idle_limit = idle_limit
+        self._tcp = tcp
         self._gone = asyncio.Event()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._heartbeat = 0.0
@@ -106,6 +103,8 @@ class Channel(asyncio.Protocol):
         """How often bytes were handed to the transport."""
         self.bytes_in: int = 0
         self.bytes_out: int = 0
+        self.unresponsive: bool = False
+        """True when it was cut because nothing came from the peer, not even a PONG."""
         self.busy = 0
         """Requests without an answer; while there are any the channel is not idle."""
 
@@ -141,7 +140,7 @@ class Channel(asyncio.Protocol):
         if self._state is not _OPEN:
             transport.abort()
             return
-        _tune(transport.get_extra_info("socket"))
+        self._tcp.apply(transport.get_extra_info("socket"))
         transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._arm_idle_timer()
         self._handler.channel_opened(self)
@@ -426,6 +425,7 @@ class Channel(asyncio.Protocol):
         if self._paused_by or connecting:
             self._heard_at_ping = None
         elif self._heard_at_ping == self.bytes_in:
+            self.unresponsive = True
             self.abort(f"no answer to PING within {self._heartbeat:g} s")
             return
         else:
@@ -444,20 +444,3 @@ class Channel(asyncio.Protocol):
 def _peer_name(transport: asyncio.BaseTransport) -> str:
     name = transport.get_extra_info("peername")
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else "unknown"
-
-
-def _tune(sock: socket.socket | None) -> None:
-    """Nagle off; find dead peers without PING, which some peers answer by closing."""
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
-        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-        ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
-    ):
-        option = getattr(socket, name, None)  # not on every platform
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
