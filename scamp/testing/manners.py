@@ -47,6 +47,8 @@ class Manners:
     closes_on: frozenset[str] = frozenset()
     """Of ``ping``, ``null client_id``, ``envelope`` (any but json and jsonstore), ``request_id``
     (a string) and ``type`` (any but request and reply): what makes the peer cut the connection."""
+    answers_pings: bool = True
+    """False: a PING is counted and left unanswered."""
     acks: Callable[[PeerRequest], int | None] = all_received
     """What to acknowledge when DATA has come; None for no ACK."""
     late_ack: bool = False

@@ -178,7 +178,7 @@ class PeerConnection(asyncio.Protocol):
                 self.peer.acks += 1
         elif kind is PacketType.PING:
             self.peer.pings += 1
-            if not self._upset("ping"):
+            if not self._upset("ping") and self.peer.manners.answers_pings:
                 self.packet(PacketType.PONG, msgno)
         elif kind is not PacketType.PONG:
             self._on_body(kind, self._open[msgno], body)
