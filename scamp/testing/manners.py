@@ -53,6 +53,9 @@ class Manners:
     """What to acknowledge when DATA has come; None for no ACK."""
     late_ack: bool = False
     """One more ACK for a request after its reply has ended: unusual, and not an error."""
+    shakes_hands: bool = True
+    """False: connections are accepted, and then nothing is said, not even TLS. A process that was
+    stopped looks like that. As it is when the peer begins to listen."""
     closes_at_once: bool = False
     """TLS is done, then the connection is closed: what a service with too many of them does."""
     idle_close: float | None = None

@@ -108,7 +108,9 @@ class ScriptedPeer:
         `sock` is bound already: for one that is not on this machine's usual network.
         """
         loop = asyncio.get_running_loop()
-        tls = server_context(self._shows.certificate, self._shows.key)
+        tls = None
+        if self.manners.shakes_hands:
+            tls = server_context(self._shows.certificate, self._shows.key)
         if sock is None:
             self._server = await loop.create_server(
                 lambda: PeerConnection(self), self.host, self.port, ssl=tls
