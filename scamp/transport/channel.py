@@ -16,7 +16,7 @@ from scamp.errors import (
     RequestAborted,
     ScampError,
 )
-from scamp.limits import MAX_INFLIGHT, READ_PAUSE, WRITE_HIGH, WRITE_LIMIT
+from scamp.limits import MAX_INFLIGHT, MAX_PACKETS_AT_ONCE, READ_PAUSE, WRITE_HIGH, WRITE_LIMIT
 from scamp.transport.message import IncomingMessage, OutgoingMessage
 from scamp.transport.states import BY_US, CHANNEL_TRANSITIONS, DEAF, ChannelEvent, ChannelState
 from scamp.transport.tls import peer_fingerprint
@@ -90,6 +90,7 @@ class Channel(asyncio.Protocol):
         self._incoming: dict[int, IncomingMessage] = {}
         self._outgoing: dict[int, OutgoingMessage] = {}
         self._paused_by: set[IncomingMessage] = set()
+        self._behind = False  # what was read is not all looked at yet
         self._writable = True
         self._flush_due = False
         self._queued = 0  # body bytes since the last flush
@@ -149,12 +150,38 @@ class Channel(asyncio.Protocol):
         if self._state in DEAF:
             return
         self.bytes_in += len(data)
-        for event in self._wire.receive(data):
+        self._take(data)
+        if self._wire.unread:
+            self._take_more_later()
+
+    def _take(self, data: bytes) -> None:
+        for event in self._wire.receive(data, MAX_PACKETS_AT_ONCE):
             if self._state is _ABORTED:
                 return  # the handler aborted; what still came is void
             self._on_event(event)
         if self._wire.has_data_to_send:
             self._schedule_flush()
+
+    def _take_more_later(self) -> None:
+        """Let others have their turn before what was read is looked at any further."""
+        if not self._behind and self._state not in DEAF and self._transport is not None:
+            self._behind = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._take_more)
+
+    def _take_more(self) -> None:
+        self._behind = False
+        if self._state not in DEAF:
+            self._take(b"")
+        if self._wire.unread:
+            self._take_more_later()
+        else:
+            self._read_on()
+
+    def _take_rest(self) -> None:
+        """All of it, before it is told that nothing more comes."""
+        while self._wire.unread and self._state not in DEAF:
+            self._take(b"")
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -171,9 +198,11 @@ class Channel(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """The peer closes; TLS has no half-closed state, so what is written now goes nowhere."""
+        self._take_rest()
         self._move(ChannelEvent.PEER_EOF)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._take_rest()
         self._gone.set()
         self._stop_timers()
         if self._move(ChannelEvent.GONE) is ChannelState.REFUSED:
@@ -295,8 +324,12 @@ class Channel(asyncio.Protocol):
         """Called by a message: as far as it is concerned, read on."""
         if message in self._paused_by:
             self._paused_by.discard(message)
-            if not self._paused_by and self._transport is not None and self._state not in DEAF:
-                self._transport.resume_reading()
+            self._read_on()
+
+    def _read_on(self) -> None:
+        held_up = self._paused_by or self._behind or self._state in DEAF
+        if not held_up and self._transport is not None:
+            self._transport.resume_reading()
 
     # -- writing ------------------------------------------------------------------------
 
