@@ -60,6 +60,10 @@ MAX_PACKETS_AT_ONCE: Final = 512
 WRITE_HIGH: Final = 256 * KIB
 """Bytes waiting in the transport at which writers of bodies wait."""
 
+WRITE_FIRST: Final = 4 * KIB
+"""Bytes at the beginning of a body that leave with the next write, whatever others have queued
+for it."""
+
 WRITE_LIMIT: Final = 16 * MIB
 """Bytes waiting in the transport at which the connection is cut. Bodies stop at WRITE_HIGH; this
 is for headers, ACKs and PONGs to a peer that sends and never reads."""

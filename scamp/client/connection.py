@@ -168,6 +168,7 @@ class ClientConnection:
         self._exchanges: dict[int, Exchange] = {}  # no reply HEADER yet
         self._open = 0  # exchanges that hold a place: until both messages have ended
         self._unwanted = 0  # of those, whose callers have gone
+        self._alone = False  # its one request is not to be disturbed
         self._cut_short = False  # a reply was under way when the channel was lost
         self._answered = False  # a reply has come on this connection
         self._quiet_since: float | None = None  # when it had its first request, if none came since
@@ -227,6 +228,11 @@ class ClientConnection:
         return free and self._open == 0 and channel is not None and not channel.closing
 
     @property
+    def alone(self) -> bool:
+        """True while a request has it for itself."""
+        return self._alone
+
+    @property
     def answered(self) -> bool:
         """True once a reply has begun here."""
         return self._answered
@@ -273,6 +279,7 @@ class ClientConnection:
         request = channel.open_message(encode(request_id))
         self._move(event)
         self._next_id += 1
+        self._alone = exclusive
         exchange = Exchange(self, request_id, request)
         self._exchanges[request_id] = exchange
         if not self._open:
@@ -328,6 +335,7 @@ class ClientConnection:
         exchange.finished = True
         exchange.done()
         self._open -= 1
+        self._alone = False
         if exchange.unwanted:
             self._unwanted -= 1
         self._move(_FINISHED)
@@ -355,10 +363,15 @@ class ClientConnection:
     def channel_opened(self, channel: Channel) -> None:
         """From the channel: TLS is up and the fingerprint is right."""
         self.channel = channel
+        channel.when_unstalled = self._unstalled
         if self._move(SlotEvent.CONNECTED) is _CLOSED:
             channel.close("given up while it was dialled")
         elif self.kind is not PeerKind.UNKNOWN:
             self._move(_LEARNED[self.kind])
+
+    def _unstalled(self) -> None:
+        if self._state is not _CLOSED:
+            self._on_change(self)  # there is room again
 
     def message_received(self, message: IncomingMessage) -> None:
         """From the channel: a HEADER arrived."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Final, Protocol, cast
 
 from scamp.errors import (
@@ -16,7 +18,14 @@ from scamp.errors import (
     RequestAborted,
     ScampError,
 )
-from scamp.limits import MAX_INFLIGHT, MAX_PACKETS_AT_ONCE, READ_PAUSE, WRITE_HIGH, WRITE_LIMIT
+from scamp.limits import (
+    MAX_INFLIGHT,
+    MAX_PACKETS_AT_ONCE,
+    READ_PAUSE,
+    WRITE_FIRST,
+    WRITE_HIGH,
+    WRITE_LIMIT,
+)
 from scamp.transport.message import IncomingMessage, OutgoingMessage
 from scamp.transport.states import BY_US, CHANNEL_TRANSITIONS, DEAF, ChannelEvent, ChannelState
 from scamp.transport.tls import peer_fingerprint
@@ -38,6 +47,7 @@ from scamp.wire import (
 log: logging.Logger = logging.getLogger("scamp.transport")
 
 _OPEN: Final = ChannelState.OPEN  # members are slow to get at in Python 3.11
+_SENT: Final = attrgetter("sent")
 _ABORTED: Final = ChannelState.ABORTED
 
 
@@ -106,6 +116,8 @@ class Channel(asyncio.Protocol):
         self.bytes_out: int = 0
         self.unresponsive: bool = False
         """True when it was cut because nothing came from the peer, not even a PONG."""
+        self.when_unstalled: Callable[[], None] | None = None
+        """Called, from the event loop, when it is not `stalled` any more."""
         self.busy = 0
         """Requests without an answer; while there are any the channel is not idle."""
 
@@ -189,10 +201,12 @@ class Channel(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable = True
         self._wake_writers()
+        self._tell_unstalled()
 
     def _wake_writers(self) -> None:
-        # Not those whose peer takes nothing: each wake begins their patience anew.
-        for message in list(self._outgoing.values()):
+        # Those first that have sent least, or short ones would wait for long ones to be over. Not
+        # those whose peer takes nothing: each wake begins their patience anew.
+        for message in sorted(self._outgoing.values(), key=_SENT):
             if self._wire.window(message.msgno) > 0:
                 message.wake()
 
@@ -271,8 +285,12 @@ class Channel(asyncio.Protocol):
         if self.closing:
             # Not _check: the message is open, so its header may be out.
             raise (self.failure or self._lost(written=True)).with_traceback(None)
-        if not self._writable or self._queued >= WRITE_HIGH:
+        if not self._writable:
             return 0
+        if self._queued >= WRITE_HIGH:
+            # Many long ones can fill every turn; a short one gets through all the same.
+            left = WRITE_FIRST - message.sent
+            return min(left, self._wire.window(message.msgno)) if left > 0 else 0
         return self._wire.window(message.msgno)
 
     def send_data(self, message: OutgoingMessage, data: bytes) -> None:
@@ -325,6 +343,11 @@ class Channel(asyncio.Protocol):
         if message in self._paused_by:
             self._paused_by.discard(message)
             self._read_on()
+            self._tell_unstalled()
+
+    def _tell_unstalled(self) -> None:
+        if self.when_unstalled is not None and not self.stalled:
+            self._loop.call_soon(self.when_unstalled)
 
     def _read_on(self) -> None:
         held_up = self._paused_by or self._behind or self._state in DEAF
