@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from scamp import logs
 from scamp.client.states import (
     ONE_PLACE,
     SLOT_TRANSITIONS,
@@ -42,7 +43,7 @@ from scamp.wire import EncodedHeader, ReplyHeader, header_type
 if TYPE_CHECKING:
     from scamp.client.stats import ClientStats
 
-log: logging.Logger = logging.getLogger("scamp.client")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.client"))
 
 FIRST_ID_FROM: Final = 1 << 29
 FIRST_ID_TO: Final = 1 << 30

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Final, Protocol, cast
 
+from scamp import logs
 from scamp.errors import (
     ConnectionLost,
     FingerprintMismatch,
@@ -44,7 +45,7 @@ from scamp.wire import (
     WireConnection,
 )
 
-log: logging.Logger = logging.getLogger("scamp.transport")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.transport"))
 
 _OPEN: Final = ChannelState.OPEN  # members are slow to get at in Python 3.11
 _SENT: Final = attrgetter("sent")
