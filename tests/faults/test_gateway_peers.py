@@ -16,9 +16,10 @@ from typing import Any, Final
 import pytest
 
 from fronted import Answer, Fronted
+from gateway.front import FrontOptions
 from scamp.client import ClientOptions
 from scamp.client import instance as instance_module
-from scamp.limits import MAX_INFLIGHT
+from scamp.limits import MAX_INFLIGHT, SILENT_AFTER
 from scamp.testing import (
     GO,
     AtHeader,
@@ -37,8 +38,10 @@ from scamp.testing.scripts import (
     cut_midway,
     dispatch_failure,
     echo,
+    endless,
     events,
     every,
+    first,
     hang_up,
     oversized,
     raw,
@@ -93,6 +96,13 @@ class Fault:
 async def begins_and_stops(request: PeerRequest) -> None:
     """Some of the reply, and then nothing any more."""
     await request.open().write(bytes(3 * MAX_INFLIGHT))
+
+
+def by_action(scripts: dict[str, Script]) -> Script:
+    async def script(request: PeerRequest) -> None:
+        await scripts.get(request.header["action"], echo)(request)
+
+    return script
 
 
 async def answers_before_the_end(request: PeerRequest) -> None:
@@ -179,22 +189,39 @@ class Stand:
 
 
 @asynccontextmanager
-async def standing(fault: Fault, flags: str, *, twin: bool = False) -> AsyncIterator[Stand]:
-    options = replace(OPTIONS, connect_timeout=10.0 if fault.manners.shakes_hands else 0.2)
+async def standing(
+    fault: Fault,
+    flags: str,
+    *,
+    twin: bool = False,
+    actions: tuple[str, ...] = ("Test.echo",),
+    weight: int = 10**6,
+    **changed: Any,
+) -> AsyncIterator[Stand]:
+    """`weight` is the bad peer's: nearly everything goes there first. `changed`: client options."""
+    patience = 10.0 if fault.manners.shakes_hands else 0.2
+    options = replace(OPTIONS, connect_timeout=patience, **changed)
     bad = ScriptedPeer(
         fault.script,
         manners=fault.manners,
         flags=flags,
-        weight=10**6,
+        actions=actions,
+        weight=weight,
         shows=make_identity(fault.shows),
     )
     good = ScriptedPeer(flags=flags, identity=make_identity(1)) if twin else None
     by = ScriptedPeer(actions=("By.echo",), flags="noauth", identity=make_identity(2))
-    async with Fronted(*(peer for peer in (bad, good, by) if peer), client=options) as gateway:
+    async with Fronted(
+        *(peer for peer in (bad, good, by) if peer), client=options, options=front(options)
+    ) as gateway:
         stand = Stand(gateway, bad, good)
         async with bystander(stand):
             yield stand
         await left_empty(stand)
+
+
+def front(options: ClientOptions) -> FrontOptions:
+    return FrontOptions(request_timeout=options.request_timeout, body_idle=options.body_idle)
 
 
 @asynccontextmanager
@@ -325,3 +352,85 @@ async def test_whatever_fails_nothing_crosses(script: Script, manners: Manners) 
         await asyncio.gather(*(caller(number) for number in range(16)))
         assert right > 16
         assert set(stand.bad.executed.values()) == {1}
+
+
+# -- replies that take their time ---------------------------------------------------------
+
+
+async def test_a_reply_without_an_end_is_over_when_its_client_leaves() -> None:
+    """What is under way is bounded; the connection serves the others until it is too much."""
+    fault = Fault(FINE, script=by_action({"Test.endless": endless(bytes(10_000))}))
+    async with standing(fault, "noauth,update", actions=("Test.echo", "Test.endless")) as stand:
+        assert (await stand.ask(SMALL)).body == SMALL
+        for leaves_after in (1, 3 * MAX_INFLIGHT):
+            wire = await stand.gateway.connect()
+            wire.send("POST", "/api/Test.endless", body=b"{}")
+            assert (await wire.head())[0] == 200
+            read = 0
+            while read < leaves_after:
+                read += len(await wire.chunk())
+            await wire.close()
+            assert (await stand.ask(SMALL)).body == SMALL
+        await until(lambda: stand.gateway.front.in_flight == 0)
+        assert [line["status"] for line in stand.gateway.log.lines].count(499) == 2
+
+
+async def test_a_reply_that_stands_still_is_cut_after_the_idle_limit() -> None:
+    fault = Fault(FINE, script=by_action({"Test.stops": begins_and_stops}))
+    async with standing(
+        fault, "noauth,update", actions=("Test.echo", "Test.stops"), body_idle=0.2
+    ) as stand:
+        assert (await stand.ask(SMALL)).body == SMALL
+        answer = await stand.ask(SMALL, "Test.stops")
+        assert outcome(answer) in CUT
+        assert len(answer.body) == 3 * MAX_INFLIGHT
+        assert (await stand.ask(SMALL)).body == SMALL
+        assert stand.bad.accepted == 2, "the connection that stood still takes nothing new"
+
+
+@pytest.mark.parametrize("size", [10, 1000])
+async def test_a_read_that_was_cut_comes_whole_and_with_its_length(size: int) -> None:
+    """Nobody can tell it from one that came at once."""
+    halves = first(1, cut_midway(size))
+    async with standing(Fault(FINE, script=halves), "noauth,read") as stand:
+        answer = await stand.ask(SMALL)
+        assert (answer.status, answer.body, answer.whole) == (200, SMALL, True)
+        assert answer.headers["Content-Length"] == str(len(SMALL))
+        assert "Transfer-Encoding" not in answer.headers
+        await until(lambda: stand.lines)
+        assert stand.lines[0]["attempts"] == 2
+
+
+# -- instances that hang ------------------------------------------------------------------
+
+
+async def test_an_instance_that_hangs_gets_no_more_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It accepts connections and answers nothing; that costs those that it has, and no more."""
+    monkeypatch.setattr(instance_module, "BACKOFF_FIRST", 60.0)
+    async with standing(Fault(FINE), "noauth,update", twin=True, request_timeout=1.0) as stand:
+
+        async def call(number: int) -> int:
+            body = b"[%d]" % number
+            answer = await stand.gateway.request("POST", "/api/Test.echo", body=body)
+            assert answer.status == 504 or answer.body == body
+            return answer.status
+
+        assert await call(0) == 200
+        assert stand.bad.requests == 1
+        stand.bad.script = silent
+        statuses = await asyncio.gather(*(call(number) for number in range(4 * SILENT_AFTER)))
+        assert statuses.count(504) >= SILENT_AFTER
+        assert stand.gateway.mesh.views()[0].state == "out"
+        assert [await call(number) for number in range(10)] == [200] * 10
+
+
+async def test_pings_to_a_peer_that_closes_on_them_cost_only_its_own_calls() -> None:
+    """A mistake in the configuration: it shows, and nobody else is hurt."""
+    fault = Fault(LOST, script=silent, manners=Manners(closes_on=CLOSES))
+    async with standing(
+        fault, "noauth,update", ping_services=("peer",), ping_interval=0.1
+    ) as stand:
+        assert outcome(await stand.ask(SMALL)) in LOST
+        assert stand.bad.upset == {"ping": 1}
