@@ -101,6 +101,10 @@ SILENT_AFTER: Final = 5
 """Requests in a row that an instance leaves unanswered, without any reply between them, after which
 it counts as dead. One slow action has fewer; Envoy takes as many."""
 
+SILENT_WAIT: Final = 10.0
+"""Seconds without a reply after which a request counts among them though its caller left, or had
+asked for less time than the action takes."""
+
 REPLY_HOLD: Final = 0.05
 """How long the beginning of a reply to a read is kept back, so that one that is cut can be had
 again. Most are complete in less; the others are late by no more than is noticed."""

@@ -39,7 +39,7 @@ from scamp.errors import (
     ServiceError,
     UnknownAction,
 )
-from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SUBSCRIBE_TIMEOUT
+from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SILENT_WAIT, SUBSCRIBE_TIMEOUT
 from scamp.transport import IncomingMessage, client_context
 from scamp.wire import ReplyHeader
 
@@ -214,10 +214,13 @@ class Requester:
                 self._uploads.add(upload)
                 upload.add_done_callback(self._uploads.discard)
                 message = await self._wait_with_upload(exchange, upload, deadline)
-        except ReplyTimeout as exc:
-            if not call.caller_lowered and exchange.connection.mute:
-                instance.unanswered(exc)
+        except ReplyTimeout:
+            _note_silence(call, exchange, instance, time.monotonic() - sent)
             exchange.abandon(suspect=not call.caller_lowered)
+            raise
+        except asyncio.CancelledError:
+            _note_silence(call, exchange, instance, time.monotonic() - sent, left=True)
+            exchange.abandon()
             raise
         except BaseException:
             exchange.abandon()
@@ -383,6 +386,16 @@ class Requester:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+
+def _note_silence(
+    call: Call, exchange: Exchange, instance: Instance, waited: float, *, left: bool = False
+) -> None:
+    """A request ends without a reply. That speaks against the instance when it had all the time
+    that the action takes, or SILENT_WAIT: impatient callers say nothing of it."""
+    patient = waited >= SILENT_WAIT or not (left or call.caller_lowered)
+    if patient and exchange.connection.mute:
+        instance.unanswered(ReplyTimeout(waited))
 
 
 def _only_waited(error: ScampError, instance: Instance) -> bool:
