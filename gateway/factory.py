@@ -35,6 +35,12 @@ def client_options(settings: Settings) -> ClientOptions:
         retries=settings.retries,
         retry_budget=settings.retry_budget,
         legacy_rsa=settings.legacy_rsa,
+        tcp_keepalive_idle=settings.tcp_keepalive_idle,
+        tcp_keepalive_interval=settings.tcp_keepalive_interval,
+        tcp_user_timeout=settings.tcp_user_timeout,
+        ping_services=settings.ping_services,
+        ping_interval=settings.ping_interval,
+        reply_hold=settings.reply_hold,
     )
 
 

@@ -13,6 +13,7 @@ _GROUPS: Final = {
     "bind": "Listeners",
     "scamp_conf": "The mesh",
     "max_in_flight_per_action": "Overload and balancing",
+    "tcp_keepalive_idle": "Dead peers and broken replies",
     "auth_mode": "Tickets and privileges",
     "request_timeout": "Requests",
     "ticket_cookie": "Browsers",

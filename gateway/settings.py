@@ -227,6 +227,42 @@ class Settings(BaseSettings):
 
     # -- dead peers: PING where services are known to answer it --------------------------
 
+    tcp_keepalive_idle: int = setting(
+        int(limits.KEEPALIVE_IDLE),
+        "Silence on a connection to a service after which the kernel asks whether the other end is "
+        "still there; 0 for never.",
+        unit="seconds", ge=0, le=32_767,
+    )  # fmt: skip
+    tcp_keepalive_interval: int = setting(
+        int(limits.KEEPALIVE_INTERVAL), "From one such question to the next.",
+        unit="seconds", ge=1, le=32_767,
+    )  # fmt: skip
+    tcp_user_timeout: float = setting(
+        limits.USER_TIMEOUT,
+        "A connection to a service is lost when the other end acknowledges nothing for so long; 0 "
+        "leaves it to the kernel, which takes some 15 minutes.",
+        unit="seconds", ge=0, le=86_400,
+    )  # fmt: skip
+    ping_services: Names = setting(
+        (),
+        "Services that are sent PINGs, because they are known to answer them; others close the "
+        "connection on one.",
+        unit="[SECTOR:]SERVICE",
+        flag="ping-service",
+    )
+    ping_interval: float = setting(
+        limits.PING_INTERVAL,
+        "Time between these PINGs. A service from which nothing comes from one to the next has "
+        "lost the connection.",
+        unit="seconds", ge=0.1, le=86_400,
+    )  # fmt: skip
+    reply_hold: float = setting(
+        limits.REPLY_HOLD,
+        "How long the beginning of a reply to a read is kept back (64 KiB at most): one that is "
+        "cut meanwhile is asked for again. 0: everything goes out as it comes.",
+        unit="seconds", ge=0, le=10,
+    )  # fmt: skip
+
     # -- tickets ------------------------------------------------------------------------
 
     auth_mode: AuthMode | None = setting(
@@ -502,7 +538,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"{name!r} is no sector: letters, digits, _ . and - only")
         return value
 
-    @field_validator("events_open")
+    @field_validator("events_open", "ping_services")
     @classmethod
     def _services(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for name in value:

@@ -53,8 +53,16 @@ MAX_PIECES: Final = 256
 """Unread pieces of one message at which they are made one: a piece of a byte or two takes twenty
 times its size."""
 
+MAX_PACKETS_AT_ONCE: Final = 512
+"""Packets of one connection that are looked at in one turn of the event loop. A read may bring
+13,000 that have a byte each: 40 ms in which nobody else would be served."""
+
 WRITE_HIGH: Final = 256 * KIB
 """Bytes waiting in the transport at which writers of bodies wait."""
+
+WRITE_FIRST: Final = 4 * KIB
+"""Bytes at the beginning of a body that leave with the next write, whatever others have queued
+for it."""
 
 WRITE_LIMIT: Final = 16 * MIB
 """Bytes waiting in the transport at which the connection is cut. Bodies stop at WRITE_HIGH; this
@@ -81,6 +89,31 @@ MAX_PLANNED: Final = 65_536
 
 CONNECT_TIMEOUT: Final = 10.0
 """TCP and TLS together."""
+
+KEEPALIVE_IDLE: Final = 15.0
+"""Silence after which the kernel asks whether the peer is still there."""
+
+KEEPALIVE_INTERVAL: Final = 5.0
+"""From one such question to the next."""
+
+USER_TIMEOUT: Final = 30.0
+"""How long a peer may leave everything unacknowledged: less than most deadlines, so that a dead one
+is found and its reads go elsewhere in time; more than a network takes to find another way."""
+
+SILENT_AFTER: Final = 5
+"""Requests in a row that an instance leaves unanswered, without any reply between them, after which
+it counts as dead. One slow action has fewer; Envoy takes as many."""
+
+SILENT_WAIT: Final = 10.0
+"""Seconds without a reply after which a request counts among them though its caller left, or had
+asked for less time than the action takes."""
+
+REPLY_HOLD: Final = 0.05
+"""How long the beginning of a reply to a read is kept back, so that one that is cut can be had
+again. Most are complete in less; the others are late by no more than is noticed."""
+
+PING_INTERVAL: Final = 15.0
+"""Time between PINGs to services that are known to answer them."""
 
 CLIENT_IDLE: Final = 90.0
 """Idle time after which a client closes (``beepish.client_timeout``)."""

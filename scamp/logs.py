@@ -192,6 +192,33 @@ class Flood:
         return [(key, held) for key, held in windows if held]
 
 
+_strangers = Flood()
+
+
+class Sparing(logging.LoggerAdapter[logging.Logger]):
+    """A logger for what others can make us say: of equal messages LOG_BURST in LOG_INTERVAL pass,
+    and then how many more there were. Also where `configure` was not called, so that a stranger
+    fills nobody's disk. All of them share the room for MAX_LOG_MESSAGES different messages.
+    """
+
+    def __init__(self, logger: logging.Logger) -> None:
+        super().__init__(logger, None)
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """As `Logger.log`, if it passes."""
+        if not self.logger.isEnabledFor(level):
+            return
+        now = time.monotonic()
+        for (name, least, text), held in _strangers.ended(now):
+            about = text or "messages of many kinds"
+            logging.getLogger(name or self.logger.name).log(
+                least or logging.WARNING, "%d more suppressed: %s", held, about
+            )
+        if _strangers.admit((self.logger.name, level, str(msg)[:_KEY_TEXT]), now):
+            kwargs["stacklevel"] = kwargs.get("stacklevel", 1) + 1
+            self.logger.log(level, msg, *args, **kwargs)
+
+
 # -- the forms --------------------------------------------------------------------------
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from scamp import logs
+
 PATIENCE = 3.0
 """Seconds that closing connections may take; only a test that leaks waits so long."""
 
@@ -72,6 +74,12 @@ async def leaks_nothing_in_loop() -> AsyncIterator[None]:
     for task in tasks:
         task.cancel()
     pytest.fail(f"left behind: tasks {[str(task) for task in tasks]}, sockets {sorted(left)}")
+
+
+@pytest.fixture(autouse=True)
+def logs_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What strangers made other tests log does not count in this one."""
+    monkeypatch.setattr(logs, "_strangers", logs.Flood())
 
 
 @pytest.fixture(autouse=True)

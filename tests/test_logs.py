@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -397,3 +398,32 @@ def test_settings_that_do_not_exist_change_nothing(options: dict[str, Any]) -> N
     with pytest.raises(ConfigError):
         logs.configure("shop", **options)
     assert logging.getLogger().handlers == before
+
+
+# -- what strangers make us say -----------------------------------------------------------
+
+
+def test_equal_messages_are_counted_without_any_set_up(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    log = logs.Sparing(logging.getLogger("test.strangers"))
+    for number in range(limits.LOG_BURST + 7):
+        log.warning("said %d", number)
+    log.error("something else")
+    assert [record.getMessage() for record in caplog.records][-2:] == ["said 199", "something else"]
+    assert caplog.records[0].filename == "test_logs.py"
+    now += limits.LOG_INTERVAL
+    log.warning("said again")
+    assert [record.getMessage() for record in caplog.records][-2:] == [
+        "7 more suppressed: said %d",
+        "said again",
+    ]
+    assert len(caplog.records) == limits.LOG_BURST + 3
+
+
+def test_what_is_not_logged_is_not_counted() -> None:
+    log = logs.Sparing(logging.getLogger("test.quiet"))
+    log.debug("unheard")
+    assert len(logs._strangers) == 0

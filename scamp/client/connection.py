@@ -17,6 +17,7 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from scamp import logs
 from scamp.client.states import (
     ONE_PLACE,
     SLOT_TRANSITIONS,
@@ -42,7 +43,7 @@ from scamp.wire import EncodedHeader, ReplyHeader, header_type
 if TYPE_CHECKING:
     from scamp.client.stats import ClientStats
 
-log: logging.Logger = logging.getLogger("scamp.client")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.client"))
 
 FIRST_ID_FROM: Final = 1 << 29
 FIRST_ID_TO: Final = 1 << 30
@@ -168,6 +169,7 @@ class ClientConnection:
         self._exchanges: dict[int, Exchange] = {}  # no reply HEADER yet
         self._open = 0  # exchanges that hold a place: until both messages have ended
         self._unwanted = 0  # of those, whose callers have gone
+        self._alone = False  # its one request is not to be disturbed
         self._cut_short = False  # a reply was under way when the channel was lost
         self._answered = False  # a reply has come on this connection
         self._quiet_since: float | None = None  # when it had its first request, if none came since
@@ -227,6 +229,11 @@ class ClientConnection:
         return free and self._open == 0 and channel is not None and not channel.closing
 
     @property
+    def alone(self) -> bool:
+        """True while a request has it for itself."""
+        return self._alone
+
+    @property
     def answered(self) -> bool:
         """True once a reply has begun here."""
         return self._answered
@@ -235,6 +242,16 @@ class ClientConnection:
     def doubtful(self) -> bool:
         """True when it was idle and nothing has come since: the peer may just be closing it."""
         return self._answered and (self._open == 0 or self._quiet_since is not None)
+
+    @property
+    def mute(self) -> bool:
+        """True when it has requests in flight and no reply has begun since the first of them."""
+        return self._quiet_since is not None
+
+    @property
+    def unresponsive(self) -> bool:
+        """True when it ended because nothing came from the peer, not even a PONG."""
+        return self.channel is not None and self.channel.unresponsive
 
     @property
     def address(self) -> str:
@@ -263,6 +280,7 @@ class ClientConnection:
         request = channel.open_message(encode(request_id))
         self._move(event)
         self._next_id += 1
+        self._alone = exclusive
         exchange = Exchange(self, request_id, request)
         self._exchanges[request_id] = exchange
         if not self._open:
@@ -318,6 +336,7 @@ class ClientConnection:
         exchange.finished = True
         exchange.done()
         self._open -= 1
+        self._alone = False
         if exchange.unwanted:
             self._unwanted -= 1
         self._move(_FINISHED)
@@ -345,10 +364,15 @@ class ClientConnection:
     def channel_opened(self, channel: Channel) -> None:
         """From the channel: TLS is up and the fingerprint is right."""
         self.channel = channel
+        channel.when_unstalled = self._unstalled
         if self._move(SlotEvent.CONNECTED) is _CLOSED:
             channel.close("given up while it was dialled")
         elif self.kind is not PeerKind.UNKNOWN:
             self._move(_LEARNED[self.kind])
+
+    def _unstalled(self) -> None:
+        if self._state is not _CLOSED:
+            self._on_change(self)  # there is room again
 
     def message_received(self, message: IncomingMessage) -> None:
         """From the channel: a HEADER arrived."""

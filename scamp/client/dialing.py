@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from scamp.client.sessions import Peer, SessionStore
 from scamp.errors import ConnectFailed, ConnectionLost, ConnectTimeout
-from scamp.transport import Channel, ChannelHandler, offering, resumable_session
+from scamp.transport import Channel, ChannelHandler, TcpTimes, offering, resumable_session
 from scamp.wire import Role
 
 
@@ -36,10 +36,16 @@ class Dialer:
     """
 
     def __init__(
-        self, context: ssl.SSLContext, *, timeout: float, sessions: SessionStore | None
+        self,
+        context: ssl.SSLContext,
+        *,
+        timeout: float,
+        sessions: SessionStore | None,
+        tcp: TcpTimes | None = None,
     ) -> None:
         self._context = context
         self._timeout = timeout
+        self._tcp = tcp or TcpTimes()
         self._sessions = sessions
 
     async def dial(
@@ -59,7 +65,12 @@ class Dialer:
 
         async def attempt(session: ssl.SSLSession | None) -> Channel:
             channel = Channel(
-                Role.CLIENT, handler, address=address, expected=fingerprint, idle_limit=idle_limit
+                Role.CLIENT,
+                handler,
+                address=address,
+                expected=fingerprint,
+                idle_limit=idle_limit,
+                tcp=self._tcp,
             )
             with offering(session):
                 await asyncio.get_running_loop().create_connection(

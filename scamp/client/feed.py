@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from scamp import logs
 from scamp.client.dialing import Dialer, is_resumed
 from scamp.client.picture import Picture
 from scamp.errors import (
@@ -32,7 +33,7 @@ from scamp.wire import (
 )
 from scamp.wire.subdata import encode_value, parse_records
 
-log: logging.Logger = logging.getLogger("scamp.client")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.client"))
 
 _REQUEST_ID = 1
 

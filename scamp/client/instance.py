@@ -31,7 +31,7 @@ from scamp.errors import (
     Saturated,
     ScampError,
 )
-from scamp.limits import CLOSE_TIMEOUT
+from scamp.limits import CLOSE_TIMEOUT, SILENT_AFTER
 
 log: logging.Logger = logging.getLogger("scamp.client")
 
@@ -74,9 +74,11 @@ class Instance:
 
     A failure to connect or to verify, or the loss of a connection in use, takes it out for a while
     (1 s, doubling to 60 s, with jitter), until a background connection succeeds; the next time it
-    is for twice as long, unless something was answered meanwhile. Errors that the service answers
-    with never do, nor does a service that closes an idle connection just as a request is on its
-    way. What comes back begins with a part of its weight.
+    is for twice as long, unless something was answered meanwhile. So does a PING without an answer,
+    and SILENT_AFTER requests in a row without any reply: a process that hangs may still accept
+    connections. Errors that the service answers with never do, nor does a service that closes an
+    idle connection just as a request is on its way. What comes back begins with a part of its
+    weight.
     """
 
     def __init__(
@@ -120,6 +122,8 @@ class Instance:
         """True while it is out, or does not get beyond accepting a first connection."""
         self.warming_until: float = 0.0
         """Loop time until which it has a part of its weight only."""
+        self.silence: int = 0
+        """Requests in a row that ran out of time without a reply; who gets a reply sets it to 0."""
         self.in_flight: int = 0
         """Requests that the requester has given to this instance and that are not over."""
         self.tight: int = min(options.max_in_flight or sys.maxsize, max(1, options.max_waiters))
@@ -337,6 +341,9 @@ class Instance:
         connection.learn(self._pool.kind)  # shown by another one meanwhile
         self._stats.connects += 1
         self._stats.resumed += is_resumed(connection.channel)
+        channel, service = connection.channel, self.service
+        if channel is not None and self._options.pings(service.sector, service.name):
+            channel.set_heartbeat(self._options.ping_interval)
         self._connections.add(connection)
         self._pool.add(connection)
         self._recovered()
@@ -349,7 +356,8 @@ class Instance:
             self._connections.discard(connection)
             if connection.lost_to_peer and not connection.answered:
                 self._unanswered(connection)
-            if connection.lost_in_use and not connection.lost_in_race:
+            lost_in_use = connection.lost_in_use and not connection.lost_in_race
+            if lost_in_use or connection.unresponsive:
                 error = connection.channel.failure if connection.channel is not None else None
                 self._failed(error or ConnectionLost(self.address, "lost", written=True))
             elif connection.lost_to_peer:
@@ -422,6 +430,12 @@ class Instance:
         error = ConnectFailed(self.address, repr(exc))
         self._failed(error)
         return error
+
+    def unanswered(self, error: ScampError) -> None:
+        """A request ran out of time, and nothing that shared its connection had a reply either."""
+        self.silence += 1
+        if self.silence >= SILENT_AFTER:
+            self._failed(error)
 
     def _recovered(self) -> None:
         if self.out:

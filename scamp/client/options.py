@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from scamp import limits
-from scamp.transport import SESSIONS_LEAK
+from scamp.transport import SESSIONS_LEAK, TcpTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,22 @@ class ClientOptions:
 
     connect_timeout: float = limits.CONNECT_TIMEOUT
     """TCP and TLS together."""
+    tcp_keepalive_idle: float = limits.KEEPALIVE_IDLE
+    """Silence after which the kernel begins to probe a connection; 0 for never."""
+    tcp_keepalive_interval: float = limits.KEEPALIVE_INTERVAL
+    """From one probe to the next."""
+    tcp_user_timeout: float = limits.USER_TIMEOUT
+    """A connection whose peer acknowledges nothing for so long is lost; 0 leaves it to the kernel,
+    which takes some 15 minutes."""
+    ping_services: Collection[str] = ()
+    """Services, as ``[SECTOR:]NAME``, whose connections get a PING every `ping_interval`: only
+    those that are known to answer. Others would close the connection."""
+    ping_interval: float = limits.PING_INTERVAL
+    """A peer from which nothing comes from one PING to the next has lost the connection."""
+    reply_hold: float = limits.REPLY_HOLD
+    """How long what has come of the reply to a call that is `retry_safe` is held back, unless it is
+    complete before or fills the window: if it is cut meanwhile, the call is tried again. 0 hands it
+    on at its first byte."""
     idle_timeout: float = limits.CLIENT_IDLE
     """A connection with nothing in flight closes after this."""
     request_timeout: float = limits.RPC_TIMEOUT
@@ -46,3 +63,15 @@ class ClientOptions:
     resume_tls: bool = not SESSIONS_LEAK
     """Begin further connections to an instance with the TLS session of one before. By default where
     that leaks no memory: Python 3.12.8, 3.13.1 and newer."""
+
+    @property
+    def tcp_times(self) -> TcpTimes:
+        """The ``tcp_…`` options in one."""
+        return TcpTimes(self.tcp_keepalive_idle, self.tcp_keepalive_interval, self.tcp_user_timeout)
+
+    def pings(self, sector: str, name: str) -> bool:
+        """Whether the service `name` gets PINGs. Case makes no difference."""
+        wanted = f"{sector}:{name}".lower()
+        return any(
+            wanted == (one if ":" in one else f"main:{one}").lower() for one in self.ping_services
+        )

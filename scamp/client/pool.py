@@ -25,6 +25,9 @@ nothing is known: a first request that is slow, or never answered, holds others 
 _MANY_PROBES: Final = 10
 """Doublings, which are more connections than there may be."""
 
+KEPT_PART: Final = 4
+"""One connection in so many, and one at least, is never given to a request alone."""
+
 
 class Slot(Protocol):
     """What the pool looks at in a connection."""
@@ -36,6 +39,10 @@ class Slot(Protocol):
     @property
     def empty(self) -> bool:
         """True when a request may have it for itself."""
+
+    @property
+    def alone(self) -> bool:
+        """True while a request has it for itself."""
 
     @property
     def in_flight(self) -> int:
@@ -82,6 +89,8 @@ class PoolCore(Generic[S, W]):
         """`standing` says when those who wait are refused; None: never."""
         self.kind = kind
         self.max_connections = max_connections
+        # The rest is left to those that share: uploads that stand still would starve them.
+        self._max_alone = max(1, max_connections - max(1, max_connections // KEPT_PART))
         self.max_waiters = max_waiters
         self.dialing = 0
         self.slots: list[S] = []
@@ -103,6 +112,8 @@ class PoolCore(Generic[S, W]):
 
     def _find(self, need: Need) -> S | None:
         best: S | None = None
+        if need is Need.ALONE and not self._alone_left:
+            return None
         choosy = need is Need.FRESH and len(self.slots) < self.max_connections
         for slot in reversed(self.slots):
             if need is Need.ALONE:
@@ -114,6 +125,11 @@ class PoolCore(Generic[S, W]):
                 if best is None or slot.in_flight < best.in_flight:
                     best = slot
         return best
+
+    @property
+    def _alone_left(self) -> int:
+        """How many more connections may be had alone."""
+        return max(0, self._max_alone - sum(slot.alone for slot in self.slots))
 
     @property
     def full(self) -> bool:
@@ -200,7 +216,7 @@ class PoolCore(Generic[S, W]):
             sharing = min(sharing, self._probes(now))
         else:
             self._probing_since = None
-        wanted = len(self._queues[Need.ALONE]) + sharing
+        wanted = min(len(self._queues[Need.ALONE]), self._alone_left) + sharing
         wanted = min(wanted, MAX_DIALS, self.max_connections - len(self.slots))
         return max(0, wanted - self.dialing)
 

@@ -40,7 +40,7 @@ from scamp.errors import (
     ServiceError,
     UnknownAction,
 )
-from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SUBSCRIBE_TIMEOUT
+from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SILENT_WAIT, SUBSCRIBE_TIMEOUT
 from scamp.transport import IncomingMessage, client_context
 from scamp.wire import ReplyHeader
 
@@ -76,6 +76,7 @@ class Requester:
             client_context(legacy_rsa=self.options.legacy_rsa),
             timeout=self.options.connect_timeout,
             sessions=SessionStore() if self.options.resume_tls else None,
+            tcp=self.options.tcp_times,
         )
         self._traits = TraitStore()
         self._router = Router(registry, self.options, self._dialer, self._traits, self.stats)
@@ -235,27 +236,51 @@ class Requester:
                 upload.add_done_callback(self._uploads.discard)
                 message = await self._wait_with_upload(exchange, upload, deadline)
         except ReplyTimeout:
+            _note_silence(call, exchange, instance, time.monotonic() - sent)
             exchange.abandon(suspect=not call.caller_lowered)
+            raise
+        except asyncio.CancelledError:
+            _note_silence(call, exchange, instance, time.monotonic() - sent, left=True)
+            exchange.abandon()
             raise
         except BaseException:
             exchange.abandon()
             raise
+        upstream = time.monotonic() - sent
+        instance.silence = 0
         header = message.header
         if isinstance(header, ReplyHeader) and header.dispatch_failure:
             if upload is not None:
                 upload.cancel()
             exchange.abandon()
             raise DispatchFailed(header.error or header.error_code or "dispatch failure")
+        if held and call.retry_safe:
+            if not message.ended:
+                await self._hold(exchange, message, deadline)
+            if message.error is not None:
+                exchange.abandon()
+                raise message.error.with_traceback(None)
         return Reply(
             exchange,
             message,
             offer,
             attempts=number,
             queued=sent - began,
-            upstream=time.monotonic() - sent,
+            upstream=upstream,
             upload=upload,
             body_idle=self.options.body_idle,
         )
+
+    async def _hold(self, exchange: Exchange, message: IncomingMessage, deadline: Deadline) -> None:
+        """Keep the beginning of a reply back for a moment: while nobody has had any of it, one that
+        is cut can be asked for again. It takes no more memory than without: a window at most, and
+        nothing is acknowledged."""
+        until = asyncio.get_running_loop().time() + self.options.reply_hold
+        try:
+            await message.gather(MAX_INFLIGHT, min(until, deadline.at))
+        except BaseException:
+            exchange.abandon()
+            raise
 
     async def _place(self, call: Call, instance: Instance, offer: Offer, need: Need) -> Exchange:
         """Start the request on a connection of `instance`, when one has a place."""
@@ -382,6 +407,16 @@ class Requester:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+
+def _note_silence(
+    call: Call, exchange: Exchange, instance: Instance, waited: float, *, left: bool = False
+) -> None:
+    """A request ends without a reply. That speaks against the instance when it had all the time
+    that the action takes, or SILENT_WAIT: impatient callers say nothing of it."""
+    patient = waited >= SILENT_WAIT or not (left or call.caller_lowered)
+    if patient and exchange.connection.mute:
+        instance.unanswered(ReplyTimeout(waited))
 
 
 def _only_waited(error: ScampError, instance: Instance) -> bool:

@@ -45,7 +45,7 @@ from scamp.wire import (
     header_type,
 )
 
-log: logging.Logger = logging.getLogger("scamp.server")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.server"))
 
 
 class VerifiesTickets(Protocol):

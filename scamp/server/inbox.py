@@ -7,6 +7,7 @@ from typing import Protocol
 
 import orjson
 
+from scamp import logs
 from scamp.errors import RemoteProtocolError, RequestAborted, ScampError
 from scamp.limits import MAX_CLIENT_MESSAGE, MAX_CLIENT_MESSAGES
 from scamp.server.notices import Notices
@@ -16,7 +17,7 @@ from scamp.transport.intake import Intake, whole
 from scamp.wire import NotifyHeader, SubscribeHeader
 from scamp.wire.subdata import parse_filter
 
-log: logging.Logger = logging.getLogger("scamp.server")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.server"))
 
 
 class Audience(Protocol):

@@ -11,11 +11,12 @@ import socket
 import ssl
 from collections.abc import Callable, Iterable
 
+from scamp import logs
 from scamp.errors import ConfigError
 from scamp.limits import CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT
 from scamp.transport import Channel
 
-log: logging.Logger = logging.getLogger("scamp.server")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.server"))
 
 BACKLOG = 256
 _TAKEN = (errno.EADDRINUSE, errno.EACCES)

@@ -9,10 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from scamp import logs
 from scamp.limits import MAX_NOTICES, MAX_NOTICES_PER_CONNECTION
 from scamp.server.reply import being_cancelled
 
-log: logging.Logger = logging.getLogger("scamp.server")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.server"))
 
 NotifyHandler: TypeAlias = Callable[[str, Any], object]
 """Given the client's address and the data, parsed JSON. May be a coroutine function."""

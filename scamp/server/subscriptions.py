@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+from scamp import logs
 from scamp.errors import ConnectionLost, IdleTimeout, LocalProtocolError
 from scamp.limits import (
     EVENT_SIZE,
@@ -29,7 +30,7 @@ from scamp.transport import Channel
 from scamp.wire import EventHeader, RequestId, SubscribeDoneHeader
 from scamp.wire.subdata import NULL, Record, encode_event, encode_record, encode_value, is_name
 
-log: logging.Logger = logging.getLogger("scamp.server")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.server"))
 
 MaySubscribe: TypeAlias = Callable[[str, tuple[str, ...], str | None], bool]
 """Given the client's address, the codes, and the ticket in the HEADER if there is one."""

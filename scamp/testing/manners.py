@@ -47,10 +47,15 @@ class Manners:
     closes_on: frozenset[str] = frozenset()
     """Of ``ping``, ``null client_id``, ``envelope`` (any but json and jsonstore), ``request_id``
     (a string) and ``type`` (any but request and reply): what makes the peer cut the connection."""
+    answers_pings: bool = True
+    """False: a PING is counted and left unanswered."""
     acks: Callable[[PeerRequest], int | None] = all_received
     """What to acknowledge when DATA has come; None for no ACK."""
     late_ack: bool = False
     """One more ACK for a request after its reply has ended: unusual, and not an error."""
+    shakes_hands: bool = True
+    """False: connections are accepted, and then nothing is said, not even TLS. A process that was
+    stopped looks like that. As it is when the peer begins to listen."""
     closes_at_once: bool = False
     """TLS is done, then the connection is closed: what a service with too many of them does."""
     idle_close: float | None = None

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -101,15 +102,24 @@ class ScriptedPeer:
 
     # -- listening ----------------------------------------------------------------------
 
-    async def listen(self) -> None:
-        """Accept connections, after `stop_listening` at the same port as before."""
-        self._server = await asyncio.get_running_loop().create_server(
-            lambda: PeerConnection(self),
-            self.host,
-            self.port,
-            ssl=server_context(self._shows.certificate, self._shows.key),
-        )
-        self.port = self._server.sockets[0].getsockname()[1]
+    async def listen(self, sock: socket.socket | None = None) -> None:
+        """Accept connections, after `stop_listening` at the same port as before.
+
+        `sock` is bound already: for one that is not on this machine's usual network.
+        """
+        loop = asyncio.get_running_loop()
+        tls = None
+        if self.manners.shakes_hands:
+            tls = server_context(self._shows.certificate, self._shows.key)
+        if sock is None:
+            self._server = await loop.create_server(
+                lambda: PeerConnection(self), self.host, self.port, ssl=tls
+            )
+        else:
+            self._server = await loop.create_server(
+                lambda: PeerConnection(self), sock=sock, ssl=tls
+            )
+        self.host, self.port = self._server.sockets[0].getsockname()[:2]
 
     def stop_listening(self) -> None:
         """Refuse new connections; those that are open stay."""

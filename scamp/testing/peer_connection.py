@@ -127,13 +127,17 @@ class PeerConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
-        self.peer.accepted += 1
         self.peer.connections.add(self)
+        if not self.peer.manners.shakes_hands:
+            return
+        self.peer.accepted += 1
         if self.peer.manners.closes_at_once:
             self.close()
         self._tell()
 
     def data_received(self, data: bytes) -> None:
+        if not self.peer.manners.shakes_hands:
+            return
         self.peer.bytes_received += len(data)
         packets: list[Packet] = []
         try:
@@ -178,7 +182,7 @@ class PeerConnection(asyncio.Protocol):
                 self.peer.acks += 1
         elif kind is PacketType.PING:
             self.peer.pings += 1
-            if not self._upset("ping"):
+            if not self._upset("ping") and self.peer.manners.answers_pings:
                 self.packet(PacketType.PONG, msgno)
         elif kind is not PacketType.PONG:
             self._on_body(kind, self._open[msgno], body)
@@ -277,8 +281,8 @@ class PeerConnection(asyncio.Protocol):
     # -- sending ------------------------------------------------------------------------
 
     def send(self, data: bytes) -> None:
-        """Write any bytes, right or wrong."""
-        if self._transport is not None and not self.lost.is_set():
+        """Write any bytes, right or wrong; nothing once it is closing."""
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def packet(self, kind: PacketType, msgno: int, body: bytes = b"") -> None:

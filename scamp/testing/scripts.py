@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from scamp.testing.peer_connection import PeerConnection, PeerRequest, Script
-from scamp.wire import PacketType
+from scamp.wire import PacketType, encode_packet
 
 GATHER: Final = 0.003
 """Seconds that `shuffled` waits for more requests."""
@@ -189,6 +189,23 @@ def oversized(size: int) -> Script:
     async def script(request: PeerRequest) -> None:
         reply = request.open()
         request.connection.packet(PacketType.DATA, reply.msgno, bytes(size))
+        reply.end()
+
+    return script
+
+
+def crumbs(size: int = 1) -> Script:
+    """The request's body in DATA packets of `size` bytes, all in one write."""
+
+    async def script(request: PeerRequest) -> None:
+        reply = request.open()
+        body = bytes(request.body)
+        request.connection.send(
+            b"".join(
+                encode_packet(PacketType.DATA, reply.msgno, body[start : start + size])
+                for start in range(0, len(body), size)
+            )
+        )
         reply.end()
 
     return script

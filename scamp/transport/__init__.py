@@ -12,6 +12,7 @@ from scamp.transport.tls import (
     resumable_session,
     server_context,
 )
+from scamp.transport.tuning import TcpTimes
 
 __all__ = [
     "CHANNEL_TRANSITIONS",
@@ -23,6 +24,7 @@ __all__ = [
     "IncomingMessage",
     "OutgoingMessage",
     "ResumingContext",
+    "TcpTimes",
     "client_context",
     "offering",
     "peer_fingerprint",

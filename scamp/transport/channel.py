@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import ssl
+from collections.abc import Callable
+from operator import attrgetter
 from typing import Final, Protocol, cast
 
+from scamp import logs
 from scamp.errors import (
     ConnectionLost,
     FingerprintMismatch,
@@ -17,10 +19,18 @@ from scamp.errors import (
     RequestAborted,
     ScampError,
 )
-from scamp.limits import MAX_INFLIGHT, READ_PAUSE, WRITE_HIGH, WRITE_LIMIT
+from scamp.limits import (
+    MAX_INFLIGHT,
+    MAX_PACKETS_AT_ONCE,
+    READ_PAUSE,
+    WRITE_FIRST,
+    WRITE_HIGH,
+    WRITE_LIMIT,
+)
 from scamp.transport.message import IncomingMessage, OutgoingMessage
 from scamp.transport.states import BY_US, CHANNEL_TRANSITIONS, DEAF, ChannelEvent, ChannelState
 from scamp.transport.tls import peer_fingerprint
+from scamp.transport.tuning import USUAL, TcpTimes
 from scamp.wire import (
     DataReceived,
     EncodedHeader,
@@ -35,15 +45,11 @@ from scamp.wire import (
     WireConnection,
 )
 
-log: logging.Logger = logging.getLogger("scamp.transport")
+log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.transport"))
 
 _OPEN: Final = ChannelState.OPEN  # members are slow to get at in Python 3.11
+_SENT: Final = attrgetter("sent")
 _ABORTED: Final = ChannelState.ABORTED
-
-KEEPALIVE_IDLE = 15
-KEEPALIVE_INTERVAL = 5
-KEEPALIVE_COUNT = 3
-USER_TIMEOUT_MS = 30_000
 
 
 class ChannelHandler(Protocol):
@@ -75,6 +81,7 @@ class Channel(asyncio.Protocol):
         expected: str | None = None,
         idle_limit: float | None = None,
         max_inflight: int = MAX_INFLIGHT,
+        tcp: TcpTimes = USUAL,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._handler = handler
@@ -82,6 +89,7 @@ class Channel(asyncio.Protocol):
         self._role = role
         self._expected = expected
         self._idle_limit = idle_limit
+        self._tcp = tcp
         self._gone = asyncio.Event()
         self._idle_timer: asyncio.TimerHandle | None = None
         self._heartbeat = 0.0
@@ -93,6 +101,7 @@ class Channel(asyncio.Protocol):
         self._incoming: dict[int, IncomingMessage] = {}
         self._outgoing: dict[int, OutgoingMessage] = {}
         self._paused_by: set[IncomingMessage] = set()
+        self._behind = False  # what was read is not all looked at yet
         self._writable = True
         self._flush_due = False
         self._queued = 0  # body bytes since the last flush
@@ -106,6 +115,10 @@ class Channel(asyncio.Protocol):
         """How often bytes were handed to the transport."""
         self.bytes_in: int = 0
         self.bytes_out: int = 0
+        self.unresponsive: bool = False
+        """True when it was cut because nothing came from the peer, not even a PONG."""
+        self.when_unstalled: Callable[[], None] | None = None
+        """Called, from the event loop, when it is not `stalled` any more."""
         self.busy = 0
         """Requests without an answer; while there are any the channel is not idle."""
 
@@ -141,7 +154,7 @@ class Channel(asyncio.Protocol):
         if self._state is not _OPEN:
             transport.abort()
             return
-        _tune(transport.get_extra_info("socket"))
+        self._tcp.apply(transport.get_extra_info("socket"))
         transport.set_write_buffer_limits(high=WRITE_HIGH)
         self._arm_idle_timer()
         self._handler.channel_opened(self)
@@ -150,12 +163,38 @@ class Channel(asyncio.Protocol):
         if self._state in DEAF:
             return
         self.bytes_in += len(data)
-        for event in self._wire.receive(data):
+        self._take(data)
+        if self._wire.unread:
+            self._take_more_later()
+
+    def _take(self, data: bytes) -> None:
+        for event in self._wire.receive(data, MAX_PACKETS_AT_ONCE):
             if self._state is _ABORTED:
                 return  # the handler aborted; what still came is void
             self._on_event(event)
         if self._wire.has_data_to_send:
             self._schedule_flush()
+
+    def _take_more_later(self) -> None:
+        """Let others have their turn before what was read is looked at any further."""
+        if not self._behind and self._state not in DEAF and self._transport is not None:
+            self._behind = True
+            self._transport.pause_reading()
+            self._loop.call_soon(self._take_more)
+
+    def _take_more(self) -> None:
+        self._behind = False
+        if self._state not in DEAF:
+            self._take(b"")
+        if self._wire.unread:
+            self._take_more_later()
+        else:
+            self._read_on()
+
+    def _take_rest(self) -> None:
+        """All of it, before it is told that nothing more comes."""
+        while self._wire.unread and self._state not in DEAF:
+            self._take(b"")
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -163,18 +202,22 @@ class Channel(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._writable = True
         self._wake_writers()
+        self._tell_unstalled()
 
     def _wake_writers(self) -> None:
-        # Not those whose peer takes nothing: each wake begins their patience anew.
-        for message in list(self._outgoing.values()):
+        # Those first that have sent least, or short ones would wait for long ones to be over. Not
+        # those whose peer takes nothing: each wake begins their patience anew.
+        for message in sorted(self._outgoing.values(), key=_SENT):
             if self._wire.window(message.msgno) > 0:
                 message.wake()
 
     def eof_received(self) -> None:
         """The peer closes; TLS has no half-closed state, so what is written now goes nowhere."""
+        self._take_rest()
         self._move(ChannelEvent.PEER_EOF)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._take_rest()
         self._gone.set()
         self._stop_timers()
         if self._move(ChannelEvent.GONE) is ChannelState.REFUSED:
@@ -243,8 +286,12 @@ class Channel(asyncio.Protocol):
         if self.closing:
             # Not _check: the message is open, so its header may be out.
             raise (self.failure or self._lost(written=True)).with_traceback(None)
-        if not self._writable or self._queued >= WRITE_HIGH:
+        if not self._writable:
             return 0
+        if self._queued >= WRITE_HIGH:
+            # Many long ones can fill every turn; a short one gets through all the same.
+            left = WRITE_FIRST - message.sent
+            return min(left, self._wire.window(message.msgno)) if left > 0 else 0
         return self._wire.window(message.msgno)
 
     def send_data(self, message: OutgoingMessage, data: bytes) -> None:
@@ -296,8 +343,17 @@ class Channel(asyncio.Protocol):
         """Called by a message: as far as it is concerned, read on."""
         if message in self._paused_by:
             self._paused_by.discard(message)
-            if not self._paused_by and self._transport is not None and self._state not in DEAF:
-                self._transport.resume_reading()
+            self._read_on()
+            self._tell_unstalled()
+
+    def _tell_unstalled(self) -> None:
+        if self.when_unstalled is not None and not self.stalled:
+            self._loop.call_soon(self.when_unstalled)
+
+    def _read_on(self) -> None:
+        held_up = self._paused_by or self._behind or self._state in DEAF
+        if not held_up and self._transport is not None:
+            self._transport.resume_reading()
 
     # -- writing ------------------------------------------------------------------------
 
@@ -426,6 +482,7 @@ class Channel(asyncio.Protocol):
         if self._paused_by or connecting:
             self._heard_at_ping = None
         elif self._heard_at_ping == self.bytes_in:
+            self.unresponsive = True
             self.abort(f"no answer to PING within {self._heartbeat:g} s")
             return
         else:
@@ -444,20 +501,3 @@ class Channel(asyncio.Protocol):
 def _peer_name(transport: asyncio.BaseTransport) -> str:
     name = transport.get_extra_info("peername")
     return f"{name[0]}:{name[1]}" if isinstance(name, tuple) and len(name) >= 2 else "unknown"
-
-
-def _tune(sock: socket.socket | None) -> None:
-    """Nagle off; find dead peers without PING, which some peers answer by closing."""
-    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", KEEPALIVE_IDLE),
-        ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL),
-        ("TCP_KEEPCNT", KEEPALIVE_COUNT),
-        ("TCP_USER_TIMEOUT", USER_TIMEOUT_MS),
-    ):
-        option = getattr(socket, name, None)  # not on every platform
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -193,6 +193,16 @@ class IncomingMessage(_Waiting):
                 return data
             await self._wait(idle)
 
+    async def gather(self, size: int, until: float) -> None:
+        """Wait until the message has ended, `size` bytes of it are unread, or it is `until` (loop
+        time). Nothing is read or acknowledged. Safe to cancel."""
+        loop = asyncio.get_running_loop()
+        while not self.ended and self._buffered < size and (left := until - loop.time()) > 0:
+            try:
+                await self._wait(left)
+            except IdleTimeout:
+                return
+
     async def read_all(self, limit: int, idle: float = BODY_IDLE) -> bytes:
         """The whole body. Raises LocalProtocolError when it is longer than `limit` bytes."""
         pieces = []

@@ -31,7 +31,7 @@ from scamp.wire.events import (
     WindowOpened,
 )
 from scamp.wire.header import Header, parse_header
-from scamp.wire.packets import TRAILER, Packet, PacketReader, PacketType
+from scamp.wire.packets import TRAILER, UNLIMITED, Packet, PacketReader, PacketType
 from scamp.wire.sending import AckPacket, PingPacket, PongPacket, TxErrPacket
 from scamp.wire.states import TRANSITIONS, MessageState, refusal
 
@@ -111,8 +111,9 @@ class WireConnection:
 
     # -- receiving ----------------------------------------------------------------------
 
-    def receive(self, data: bytes) -> list[Event]:
-        """Bytes that were read from the peer; what they mean.
+    def receive(self, data: bytes, limit: int = UNLIMITED) -> list[Event]:
+        """Bytes that were read from the peer; what they mean. After `limit` packets the rest is
+        held: `unread` then, call again with nothing.
 
         When the peer broke the protocol, what came before stands and `ProtocolBroken` is the last
         event; every later call gives nothing.
@@ -123,7 +124,7 @@ class WireConnection:
         packets: list[Packet] = []
         failure: RemoteProtocolError | None = None
         try:
-            self._reader.feed(data, packets)
+            self._reader.feed(data, packets, limit)
         except RemoteProtocolError as exc:
             failure = exc
         try:
@@ -135,6 +136,11 @@ class WireConnection:
             self._broken = True
             events.append(ProtocolBroken(failure))
         return events
+
+    @property
+    def unread(self) -> bool:
+        """True when `receive` has stopped at its limit and there is more."""
+        return self._reader.unread and not self._broken
 
     def _on_packet(self, packet: Packet, events: list[Event]) -> None:
         kind, msgno, body = packet

@@ -42,6 +42,8 @@ class Packet(NamedTuple):
 
 TRAILER: Final = b"END\r\n"
 
+UNLIMITED: Final = 1 << 62
+
 _LINE: Final = re.compile(rb"(HEADER|DATA|EOF|TXERR|ACK|PING|PONG) ([0-9]{1,19}) ([0-9]{1,19})\r\n")
 _DATA: Final = PacketType.DATA  # members are slow to get at in Python 3.11
 _KINDS: Final = {kind.value: kind for kind in PacketType}
@@ -55,7 +57,7 @@ def encode_packet(kind: PacketType, msgno: int, body: bytes = b"") -> bytes:
 class PacketReader:
     """Bytes in, packets out. The first error is terminal: feed nothing after it."""
 
-    __slots__ = ("_data_left", "_data_msgno", "_held", "_need")
+    __slots__ = ("_data_left", "_data_msgno", "_held", "_need", "unread")
 
     def __init__(self) -> None:
         # Bytes that do not yet make a step; not a list, where two bytes take the room of fifty.
@@ -63,14 +65,17 @@ class PacketReader:
         self._need = 1  # how many are needed for the next step
         self._data_msgno = -1  # the message of a DATA packet under way, else -1
         self._data_left = 0
+        self.unread: bool = False
+        """True when the last `feed` stopped at its limit; feeding nothing goes on from there."""
 
     @property
     def idle(self) -> bool:
         """True between packets: the stream may end here without cutting one off."""
         return self._data_msgno < 0 and not self._held
 
-    def feed(self, data: bytes, packets: list[Packet]) -> None:
-        """Take what was read from the socket, append the packets that it completes to `packets`.
+    def feed(self, data: bytes, packets: list[Packet], limit: int = UNLIMITED) -> None:
+        """Take what was read from the socket, append the packets that it completes to `packets`,
+        until there are `limit`; the rest is held.
 
         Raises RemoteProtocolError when the bytes break the framing; the good packets before that
         point have been appended.
@@ -82,15 +87,18 @@ class PacketReader:
                 return
             data = b"".join((held, data))
             held.clear()
-        rest = self._cut(data, packets)
+        rest = self._cut(data, packets, limit)
+        self.unread = len(packets) >= limit and rest < len(data)
+        if self.unread:
+            self._need = 1
         if rest < len(data):
             held += memoryview(data)[rest:]
 
-    def _cut(self, data: bytes, packets: list[Packet]) -> int:
+    def _cut(self, data: bytes, packets: list[Packet], limit: int) -> int:
         """Append every packet in `data` to `packets`; return where the unused rest begins."""
         pos = 0
         end = len(data)
-        while pos < end:
+        while pos < end and len(packets) < limit:
             if self._data_msgno >= 0:
                 pos = self._take_data(data, pos, end, packets)
                 if self._data_msgno >= 0:

@@ -17,6 +17,7 @@ class FakeSlot:
     places: int
     in_flight: int = 0
     used: bool = True
+    alone: bool = False
     log: list[str] = field(default_factory=list)
 
     @property
@@ -307,3 +308,26 @@ def test_those_who_are_taken_out_come_in_their_order() -> None:
     for name, need in (("a", Need.FRESH), ("b", Need.SHARED), ("c", Need.ALONE)):
         core.wait(name, need, 0.0)
     assert core.take_waiters() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(("most", "kept"), [(1, 0), (2, 1), (4, 1), (64, 16)])
+def test_requests_alone_leave_some_connections_to_the_others(most: int, kept: int) -> None:
+    made = pool(max_connections=most)
+    taken = [FakeSlot(0, in_flight=1, alone=True) for _ in range(most - kept)]
+    for slot in taken:
+        made.add(slot)
+    empty = FakeSlot(4)
+    if kept:
+        made.add(empty)
+        assert made.pick(Need.ALONE) is None
+        assert made.pick(Need.SHARED) is empty
+    taken[0].alone, taken[0].in_flight = False, 0
+    assert made.pick(Need.ALONE) is not None
+
+
+def test_what_they_may_not_have_is_not_dialled_for_them() -> None:
+    made = pool(max_connections=4)
+    for number in range(8):
+        made.max_waiters = 8
+        made.wait(f"upload {number}", Need.ALONE, 0.0)
+    assert made.dials(0.0) == 3

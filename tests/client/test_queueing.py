@@ -18,6 +18,7 @@ class Slot:
     empty: bool = True
     in_flight: int = 0
     doubtful: bool = False
+    alone: bool = False
 
 
 Pool = PoolCore[Slot, str]

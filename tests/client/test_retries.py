@@ -95,10 +95,20 @@ async def test_an_action_that_writes_is_never_executed_twice(
 
 
 async def test_half_an_answer_is_not_tried_again() -> None:
-    """The caller may have seen the first half."""
-    peers = two(txerr("no", after=b"half"), READ)
+    """The caller has seen the first half."""
+    go_on = asyncio.Event()
+
+    async def half(request: PeerRequest) -> None:
+        reply = request.open()
+        await reply.write(b"half")
+        await go_on.wait()
+        reply.fail("no")
+
+    peers = two(half, READ)
     async with Mesh(*peers, options=FREE) as mesh:
         async with await mesh.requester.request("Test.echo") as reply:
+            assert await reply.read() == b"half"
+            go_on.set()
             with pytest.raises(ReplyFailed):
                 await reply.read_all()
         assert sum(peer.requests for peer in peers) == 1

@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 from scamp.errors import ConnectionLost, FingerprintMismatch, LocalProtocolError, ScampError
-from scamp.limits import MAX_PACKET_BODY, READ_PAUSE
+from scamp.limits import MAX_PACKET_BODY, MAX_PACKETS_AT_ONCE, READ_PAUSE
 from scamp.testing import (
     ChannelPair,
     RawPair,
@@ -226,6 +226,67 @@ async def test_a_header_that_cannot_be_sent_leaves_the_channel_usable(pair: Chan
     out = pair.client.channel.open_message(HEADER)
     out.end()
     assert await (await pair.server.message()).read_all(0) == b""
+
+
+# -- many packets at once -----------------------------------------------------------------
+
+BEGIN = b'HEADER 0 31\r\n{"action":"a.b","request_id":1}END\r\n'
+CRUMB = b"DATA 0 1\r\nxEND\r\n"
+END = b"EOF 0 0\r\nEND\r\n"
+MANY = 5 * MAX_PACKETS_AT_ONCE
+
+
+async def test_packets_without_number_leave_turns_to_others(raw: RawPair) -> None:
+    """What one read brings is looked at piece by piece, and then reading goes on."""
+    made = raw.server.channel
+    made.data_received(BEGIN + MANY * CRUMB + END)
+    got = await raw.server.message()
+    turns = 0
+    while not got.ended:
+        assert turns * MAX_PACKETS_AT_ONCE <= got.received <= (turns + 1) * MAX_PACKETS_AT_ONCE
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns == 5
+    assert await got.read_all(MANY) == MANY * b"x"
+    raw.writer.write(BEGIN.replace(b"R 0", b"R 1"))
+    await raw.server.message()
+
+
+async def test_while_they_are_looked_at_nothing_more_is_read(raw: RawPair) -> None:
+    made = raw.server.channel
+    made.data_received(BEGIN + MANY * CRUMB)
+    got = await raw.server.message()
+    raw.writer.write(MANY * CRUMB + END)
+    await raw.writer.drain()
+    assert len(await got.read_all(2 * MANY)) == 2 * MANY
+    assert not made.stalled
+
+
+@pytest.mark.parametrize("how", ["eof", "lost", "both"])
+async def test_what_came_before_the_end_is_looked_at_before_it(raw: RawPair, how: str) -> None:
+    made = raw.server.channel
+    made.data_received(BEGIN + MANY * CRUMB + END)
+    got = await raw.server.message()
+    assert not got.ended
+    if how != "lost":
+        made.eof_received()
+    if how != "eof":
+        assert made._transport is not None
+        made._transport.set_protocol(asyncio.Protocol())  # which is told when it really is lost
+        made.connection_lost(None)
+    assert got.complete
+    assert await got.read_all(MANY) == MANY * b"x"
+
+
+async def test_after_an_abort_the_rest_is_void(raw: RawPair) -> None:
+    made = raw.server.channel
+    made.data_received(BEGIN + MANY * CRUMB + END)
+    got = await raw.server.message()
+    made.abort("enough")
+    await raw.server.lost
+    assert got.received <= MAX_PACKETS_AT_ONCE
+    with pytest.raises(ConnectionLost):
+        await got.read()
 
 
 # -- idling -------------------------------------------------------------------------------
