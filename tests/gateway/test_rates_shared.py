@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from pretender import pretending
+from pretender import Pretender, pretending
 
 from fronted import Fronted
 from gateway.auth import ANONYMOUS, Caller

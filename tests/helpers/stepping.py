@@ -39,6 +39,7 @@ class Stepped:
         """Suspensions so far."""
         self.cut = False
         """Suspension number `at` was reached."""
+        self.counting = True
         self.cancel: Callable[[], object] | None = None
         """Instead of cancelling the task that is run."""
 
@@ -61,6 +62,8 @@ class Stepped:
 
     def at_step(self, awaited: Any) -> None:
         """Suspended, to wait for `awaited`; None is for one turn of the loop."""
+        if not self.counting:
+            return
         self.seen += 1
         if self.seen != self.at:
             return
