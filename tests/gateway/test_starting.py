@@ -93,11 +93,10 @@ async def test_run_cancelled_wherever_it_or_what_it_started_waits(tmp_path: Path
         async for stepped in every_step(at_least=8):
             triggers, loaded = Triggers(), mesh.loaded()
             sockets = Sockets.opened(loaded.settings)
+            begin = partial(run, loaded, triggers=triggers, sockets=sockets)
             soon = partial(asyncio.get_running_loop().call_soon, triggers.stop.set)
             with in_any_task(stepped):
-                running = asyncio.create_task(
-                    run(loaded, ready=lambda *_, soon=soon: soon(), triggers=triggers, sockets=sockets)
-                )
+                running = asyncio.create_task(begin(ready=lambda *_, soon=soon: soon()))
                 stepped.cancel = running.cancel
                 await asyncio.wait({running})
             assert running.cancelled() or running.result() == 0
