@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from scamp.client.sessions import Peer, SessionStore
-from scamp.errors import ConnectFailed, ConnectionLost, ConnectTimeout
+from scamp.errors import ConnectFailed, ConnectionLost, ConnectTimeout, FingerprintMismatch
 from scamp.transport import Channel, ChannelHandler, offering, resumable_session
 from scamp.wire import Role
 
@@ -36,11 +37,19 @@ class Dialer:
     """
 
     def __init__(
-        self, context: ssl.SSLContext, *, timeout: float, sessions: SessionStore | None
+        self,
+        context: ssl.SSLContext,
+        *,
+        timeout: float,
+        sessions: SessionStore | None,
+        failures: Counter[str] | None = None,
     ) -> None:
+        """`failures` counts connections that did not come about, by reason: ``refused``,
+        ``timeout``, ``fingerprint``, ``tls``, ``other``."""
         self._context = context
         self._timeout = timeout
         self._sessions = sessions
+        self._failures: Counter[str] = Counter() if failures is None else failures
 
     async def dial(
         self, host: str, port: int, fingerprint: str, handler: ChannelHandler, *, idle_limit: float
@@ -73,7 +82,8 @@ class Dialer:
 
         try:
             await self._attempts(attempt, peer)
-        except ConnectFailed:
+        except ConnectFailed as exc:
+            self._failures[_reason(exc)] += 1
             self._forget(peer)
             raise
 
@@ -126,3 +136,13 @@ class Dialer:
     def _forget(self, peer: Peer) -> None:
         if self._sessions is not None:
             self._sessions.drop(peer)
+
+
+def _reason(error: ConnectFailed) -> str:
+    if isinstance(error, FingerprintMismatch):
+        return "fingerprint"
+    if isinstance(error, ConnectTimeout):
+        return "timeout"
+    if error.reason.startswith("TLS"):
+        return "tls"
+    return "refused" if "refused" in error.reason.lower() else "other"

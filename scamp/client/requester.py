@@ -75,6 +75,7 @@ class Requester:
             client_context(legacy_rsa=self.options.legacy_rsa),
             timeout=self.options.connect_timeout,
             sessions=SessionStore() if self.options.resume_tls else None,
+            failures=self.stats.connect_failures,
         )
         self._traits = TraitStore()
         self._router = Router(registry, self.options, self._dialer, self._traits, self.stats)
