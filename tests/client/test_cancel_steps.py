@@ -14,10 +14,11 @@ from stepping import HOWS, How, every_step, in_any_task
 
 from scamp.authz import AuthzSource
 from scamp.client import ClientOptions, authz_fetcher, instance
+from scamp.errors import ReplyTimeout
 from scamp.testing import ECHOING, GO, Manners, Mesh, ScriptedPeer, make_identity, until
 from scamp.testing.events import Publisher
 from scamp.testing.peer_connection import PeerRequest, Script
-from scamp.testing.scripts import dispatch_failure, echo, first, hang_up
+from scamp.testing.scripts import dispatch_failure, echo, first, hang_up, silent
 
 OPTIONS: Final = ClientOptions(retry_minimum=100_000, max_connections=4)
 LARGE: Final = bytes(150_000)
@@ -76,6 +77,12 @@ async def queued(mesh: Mesh) -> None:
         await other
 
 
+async def unanswered(mesh: Mesh) -> None:
+    """What is given up is not over by itself."""
+    with pytest.raises(ReplyTimeout):
+        await mesh.requester.request("Test.echo", b"[0]", timeout=0.05)
+
+
 async def subscription(mesh: Mesh) -> None:
     async with mesh.requester.subscribe("peer", ["price"]) as prices:
         assert prices.value("price", "a") == 1
@@ -115,6 +122,7 @@ CASES: Final[dict[str, Case]] = {
     "not dispatched": Case(call, 4, script=lambda: first(2, dispatch_failure), flags="noauth"),
     "unreachable": Case(call, 3, gone=True),
     "queued": Case(queued, 2, manners=GO, one_connection=True),
+    "unanswered": Case(unanswered, 2, lambda: first(1, silent), GO),
     "subscription": Case(subscription, 2, script=lambda: Publisher({"price": {"a": 1}})),
     "privileges": Case(privileges, 2, script=table),
 }
