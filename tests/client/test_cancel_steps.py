@@ -18,7 +18,7 @@ from scamp.errors import ReplyTimeout
 from scamp.testing import ECHOING, GO, Manners, Mesh, ScriptedPeer, make_identity, until
 from scamp.testing.events import Publisher
 from scamp.testing.peer_connection import PeerRequest, Script
-from scamp.testing.scripts import dispatch_failure, echo, first, hang_up, silent
+from scamp.testing.scripts import by_body, dispatch_failure, echo, first, hang_up, silent
 
 OPTIONS: Final = ClientOptions(retry_minimum=100_000, max_connections=4)
 LARGE: Final = bytes(150_000)
@@ -122,7 +122,7 @@ CASES: Final[dict[str, Case]] = {
     "not dispatched": Case(call, 4, script=lambda: first(2, dispatch_failure), flags="noauth"),
     "unreachable": Case(call, 3, gone=True),
     "queued": Case(queued, 2, manners=GO, one_connection=True),
-    "unanswered": Case(unanswered, 2, lambda: first(1, silent), GO),
+    "unanswered": Case(unanswered, 2, lambda: by_body({b"[0]": silent}), GO),
     "subscription": Case(subscription, 2, script=lambda: Publisher({"price": {"a": 1}})),
     "privileges": Case(privileges, 2, script=table),
 }
