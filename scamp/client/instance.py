@@ -356,6 +356,11 @@ class Instance:
                     await self._connect()
                 except ConnectFailed:
                     continue
+                except Exception as exc:
+                    # Not foreseen; it must not stay out for ever because of it.
+                    log.exception("dialling %s failed", self.address)
+                    self._failed(ConnectFailed(self.address, repr(exc)))
+                    continue
                 self._stats.reconnects += 1
                 self._serve()
         finally:
