@@ -25,7 +25,6 @@ from scamp.discovery import Announcement
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
-    ConnectTimeout,
     FingerprintMismatch,
     QueueTimeout,
     Saturated,
@@ -326,7 +325,6 @@ class Instance:
                 idle_limit=self._options.idle_timeout,
             )
         except ConnectFailed as exc:
-            self._stats.connect_failures[_reason(exc)] += 1
             self._failed(exc)
             raise
         if self._closed:
@@ -503,13 +501,3 @@ def _fail(waiter: Waiter, error: Exception) -> None:
 
 def _expire(waiter: Waiter, seconds: float) -> None:
     _fail(waiter, QueueTimeout(seconds))
-
-
-def _reason(error: ConnectFailed) -> str:
-    if isinstance(error, FingerprintMismatch):
-        return "fingerprint"
-    if isinstance(error, ConnectTimeout):
-        return "timeout"
-    if error.reason.startswith("TLS"):
-        return "tls"
-    return "refused" if "refused" in error.reason.lower() else "other"

@@ -77,6 +77,7 @@ class Requester:
             timeout=self.options.connect_timeout,
             sessions=SessionStore() if self.options.resume_tls else None,
             tcp=self.options.tcp_times,
+            failures=self.stats.connect_failures,
         )
         self._traits = TraitStore()
         self._router = Router(registry, self.options, self._dialer, self._traits, self.stats)

@@ -25,7 +25,8 @@ class ClientStats:
     resumed: int = 0
     """Those of them that resumed a TLS session instead of a full handshake."""
     connect_failures: Counter[str] = field(default_factory=Counter)
-    """By reason: ``refused``, ``timeout``, ``fingerprint``, ``tls``, ``other``."""
+    """By reason: ``refused``, ``timeout``, ``fingerprint``, ``tls``, ``other``; subscriptions'
+    too."""
     reconnects: int = 0
     """Connections opened in the background after a failure or a loss."""
     lost_in_use: int = 0
