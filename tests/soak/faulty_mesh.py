@@ -217,15 +217,17 @@ class FaultyMesh:
         self._replace(content[: self._rng.randrange(len(content))])
 
     def _truncated_in_place(self) -> None:
-        os.truncate(self.cache, self._rng.randrange(1, self.cache.stat().st_size))
+        self.write()
+        os.truncate(self.cache, self._rng.randrange(self.cache.stat().st_size + 1))
 
     def _emptied(self) -> None:
         self._replace(b"")
 
     def _removed(self) -> None:
-        self.cache.unlink()
+        self.cache.unlink(missing_ok=True)
 
     def _stale(self) -> None:
+        self.write()
         long_ago = time.time() - 7 * 86_400
         os.utime(self.cache, (long_ago, long_ago))
 
