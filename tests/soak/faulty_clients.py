@@ -75,7 +75,7 @@ class Asked:
 
 def size_by_chance(rng: random.Random) -> int:
     """Mostly small, up to 1 MiB."""
-    largest = rng.choice((2 * KIB,) * 6 + (MAX_INFLIGHT,) * 2 + (MIB,) * 2)
+    (largest,) = rng.choices((2 * KIB, MAX_INFLIGHT, MIB), (70, 20, 10))
     return rng.randrange(64, largest)
 
 

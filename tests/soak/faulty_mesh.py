@@ -22,6 +22,8 @@ from scamp.testing import Accepting, FaultProxy
 
 LONGEST_STOP: Final = 2.5
 """Seconds that an instance is stopped for at most."""
+CUT_WITHIN: Final = 0.5
+"""Seconds after which a cut also ends connections on which too little was sent for it."""
 START_LIMIT: Final = 30.0
 
 
@@ -116,8 +118,6 @@ class FaultyMesh:
             await asyncio.gather(*self._tasks)
         for instance in self.instances:
             instance.proxy.heal()
-            for connection in instance.proxy.connections:  # cuts that have not come to it
-                connection.reset()
         self.write()
 
     def _one(self) -> Instance:
@@ -154,15 +154,17 @@ class FaultyMesh:
         self.faults["reset_connections"] += self._one().proxy.reset()
 
     async def _cut(self) -> None:
-        """Every connection somewhere else, this way or that, ended or reset."""
+        """Every connection in the middle of something, this way or that, by an end or a reset."""
         self.faults["cut"] += 1
-        for connection in self._one().proxy.connections:
-            pipe = self._rng.choice(
-                (connection.to_client, connection.to_client, connection.to_service)
-            )
+        connections = self._one().proxy.connections
+        for connection in connections:
+            ways = (connection.to_client, connection.to_client, connection.to_service)
             size = int(10 ** self._rng.uniform(0, 5))
-            pipe.cut_after(size, reset=self._rng.random() < 0.5)
-            self.faults["cut_connections"] += 1
+            self._rng.choice(ways).cut_after(size, reset=self._rng.random() < 0.5)
+        self.faults["cut_connections"] += len(connections)
+        await asyncio.sleep(CUT_WITHIN)
+        for connection in connections:
+            connection.close()
 
     # -- the discovery file -------------------------------------------------------------
 
