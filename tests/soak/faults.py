@@ -60,8 +60,8 @@ async def faults(options: Options, kind: str) -> Outcome:
             clients = Clients(running.url, dict([running.authorization]), number, rng)
             before = _memory(running)
             task = asyncio.create_task(clients.run())
-            seconds = options.minutes * 60
-            for _ in range(max(5, int(seconds / EVERY))):
+            rounds = int(options.minutes * 60 / EVERY)
+            for _ in range(rounds if options.full or kind == "echoing" else rounds // 2):
                 await asyncio.sleep(EVERY)
                 mesh.fault()
             await mesh.heal()
