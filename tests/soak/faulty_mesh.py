@@ -24,6 +24,8 @@ LONGEST_STOP: Final = 2.5
 """Seconds that an instance is stopped for at most."""
 CUT_WITHIN: Final = 0.5
 """Seconds after which a cut also ends connections on which too little was sent for it."""
+KNOWN_AFTER: Final = 1.5
+"""Seconds in which the gateway has seen what the discovery file says; it looks twice a second."""
 START_LIMIT: Final = 30.0
 
 
@@ -120,43 +122,44 @@ class FaultyMesh:
             instance.proxy.heal()
         self.write()
 
-    def _one(self) -> Instance:
-        """One that nothing is done to just now, if there is one."""
-        return self._rng.choice(self._free() or self.instances)
-
-    def _free(self) -> list[Instance]:
-        return [one for one in self.instances if not one.busy]
+    def _spare(self) -> Instance | None:
+        """One that can be taken out: another one stays. With nobody left, whatever is answered is
+        no fault of the gateway's. On a slow machine a start takes several faults' time."""
+        free = [one for one in self.instances if not one.busy]
+        if len(free) > 1:
+            return self._rng.choice(free)
+        self.faults["spared"] += 1
+        return None
 
     async def _kill(self) -> None:
-        instance = self._one()
-        if instance.busy:
-            return  # all are: enough is going wrong
-        self.faults["kill"] += 1
-        instance.busy = True
-        await instance.kill()
-        await instance.start()
-        instance.busy = False
-        self.write()
+        instance = self._spare()
+        if instance is not None:
+            self.faults["kill"] += 1
+            instance.busy = True
+            await instance.kill()
+            await instance.start()
+            self.write()
+            await asyncio.sleep(KNOWN_AFTER)
+            instance.busy = False
 
     async def _stop(self) -> None:
-        instance = self._one()
-        if instance.busy:
-            return
-        self.faults["stop"] += 1
-        instance.busy = True
-        instance.send(signal.SIGSTOP)
-        await asyncio.sleep(self._rng.uniform(0.2, LONGEST_STOP))
-        instance.send(signal.SIGCONT)
-        instance.busy = False
+        instance = self._spare()
+        if instance is not None:
+            self.faults["stop"] += 1
+            instance.busy = True
+            instance.send(signal.SIGSTOP)
+            await asyncio.sleep(self._rng.uniform(0.2, LONGEST_STOP))
+            instance.send(signal.SIGCONT)
+            instance.busy = False
 
     async def _reset(self) -> None:
         self.faults["reset"] += 1
-        self.faults["reset_connections"] += self._one().proxy.reset()
+        self.faults["reset_connections"] += self._rng.choice(self.instances).proxy.reset()
 
     async def _cut(self) -> None:
         """Every connection in the middle of something, this way or that, by an end or a reset."""
         self.faults["cut"] += 1
-        connections = self._one().proxy.connections
+        connections = self._rng.choice(self.instances).proxy.connections
         for connection in connections:
             ways = (connection.to_client, connection.to_client, connection.to_service)
             size = int(10 ** self._rng.uniform(0, 5))
@@ -183,6 +186,9 @@ class FaultyMesh:
 
     async def _rewrite(self) -> None:
         """One of many things that become of such files; after a while it is as it was."""
+        if self._rng.random() < 0.1:
+            await self._take_out()
+            return
         what = self._rng.choice(
             (
                 self.write,
@@ -193,7 +199,6 @@ class FaultyMesh:
                 self._emptied,
                 self._removed,
                 self._stale,
-                self._without_one,
                 self._twice,
             )
         )
@@ -201,6 +206,18 @@ class FaultyMesh:
         what()
         await asyncio.sleep(self._rng.uniform(0.5, 3.0))
         self.write()
+
+    async def _take_out(self) -> None:
+        """The record of one is missing for a while."""
+        instance = self._spare()
+        if instance is not None:
+            self.faults["cache_without_one"] += 1
+            instance.busy = True
+            self._replace(self._content(instance))
+            await asyncio.sleep(self._rng.uniform(0.5, 3.0))
+            self.write()
+            await asyncio.sleep(KNOWN_AFTER)
+            instance.busy = False
 
     def _damaged(self) -> None:
         content = bytearray(self._content())
@@ -232,9 +249,6 @@ class FaultyMesh:
         self.write()
         long_ago = time.time() - 7 * 86_400
         os.utime(self.cache, (long_ago, long_ago))
-
-    def _without_one(self) -> None:
-        self._replace(self._content(self._one()))
 
     def _twice(self) -> None:
         self._replace(self._content() + self._content())
