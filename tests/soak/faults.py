@@ -58,7 +58,7 @@ async def faults(options: Options, kind: str) -> Outcome:
             await _until_it_serves(running)
             number = CLIENTS if options.full else FEW_CLIENTS
             clients = Clients(running.url, dict([running.authorization]), number, rng)
-            before = _memory(running)
+            before, descriptors = _memory(running), _descriptors(running)
             task = asyncio.create_task(clients.run())
             rounds = int(options.minutes * 60 / EVERY)
             for _ in range(rounds if options.full or kind == "echoing" else rounds // 2):
@@ -73,7 +73,7 @@ async def faults(options: Options, kind: str) -> Outcome:
             await _look_afterwards(running, outcome)
         outcome.counts["memory_before_mib"] = before // MIB
         outcome.counts["memory_after_mib"] = _memory(running) // MIB
-        outcome.counts["descriptors"] = sum(one.num_fds() for one in running.process.tree())
+        await _until_closed(running, descriptors, outcome)
         outcome.counts.update({f"fault_{name}": count for name, count in mesh.faults.items()})
         _look_at_log(folder / "gateway.log", outcome)
     return outcome
@@ -158,6 +158,21 @@ async def _samples(session: aiohttp.ClientSession, running: Gateway) -> dict[str
 def _memory(running: Gateway) -> int:
     """Resident now, in bytes."""
     return sum(psutil.Process(one.pid).memory_info().rss for one in running.process.tree())
+
+
+def _descriptors(running: Gateway) -> int:
+    return sum(one.num_fds() for one in running.process.tree())
+
+
+async def _until_closed(running: Gateway, before: int, outcome: Outcome) -> None:
+    """Clients and services have gone, and the gateway's sockets with them."""
+    for _ in range(int(SETTLING / 0.1)):
+        if _descriptors(running) <= before:
+            break
+        await asyncio.sleep(0.1)
+    outcome.counts["descriptors_before"] = before
+    outcome.counts["descriptors_after"] = after = _descriptors(running)
+    outcome.require(after <= before, f"{after} descriptors are open, {before} before")
 
 
 def _look_at_log(path: Path, outcome: Outcome) -> None:

@@ -87,6 +87,7 @@ class FaultyMesh:
         self._rng = rng
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: list[BaseException] = []
         self._turn: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
     async def __aenter__(self) -> FaultyMesh:
@@ -112,12 +113,20 @@ class FaultyMesh:
             self._rng.shuffle(self._turn)
         task = asyncio.create_task(self._turn.pop()())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed.append(error)
 
     async def heal(self) -> None:
-        """Wait until what goes wrong has ended, and put the rest right."""
+        """Wait until what goes wrong has ended, and put the rest right. Raises what a fault did:
+        a mistake here."""
         while self._tasks:
-            await asyncio.gather(*self._tasks)
+            await asyncio.wait(self._tasks)
+        if self._failed:
+            raise self._failed[0]
         for instance in self.instances:
             instance.proxy.heal()
         self.write()
