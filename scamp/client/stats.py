@@ -18,6 +18,8 @@ class ClientStats:
     """By what went wrong before: ``connect``, ``lost``, ``dispatch_failure``, ``txerr``."""
     retries_denied: int = 0
     """Retries that the budget did not allow."""
+    shed: Counter[str] = field(default_factory=Counter)
+    """Requests refused because of a limit: ``instance``, ``queue_full``, ``queue_delay``."""
     connects: int = 0
     """Connections opened."""
     resumed: int = 0
