@@ -162,6 +162,11 @@ class Instance:
             return Saturated("requests in flight on one instance", reason="instance")
         return Saturated("requests waiting for a connection to one instance", reason="queue_full")
 
+    @property
+    def refusing(self) -> bool:
+        """True when it is out for not having let us in; one that lost connections may do so now."""
+        return self.out and isinstance(self.last_error, ConnectFailed)
+
     def retry_at(self) -> float:
         """Loop time of the next attempt, when it is out."""
         return self._out_until

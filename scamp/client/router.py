@@ -83,9 +83,9 @@ class Router:
     ) -> Choice:
         """An instance for one attempt, at loop time `now`, rather one that was not tried.
 
-        Least requests in flight divided by weight, of two drawn by weight. When all are out the one
-        that is due next is tried. Raises EnvelopeNotOffered, NoUsableInstance, and Saturated when
-        all that are up are full.
+        Least requests in flight divided by weight, of two drawn by weight. When all are out,
+        one that has only lost connections, else the one due next. Raises EnvelopeNotOffered,
+        NoUsableInstance, and Saturated when all that are up are full.
         """
         plan = self._plans.get((id(offers), envelope))
         if plan is None:
@@ -111,7 +111,12 @@ class Router:
 
     @staticmethod
     def _next_due(choices: Sequence[Choice], tried: Sequence[Instance], now: float) -> Choice:
-        in_turn = sorted(choices, key=lambda choice: (choice[0] in tried, choice[0].retry_at()))
+        # Whoever lets nobody in comes last: it would cost a retry. Connections that were lost may
+        # be had again at once, even where one was just lost.
+        in_turn = sorted(
+            choices,
+            key=lambda choice: (choice[0].refusing, choice[0] in tried, choice[0].retry_at()),
+        )
         for choice in in_turn:
             if choice[0].may_panic(now):
                 if choice[0].full:

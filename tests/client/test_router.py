@@ -17,7 +17,13 @@ from scamp.client.router import Router
 from scamp.client.stats import ClientStats
 from scamp.client.traits import TraitStore
 from scamp.discovery import Offer, Registry
-from scamp.errors import ConnectFailed, EnvelopeNotOffered, NoUsableInstance, Saturated
+from scamp.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    EnvelopeNotOffered,
+    NoUsableInstance,
+    Saturated,
+)
 from scamp.testing import ScriptedPeer
 from scamp.transport import client_context
 
@@ -163,6 +169,20 @@ async def test_when_all_are_out_the_next_due_is_tried_but_not_in_a_storm(place: 
     later = asyncio.get_running_loop().time() + 2 * PANIC_INTERVAL
     chosen, _ = place.router.choose(place.offers, "json", (), later)
     assert chosen is second
+
+
+async def test_when_all_are_out_those_that_let_nobody_in_come_last(place: Place) -> None:
+    """Even where the request has just lost its connection: elsewhere it would not get one."""
+    place.add(1, 1, 1)
+    lost = place.choose()
+    take_out(lost, 30)
+    lost.last_error = ConnectionLost("there", "reset", written=True)
+    for instance in place.router._instances.values():
+        if instance is not lost:
+            take_out(instance, 1)
+            instance.last_error = ConnectFailed("elsewhere", "refused")
+    for tried in ((), (lost,)):
+        assert place.choose(*tried, after=2 * PANIC_INTERVAL) is lost
 
 
 async def test_an_instance_is_kept_when_its_service_announces_itself_anew(place: Place) -> None:
