@@ -15,6 +15,7 @@ from aiohttp.compression_utils import ZLibCompressor
 from multidict import CIMultiDict, istr
 
 from gateway import compression
+from gateway.clients import Clients
 from gateway.connection import Connection
 
 if TYPE_CHECKING:
@@ -44,19 +45,25 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("compress", "cors", "draining", "held", "in_flight", "server_timing")
+    __slots__ = ("clients", "compress", "cors", "draining", "held", "in_flight", "server_timing")
 
     def __init__(
-        self, *, cors: Cors | None = None, compress: bool = False, server_timing: bool = False
+        self,
+        *,
+        clients: Clients | None = None,
+        cors: Cors | None = None,
+        compress: bool = False,
+        server_timing: bool = False,
     ) -> None:
-        """`cors`: which origins may read answers; None: only our own. `compress`: answers, for
-        those who accept that. `server_timing`: tell callers the times."""
+        """`clients` has their limits. `cors`: which origins may read answers; None: only our own.
+        `compress`: answers, for those who accept that. `server_timing`: tell callers the times."""
         self.draining = False
         """Every answer ends its connection."""
         self.in_flight = 0
         """Requests that are not answered yet, without those that are parked."""
         self.held = 0
         """Bytes of request bodies that are held whole."""
+        self.clients = clients or Clients()
         self.cors = cors
         self.compress = compress
         self.server_timing = server_timing

@@ -19,6 +19,7 @@ from gateway import catalogue
 from gateway.access_log import AccessLog
 from gateway.actions import METHODS, Announced, check_method
 from gateway.auth import ANONYMOUS, Authenticator, Caller
+from gateway.clients import Clients
 from gateway.context import (
     ClientAddresses,
     Network,
@@ -93,9 +94,11 @@ class Front:
         *,
         endpoints: Endpoints | None = None,
         limiter: RateLimiter | None = None,
+        clients: Clients | None = None,
     ) -> None:
         """`endpoints` are served besides actions; more may be added to them later. Without a
-        `limiter` nobody's requests are counted."""
+        `limiter` nobody's requests are counted. `clients` are those of the listener."""
+        self.clients = clients or Clients()
         self.options = options or FrontOptions()
         self.endpoints = Endpoints() if endpoints is None else endpoints
         self._auth = authenticator
@@ -116,6 +119,7 @@ class Front:
             decompress=self.options.decompress,
         )
         self._serving = Serving(
+            clients=self.clients,
             cors=self.options.cors,
             compress=self.options.compress,
             server_timing=self.options.server_timing,

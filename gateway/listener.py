@@ -13,12 +13,10 @@ from typing import Final, Self
 from aiohttp import web
 from cryptography import x509
 
+from gateway.accepting import Gate, GatedSite
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from scamp.errors import ConfigError
-
-BACKLOG: Final = 1024
-"""Connections that the kernel holds before they are accepted (net.core.somaxconn caps it)."""
 
 _PORT_TRIES: Final = 10
 
@@ -178,10 +176,14 @@ def _words(exc: Exception) -> str:
 class Listener:
     """The sites of one runner on one address, and the change from one TLS context to the next."""
 
-    def __init__(self, runner: web.BaseRunner, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, runner: web.BaseRunner, sockets: list[socket.socket], gate: Gate | None = None
+    ) -> None:
+        """`gate` is by what clients come in; without one it has the usual limits."""
         self._runner = runner
         self._sockets = sockets
-        self._sites: list[web.SockSite] = []
+        self._gate = gate or Gate()
+        self._sites: list[web.BaseSite] = []
         self._host, self.port = sockets[0].getsockname()[:2]
         self._scheme = "http"
         self._stopped = False
@@ -200,7 +202,7 @@ class Listener:
         listens, and no connection attempt finds nobody. Raises `ConfigError` when another program
         took the port between binding and listening.
         """
-        new: list[web.SockSite] = []
+        new: list[web.BaseSite] = []
         try:
             for sock in self._sockets:
                 new.append(self._site(sock, context))
@@ -219,8 +221,8 @@ class Listener:
         for site in old:
             await site.stop()
 
-    def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.SockSite:
-        return web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)
+    def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.BaseSite:
+        return GatedSite(self._runner, sock.dup(), self._gate, context)
 
     async def stop(self) -> None:
         """Stop listening for good, also what a `start` under way is about to open; connections
@@ -232,3 +234,8 @@ class Listener:
             await site.stop()
         for sock in self._sockets:
             sock.close()
+
+    async def close(self) -> None:
+        """`stop`, and end the connections that are not served yet."""
+        await self.stop()
+        await self._gate.close()

@@ -14,6 +14,7 @@ _GROUPS: Final = {
     "scamp_conf": "The mesh",
     "auth_mode": "Tickets and privileges",
     "request_timeout": "Requests",
+    "max_connections": "Clients",
     "ticket_cookie": "Browsers",
     "rate_limit_user": "Rate limits",
     "events_open": "Live events",
