@@ -16,7 +16,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, cast
 
-import orjson
 from aiohttp import web
 
 from gateway import catalogue

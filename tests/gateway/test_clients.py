@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -25,7 +25,7 @@ from gateway.front import FrontOptions
 from gateway.lifecycle import running
 from scamp.client import ClientOptions
 from scamp.testing import Manners, PeerRequest, ScriptedPeer, make_identity, until
-from scamp.testing.scripts import silent
+from scamp.testing.scripts import echo, first, silent
 from stand import Stand, stand
 
 ECHO = "/api/Test.echo"
@@ -152,6 +152,23 @@ async def test_nobody_who_is_served_gives_way() -> None:
 def connections(gateway: Fronted) -> list[Any]:
     assert gateway._server is not None
     return gateway._server.connections
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_one_that_was_idle_and_has_a_request_again_stays() -> None:
+    peer = ScriptedPeer(first(3, echo, silent))
+    async with Fronted(peer, clients=ClientLimits(connections=3)) as gateway:
+        wires = [await gateway.connect() for _ in range(3)]
+        assert [await asked(wire) for wire in wires] == [200] * 3
+        newcomers = [await gateway.connect()]
+        assert await wires[0].ended()
+        wires[1].send("POST", ECHO)
+        await peer.until(lambda: peer.requests == 4)
+        newcomers.append(await gateway.connect())
+        assert await wires[2].ended()
+        assert gateway.clients.refused == {}
+        assert len(connections(gateway)) == 3
+        await until(lambda: gateway.front.in_flight == 1)
 
 
 async def test_who_has_just_been_served_keeps_its_connection() -> None:
@@ -372,11 +389,16 @@ async def test_a_slow_service_costs_the_client_nothing() -> None:
     ) as gateway:
         wire = await gateway.connect()
         size = 4 << 20
-        wire.send("POST", ECHO, body=bytes(size))
+        wire.send("POST", ECHO, [("Content-Length", str(size))])
+        wire.writer.write(bytes(size - 1))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(wire.reader.readexactly(1), 4 * SLOW.body_idle)
         resumed.set()
         held[0].acknowledge(len(held[0].body))
+        await until(lambda: held[0].received == size - 1)
+        with pytest.raises(TimeoutError):  # now it is the client's turn
+            await asyncio.wait_for(wire.reader.readexactly(1), SLOW.body_idle / 3)
+        wire.writer.write(b"!")
         assert len((await wire.answer()).body) == size
 
 
@@ -390,7 +412,7 @@ async def unread(gateway: Fronted) -> Wire:
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", gateway.port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=1)
-    writer.transport.pause_reading()
+    cast(asyncio.Transport, writer.transport).pause_reading()
     return Wire(reader, writer)
 
 
