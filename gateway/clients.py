@@ -42,7 +42,7 @@ class ClientLimits:
 class Clients:
     """Counts the connections of one listener. What it holds for an address goes with the last."""
 
-    __slots__ = ("_of", "accepted", "given_way", "limits", "open", "refused", "timeouts")
+    __slots__ = ("_of", "accepted", "given_way", "heads", "limits", "open", "refused", "timeouts")
 
     def __init__(self, given: ClientLimits | None = None) -> None:
         self.limits = given or ClientLimits()
@@ -50,6 +50,8 @@ class Clients:
         self.accepted = 0
         self.given_way = 0
         """Idle ones that were closed for the sake of new ones."""
+        self.heads = 0
+        """Bytes of requests' heads that are not whole."""
         self.refused: Counter[str] = Counter()
         self.timeouts: Counter[str] = Counter()
         self._of: dict[bytes, int] = {}

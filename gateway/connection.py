@@ -23,6 +23,15 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of one request's head in all: a hundred fields of the greatest size would be a megabyte,
 held for whoever sends them slowly."""
 
+MAX_HEADS: Final = 64 * 1024 * 1024
+"""Bytes of all heads that are not whole: each may have its limit, and ten thousand be under way."""
+
+SMALL_HEAD: Final = 8 * 1024
+"""Bytes of a head that is waited for even then; hardly any has more."""
+
+LINGER: Final = 1.0
+"""Seconds in which one whose head was refused can read why."""
+
 _IN_BODY: Final = -1
 """In place of a count of bytes: they are of a body that is not whole."""
 
@@ -97,7 +106,8 @@ class Connection(web.RequestHandler):
         count = self._request_count
         super().data_received(data)
         if self._request_count != count:
-            self._head = 0
+            if self._head:
+                self._forget_head()
             self._body = self._messages[-1][1]
             if self._head_timer is not None:
                 self._head_timer.cancel()
@@ -127,16 +137,23 @@ class Connection(web.RequestHandler):
     def _count_head(self, size: int) -> None:
         """No request came of these bytes: they are of a body, or of a head that is not whole."""
         if not self._body.is_eof():
+            self._forget_head()
             self._head = _IN_BODY
             return
         if self._head == _IN_BODY:  # its last piece; a head may begin in it
             self._head = 0
             return
         self._head += size
-        if self._head > MAX_HEAD:
+        self._clients.heads += size
+        most = SMALL_HEAD if self._clients.heads > MAX_HEADS else MAX_HEAD
+        if self._head > most:
             self._refuse_head(HttpProcessingError(code=431, message="Too many headers in all"))
         elif self._head_timer is None and self._waits:
             self._await_head()
+
+    def _forget_head(self) -> None:
+        self._clients.heads -= max(0, self._head)
+        self._head = 0
 
     @property
     def _waits(self) -> bool:
@@ -154,8 +171,12 @@ class Connection(web.RequestHandler):
             self.force_close()
 
     def _refuse_head(self, exc: HttpProcessingError) -> None:
+        """What comes after is read and dropped for a moment: unread it would make a reset of the
+        end, which may take the answer along."""
         self._over = True
-        self._messages.append((_ErrInfo(exc.code, exc, exc.message), EMPTY_PAYLOAD))
+        self._lingering_time = LINGER
+        rest = StreamReader(self, limit=1, loop=self._loop)  # it never ends
+        self._messages.append((_ErrInfo(exc.code, exc, exc.message), rest))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -212,6 +233,7 @@ class Connection(web.RequestHandler):
         """Nobody is left to wait for."""
         self._wire = None
         self._rest()
+        self._forget_head()
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

@@ -86,6 +86,7 @@ def front_options(settings: Settings) -> FrontOptions:
         max_mapped_body=settings.max_mapped_body,
         media_types=settings.media_types,
         max_in_flight=settings.max_in_flight,
+        connections_per_instance=settings.max_connections_per_instance,
         error_status=settings.error_status,
         server_timing=settings.server_timing,
         trusted_proxies=settings.trusted_proxies,

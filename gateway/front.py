@@ -44,6 +44,7 @@ from gateway.proxy import Proxy
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Routed, Routing
 from gateway.translate import MediaTypes, content_type_of, split_target
+from gateway.uploads import Uploads
 from scamp import limits
 from scamp.client import Call, Requester
 from scamp.discovery import DiscoveryStatus, Registry
@@ -67,6 +68,8 @@ class FrontOptions:
     media_types: MediaTypes = field(default_factory=dict)
     """Envelopes by media type, in lower case."""
     max_in_flight: int = 5000
+    connections_per_instance: int = limits.MAX_CONNECTIONS
+    """To services; uploads may take a part of them."""
     error_status: Mapping[str, int] = field(default_factory=dict)
     """HTTP status by a service's error_code, over the built-in ones."""
     server_timing: bool = False
@@ -118,6 +121,7 @@ class Front:
             media_types=self.options.media_types,
             decompress=self.options.decompress,
         )
+        self._uploads = Uploads(self.options.connections_per_instance)
         self._serving = Serving(
             clients=self.clients,
             cors=self.options.cors,
@@ -268,23 +272,29 @@ class Front:
             route = match.route
             status, content_type = route.status, route.produces or content_type
             retry_safe = retry_safe and route.retry and _replayable(inbound.body)
-        await self._proxy.run(
-            exchange,
-            Call(
-                offers=action.offers,
-                body=inbound.body,
-                deadline=deadline,
-                envelope=inbound.envelope,
-                ticket=caller.ticket,
-                client_id=caller.client_id,
-                extra={**fields, **inbound.fields} if inbound.fields else fields,
-                retry_safe=retry_safe,
-                caller_lowered=lowered or exchange.waited > _SLOW_BODY,
-            ),
-            inbound.upload,
-            status,
-            content_type,
+        call = Call(
+            offers=action.offers,
+            body=inbound.body,
+            deadline=deadline,
+            envelope=inbound.envelope,
+            ticket=caller.ticket,
+            client_id=caller.client_id,
+            extra={**fields, **inbound.fields} if inbound.fields else fields,
+            retry_safe=retry_safe,
+            caller_lowered=lowered or exchange.waited > _SLOW_BODY,
         )
+        if type(inbound.body) is bytes:
+            await self._proxy.run(exchange, call, inbound.upload, status, content_type)
+            return
+        service = action.offers[0].service.name
+        try:
+            await self._uploads.enter(service, len(action.offers), deadline.remaining())
+        except TimeoutError:
+            raise Problem(catalogue.QUEUE_TIMEOUT, action=action.label, close=True) from None
+        try:
+            await self._proxy.run(exchange, call, inbound.upload, status, content_type)
+        finally:
+            self._uploads.leave(service)
 
     async def _serve_endpoint(
         self, exchange: Exchange, endpoint: Endpoint, path: str, query: str

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from fronted import Fronted, Wire
-from gateway import public
+from gateway import connection, public
 from gateway.accepting import MAX_LINGERING
 from gateway.assembly import ADMIN_CLIENTS
 from gateway.clients import ClientLimits, Clients
@@ -325,6 +325,25 @@ async def test_a_head_behind_a_request_under_way_has_a_limit_too() -> None:
         assert (await wire.answer()).status == 200
         answer = await wire.answer()
         assert (answer.status, answer.json()["code"]) == (431, "header_too_large")
+
+
+async def test_all_heads_together_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "MAX_HEADS", 100_000)
+    piece = b"X-A: " + b"a" * 5000 + b"\r\n"
+    async with Fronted(ScriptedPeer()) as gateway:
+        wires = [await gateway.connect() for _ in range(3)]
+        begun = b"POST /api/Test.echo HTTP/1.1\r\n" + 8 * piece
+        for wire in wires[:2]:
+            wire.writer.write(begun)
+        await until(lambda: gateway.clients.heads == 2 * len(begun))
+        wires[1].writer.write(4 * piece)
+        answer = await wires[1].answer()
+        assert (answer.status, answer.json()["code"]) == (431, "header_too_large")
+        assert await asked(wires[2]) == 200
+        wires[0].writer.write(b"Host: test\r\n\r\n")
+        assert (await wires[0].answer()).status == 200
+        await wires[1].close()
+        await until(lambda: gateway.clients.heads == 0)
 
 
 async def test_a_body_behind_a_request_under_way_is_no_head() -> None:

@@ -6,5 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from soaking import Scenario
+from tests.soak.abuse import abuse
 
-SCENARIOS: Final[Mapping[str, Scenario]] = {}
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "abuse": abuse,
+}
