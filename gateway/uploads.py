@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from typing import Final
 
 PART: Final = 0.75
@@ -47,7 +48,8 @@ class Uploads:
             if turn.done() and not turn.cancelled():  # its turn came as it gave up
                 self.leave(service)
             else:
-                room.waiting.remove(turn)
+                with suppress(ValueError):  # who left meanwhile may have passed it over
+                    room.waiting.remove(turn)
                 self._tidy(service, room)
             raise
 
@@ -63,7 +65,7 @@ class Uploads:
         self._tidy(service, room)
 
     def _tidy(self, service: str, room: _Room) -> None:
-        if not room.used and not room.waiting:
+        if not room.used and not room.waiting and self._rooms.get(service) is room:
             del self._rooms[service]
 
 

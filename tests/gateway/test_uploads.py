@@ -63,7 +63,8 @@ async def test_places_are_given_in_turn_and_none_is_lost() -> None:
     tasks[1].cancel()
     uploads.leave("shop")
     tasks[0].cancel()  # as its turn has come
-    await asyncio.gather(*tasks, return_exceptions=True)
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends[:2]] == [asyncio.CancelledError] * 2
     assert order == [2, 3]
     assert len(uploads) == 0
     await uploads.enter("shop", 1, 1.0)

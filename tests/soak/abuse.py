@@ -181,6 +181,8 @@ async def abuse(options: Options) -> Outcome:
         outcome.counts["memory_peak"] = watch.memory
         outcome.counts["descriptors_peak"] = watch.descriptors
         outcome.counts["descriptors_after"] = watch.look()[1] - descriptors
+    errors = (options.folder / "gateway.log").read_text().count('"level": "ERROR"')
+    outcome.require(not errors, f"the gateway logged {errors} errors")
     outcome.wrong += honest.wrong[:20]
     outcome.require(watch.memory <= MEMORY_CAP, f"memory came to {watch.memory} MiB")
     return outcome
