@@ -42,7 +42,7 @@ class Attack:
 
 ATTACKS: Final = (
     Attack("slowloris", 4_000, 60, 200, 2),
-    Attack("slow_body", 2_000, 60, 200, 2),
+    Attack("slow_body", 2_000, 90, 200, 2),
     Attack("huge_headers", 10_000, 0, 200, 0),
     Attack("one_address", 10_000, 5, 1_500, 0.5),
     Attack("connections", 12_000, 20, 1_500, 0.5),
