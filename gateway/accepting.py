@@ -301,6 +301,10 @@ class GatedSite(web.BaseSite):
         """Listen. Raises OSError."""
         await super().start()
         factory: Any = self._runner.server
-        acceptor = Acceptor(self._sock, self._gate, factory, self._ssl_context, self._backlog)
+        try:
+            acceptor = Acceptor(self._sock, self._gate, factory, self._ssl_context, self._backlog)
+        except OSError:
+            self._sock.close()
+            raise
         # All that aiohttp does with it is to close it and to ask for its sockets.
         self._server = cast(asyncio.AbstractServer, acceptor)
