@@ -124,6 +124,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a handshake costs us more than the client
     for path in (settings.tls_certificate, settings.tls_key, settings.tls_client_ca):
         _must_read(path)
     try:
