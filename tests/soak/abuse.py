@@ -163,19 +163,20 @@ async def abuse(options: Options) -> Outcome:
         honest, watch = Honest(gateway), Watch(gateway.process)
         honest.start()
         await honest.more_than(50)
-        memory, descriptors = watch.look()
-        outcome.counts["memory_before"] = memory
+        outcome.counts["memory_before"], descriptors = watch.look()
         looking = asyncio.create_task(watch.keep_looking())
-        with attacker(options, gateway) as order:
-            for attack in ATTACKS:
-                before = honest.counts["honest"]
-                told = await asyncio.to_thread(order, attack)
-                await honest.more_than(before)
-                _note(outcome, attack, told)
-                outcome.counts[f"{attack.name}_memory"] = watch.look()[0]
-        await _until(lambda: watch.look()[1] <= descriptors + 4)
-        looking.cancel()
-        await honest.stop()
+        try:
+            with attacker(options, gateway) as order:
+                for attack in ATTACKS:
+                    before = honest.counts["honest"]
+                    told = await asyncio.to_thread(order, attack)
+                    await honest.more_than(before)
+                    _note(outcome, attack, told)
+                    outcome.counts[f"{attack.name}_memory"] = watch.look()[0]
+            await _until(lambda: watch.look()[1] <= descriptors + 4)
+        finally:
+            looking.cancel()
+            await honest.stop()
         outcome.counts.update(honest.counts)
         outcome.counts["slowest_ms"] = round(honest.slowest * 1000)
         outcome.counts["memory_peak"] = watch.memory
