@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from soaking import Scenario
+from tests.soak import faults
 from tests.soak.abuse import abuse
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "faults": faults.echoing,
+    "faults-renumbering": faults.renumbering,
     "abuse": abuse,
 }
