@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.access_log import AccessLog
+from gateway.client_metrics import ClientsCollector
+from gateway.clients import ClientLimits, Clients
+from gateway.descriptors import shortage
 from gateway.discovery import make_source
 from gateway.endpoints import Endpoints
 from gateway.events.endpoint import EventsEndpoint
@@ -18,6 +21,7 @@ from gateway.events.topic import PREFIX as EVENTS
 from gateway.explorer import Explorer
 from gateway.exposition import GatewayCollector, make_registry
 from gateway.factory import (
+    client_limits,
     client_options,
     front_options,
     hub_limits,
@@ -46,6 +50,10 @@ log = logging.getLogger("gateway")
 _TABLE_LOOK: Final = 5.0
 """Seconds between looks at the privilege table's age, which cost nothing while it is fresh."""
 
+ADMIN_CLIENTS: Final = ClientLimits(connections=128, per_address=None)
+"""For whoever watches the gateway. They come and go by themselves; more are refused, so that they
+take no descriptor that clients or services need."""
+
 
 class Assembly:
     """Builds the parts and connects them."""
@@ -66,6 +74,8 @@ class Assembly:
         # What takes requests.
         self.counters = Metrics(self.registry)
         self.access_log = AccessLog(settings.access_log)
+        self.clients = Clients(client_limits(settings))
+        self.admin_clients = Clients(ADMIN_CLIENTS)
         self.endpoints = Endpoints()
         self.front = Front(
             self.registry,
@@ -76,6 +86,7 @@ class Assembly:
             self.access_log,
             front_options(settings),
             endpoints=self.endpoints,
+            clients=self.clients,
         )
         self.hub = Hub(self.registry, self.requester, hub_limits(settings))
         self.openapi = self._make_openapi(settings)
@@ -94,7 +105,12 @@ class Assembly:
             self.registry,
             self.requester,
             self.front,
-            make_registry(self.counters, self._collector(), EventsCollector(self.hub)),
+            make_registry(
+                self.counters,
+                self._collector(),
+                EventsCollector(self.hub),
+                ClientsCollector({"public": self.clients, "admin": self.admin_clients}),
+            ),
             discovery=self._discovery,
             listening=listening,
         )
@@ -174,6 +190,8 @@ class Assembly:
         self._lag.start()
         for warning in self._loaded.warnings:
             log.warning("%s", warning)
+        if (short := shortage(self._settings.max_connections)) is not None:
+            log.warning("%s", short)
         if self._settings.authorized_services is None:
             log.warning("no authorized_services given: every service may offer every action")
         if self.limiter.shared is not None:

@@ -36,11 +36,13 @@ class RequestBody:
 
     __slots__ = (
         "_content",
+        "_credit",
         "_exchange",
         "_held",
         "_idle",
         "_limit",
         "_more",
+        "_rate",
         "_size",
         "_unpacker",
         "problem",
@@ -55,11 +57,16 @@ class RequestBody:
         unpacker: Unpacker | None = None,
     ) -> None:
         """At most `limit` bytes in all, `idle` seconds between two pieces. `unpacker` for a body
-        that comes compressed."""
+        that comes compressed.
+
+        The clients' `min_body_rate` holds for the time that we wait for them: pauses may take
+        `idle` seconds in all, and each byte gives some of that back."""
         self._exchange = exchange
         self._content = exchange.request.content
         self._limit = limit
         self._idle = idle
+        self._rate = exchange.serving.clients.limits.min_body_rate
+        self._credit = idle
         self._held: list[bytes] = []
         self._more = True
         self._size = 0
@@ -169,14 +176,16 @@ class RequestBody:
             transport.write(_CONTINUE)
 
     async def _read(self, seconds: float) -> bytes:
+        clock, had = asyncio.get_running_loop().time, self._exchange.bytes_in
+        began = clock()
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(min(seconds, self._credit)):
                 if self._unpacker is None:
                     piece = await self._content.readany()
                 else:
                     piece = await self._unpacked(self._unpacker)
         except TimeoutError:
-            raise self._fail(Problem(catalogue.REQUEST_TIMEOUT, close=True)) from None
+            raise self._fail(self._too_slow(seconds)) from None
         except web.RequestPayloadError:
             raise self._fail(Problem(catalogue.BAD_FRAMING, close=True)) from None
         except BrokenEncodingError as exc:
@@ -185,9 +194,18 @@ class RequestBody:
             raise ConnectionResetError("the client has left") from exc
         if piece:
             self._count(len(piece))
+            if self._rate:
+                earned = (self._exchange.bytes_in - had) / self._rate
+                self._credit = min(self._idle, self._credit - (clock() - began) + earned)
         else:
             self._more = False
         return piece
+
+    def _too_slow(self, seconds: float) -> Problem:
+        trickles = self._credit < seconds
+        self._exchange.serving.clients.timeouts["body_rate" if trickles else "body"] += 1
+        detail = f"The body has to come at {self._rate:g} bytes/s." if trickles else ""
+        return Problem(catalogue.REQUEST_TIMEOUT, detail, close=True)
 
     async def _unpacked(self, unpacker: Unpacker) -> bytes:
         while not (piece := unpacker.take()):

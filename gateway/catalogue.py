@@ -126,6 +126,16 @@ UNKNOWN_SERVICE = _kind(
     "The index is up to date and has no service of this name, or its sector is not exposed.",
     proxy_error="destination_not_found",
 )  # fmt: skip
+HEADER_TIMEOUT = _kind(
+    131, "header_timeout", 408, "Request header too slow",
+    "The head of the request was not complete in time. The connection is closed.",
+)  # fmt: skip
+TOO_MANY_CONNECTIONS = _kind(
+    132, "too_many_connections", 503, "Too many connections",
+    "The gateway has as many connections as it takes, or as it takes from one address. Nothing was "
+    "read of the request, and the connection is closed; with TLS that is all there is to see.",
+    proxy_error="connection_limit_reached",
+)  # fmt: skip
 
 # -- 2xx: who asks ----------------------------------------------------------------------
 

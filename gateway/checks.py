@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from gateway.descriptors import most_possible, shortage
 from gateway.discovery import multicast_group
 from gateway.listener import tls_context
 from gateway.offline import read_authorized, read_discovery, read_table
@@ -197,6 +198,15 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "rate limits", "counted in Redis; whether it is there was not tried")
 
 
+def _descriptors(settings: Settings) -> Iterator[Finding]:
+    most = most_possible()
+    if (short := shortage(settings.max_connections, most)) is not None:
+        yield Finding("warn", "open files", short)
+    else:
+        text = f"{most} allowed, enough for {settings.max_connections} connections of clients"
+        yield Finding("ok", "open files", text)
+
+
 _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] = (
     ("authorized_services", _authorized),
     ("ticket keys", _keys),
@@ -205,4 +215,5 @@ _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] =
     ("routes", _routes),
     ("access log", _access_log),
     ("rate limits", _redis),
+    ("open files", _descriptors),
 )

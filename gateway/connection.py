@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import struct
+import termios
 from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
+
+from gateway.clients import Clients
 
 UNSENT: Final = 128 * 1024
 """Bytes that the kernel holds for a client and could not send yet."""
@@ -18,6 +23,18 @@ MAX_HEAD: Final = 64 * 1024
 """Bytes of one request's head in all: a hundred fields of the greatest size would be a megabyte,
 held for whoever sends them slowly."""
 
+MAX_HEADS: Final = 64 * 1024 * 1024
+"""Bytes of all heads that are not whole: each may have its limit, and ten thousand be under way."""
+
+SMALL_HEAD: Final = 8 * 1024
+"""Bytes of a head that is waited for even then; hardly any has more."""
+
+LINGER: Final = 1.0
+"""Seconds in which one whose head was refused can read why."""
+
+_IN_BODY: Final = -1
+"""In place of a count of bytes: they are of a body that is not whole."""
+
 _PLAIN_END: Final = b"\r\n0\r\n\r\n"
 """How a body in chunks ends when no trailer comes behind it."""
 
@@ -25,28 +42,54 @@ _NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
 
 class Connection(web.RequestHandler):
-    """aiohttp's connection, cut once its client takes nothing of what waits for it.
+    """aiohttp's connection, cut once its client takes nothing of what waits for it, and ended when
+    a request's head does not come in time.
 
-    What counts is that bytes move, not that a piece of any size has gone.
+    What counts of an answer is what the client's machine has acknowledged: pieces of any size that
+    the kernel took from us would hide for minutes how slow a client is.
     """
 
-    __slots__ = ("_head", "_idle", "_last", "_timer", "stalled")
+    __slots__ = (
+        "_body",
+        "_clients",
+        "_head",
+        "_head_timer",
+        "_idle",
+        "_last",
+        "_leaving",
+        "_over",
+        "_timer",
+        "_wire",
+        "stalled",
+    )
 
-    def __init__(self, manager: web.Server, *, idle: float, **options: Any) -> None:
-        """`idle`: seconds in which something has to move while the write buffer is full.
-        `options` are those of aiohttp's ``RequestHandler``."""
+    def __init__(
+        self, manager: web.Server, *, idle: float, clients: Clients | None = None, **options: Any
+    ) -> None:
+        """`idle`: seconds in which the client has to take `idle` times its `min_body_rate`, while
+        the write buffer is full or the connection ends. `options` are those of aiohttp's
+        ``RequestHandler``."""
         super().__init__(manager, **options)
         self._idle = idle
+        self._clients = clients or Clients()
         self._timer: asyncio.TimerHandle | None = None
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._wire: asyncio.Transport | None = None
+        self._body: StreamReader = EMPTY_PAYLOAD
         self._last = b""
         self._head = 0
+        self._over = False
+        """Its last answer is decided on; nothing more is read."""
+        self._leaving = False
         self.stalled = False
         """It was cut for that; its request is cancelled."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the kernel from taking megabytes that a slow client has not asked for: they cost
-        memory, and hide for minutes whether the client takes anything at all."""
+        memory."""
         super().connection_made(transport)
+        self._wire = self.transport
+        self._await_head()
         sock = transport.get_extra_info("socket")
         if sock is not None and _NOTSENT_LOWAT is not None:
             with suppress(OSError):
@@ -58,12 +101,19 @@ class Connection(web.RequestHandler):
         aiohttp only queues its error behind the request whose body it is, which would go on waiting
         for the rest until the idle limit.
         """
-        waiter = self._waiter
+        if self._over:
+            return
+        count = self._request_count
         super().data_received(data)
-        if waiter is None or waiter.done():
-            self._head = 0
-        else:  # nothing but a head is awaited, and it was not whole
-            self._count_head(len(data), waiter)
+        if self._request_count != count:
+            if self._head:
+                self._forget_head()
+            self._body = self._messages[-1][1]
+            if self._head_timer is not None:
+                self._head_timer.cancel()
+                self._head_timer = None
+        elif data:
+            self._count_head(len(data))
         size = len(_PLAIN_END)
         self._last = data[-size:] if len(data) >= size else (self._last + data)[-size:]
         if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
@@ -78,12 +128,74 @@ class Connection(web.RequestHandler):
         """
         return bool(self._messages) or self._last != _PLAIN_END
 
-    def _count_head(self, size: int, waiter: asyncio.Future[None]) -> None:
+    # -- heads --------------------------------------------------------------------------
+
+    def _await_head(self) -> None:
+        timeout = self._clients.limits.header_timeout
+        self._head_timer = self._loop.call_later(timeout, self._head_late)
+
+    def _count_head(self, size: int) -> None:
+        """No request came of these bytes: they are of a body, or of a head that is not whole."""
+        if not self._body.is_eof():
+            self._forget_head()
+            self._head = _IN_BODY
+            return
+        if self._head == _IN_BODY:  # its last piece; a head may begin in it
+            self._head = 0
+            return
         self._head += size
-        if self._head > MAX_HEAD:
-            exc = HttpProcessingError(code=431, message="Too many headers in all")
-            self._messages.append((_ErrInfo(431, exc, exc.message), EMPTY_PAYLOAD))
-            waiter.set_result(None)
+        self._clients.heads += size
+        most = SMALL_HEAD if self._clients.heads > MAX_HEADS else MAX_HEAD
+        if self._head > most:
+            self._refuse_head(HttpProcessingError(code=431, message="Too many headers in all"))
+        elif self._head_timer is None and self._waits:
+            self._await_head()
+
+    def _forget_head(self) -> None:
+        self._clients.heads -= max(0, self._head)
+        self._head = 0
+
+    @property
+    def _waits(self) -> bool:
+        """Nothing but a head is awaited."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def _head_late(self) -> None:
+        self._head_timer = None
+        if not self._waits:
+            return
+        self._clients.timeouts["header"] += 1
+        if self._head > 0:
+            self._refuse_head(HttpProcessingError(code=408, message="Head too slow"))
+        else:  # nothing to be answered has come
+            self.force_close()
+
+    def _refuse_head(self, exc: HttpProcessingError) -> None:
+        """What comes after is read and dropped for a moment: unread it would make a reset of the
+        end, which may take the answer along."""
+        self._over = True
+        self._lingering_time = LINGER
+        rest = StreamReader(self, limit=1, loop=self._loop)  # it never ends
+        self._messages.append((_ErrInfo(exc.code, exc, exc.message), rest))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _process_keepalive(self) -> None:
+        if self._head > 0 and self._head_timer is not None:  # idle no more; that has its own limit
+            self._keepalive_handle = None
+            return
+        closed = self._force_close
+        super()._process_keepalive()
+        if self._force_close and not closed:
+            self._clients.timeouts["idle"] += 1
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the last request was answered, or the connection began, in the loop's seconds; None
+        while there is a request, or part of one."""
+        if not self._waits or self._head > 0 or self._messages or self._force_close:
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
 
     def _break_body(self) -> None:
         body: StreamReader | None = None
@@ -94,34 +206,71 @@ class Connection(web.RequestHandler):
         if body is not None and not body.is_eof() and body.exception() is None:
             body.set_exception(web.RequestPayloadError("the framing is broken"))
 
+    # -- answers ------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Serve the connection; what is not sent at the end has to move as answers do."""
+        try:
+            await super().start()
+        finally:
+            self._leaving = True
+            if self._timer is None and self._wire is not None and self._unsent(self._wire):
+                self._watch(None)
+
     def pause_writing(self) -> None:
         """The write buffer is full."""
         super().pause_writing()
-        self._watch(None)
+        if self._timer is None:
+            self._watch(None)
 
     def resume_writing(self) -> None:
         """The write buffer has room again."""
         super().resume_writing()
-        self._rest()
+        if not self._leaving:
+            self._rest()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody is left to wait for."""
+        self._wire = None
         self._rest()
+        self._forget_head()
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
         super().connection_lost(exc)
+        self._body = EMPTY_PAYLOAD
 
     def _watch(self, seen: int | None) -> None:
-        transport = self.transport
-        if transport is None:
+        wire = self._wire
+        if wire is None:
             return
-        left = transport.get_write_buffer_size()
-        if seen is None or left < seen:
+        left = self._unsent(wire)
+        least = max(1.0, self._clients.limits.min_body_rate * self._idle)
+        if seen is None or seen - left >= min(least, seen):
             self._timer = self._loop.call_later(self._idle, self._watch, left)
         else:
             self._timer = None
             self.stalled = True
-            transport.abort()
+            self._clients.timeouts["reader"] += 1
+            wire.abort()
+
+    @staticmethod
+    def _unsent(wire: asyncio.Transport) -> int:
+        """Bytes that the client has not acknowledged, in our buffer and in the kernel's."""
+        return wire.get_write_buffer_size() + _in_kernel(wire.get_extra_info("socket"))
 
     def _rest(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _in_kernel(sock: socket.socket | None) -> int:
+    """Bytes in a socket's send queue; 0 where the system does not tell."""
+    if sock is None:
+        return 0
+    try:
+        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int(struct.unpack("i", answer)[0])

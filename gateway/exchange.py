@@ -16,6 +16,7 @@ from aiohttp.compression_utils import ZLibCompressor
 from multidict import CIMultiDict, istr
 
 from gateway import compression
+from gateway.clients import Clients
 from gateway.connection import Connection
 
 if TYPE_CHECKING:
@@ -46,13 +47,20 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("compress", "cors", "draining", "held", "in_flight", "server_timing", "shed")
+    __slots__ = (
+        *("clients", "compress", "cors", "draining", "held", "in_flight", "server_timing", "shed"),
+    )
 
     def __init__(
-        self, *, cors: Cors | None = None, compress: bool = False, server_timing: bool = False
+        self,
+        *,
+        clients: Clients | None = None,
+        cors: Cors | None = None,
+        compress: bool = False,
+        server_timing: bool = False,
     ) -> None:
-        """`cors`: which origins may read answers; None: only our own. `compress`: answers, for
-        those who accept that. `server_timing`: tell callers the times."""
+        """`clients` has their limits. `cors`: which origins may read answers; None: only our own.
+        `compress`: answers, for those who accept that. `server_timing`: tell callers the times."""
         self.draining = False
         """Every answer ends its connection."""
         self.in_flight = 0
@@ -61,6 +69,7 @@ class Serving:
         """Bytes of request bodies that are held whole."""
         self.shed: Counter[str] = Counter()
         """Requests refused here because of a limit, by that limit."""
+        self.clients = clients or Clients()
         self.cors = cors
         self.compress = compress
         self.server_timing = server_timing

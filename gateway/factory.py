@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 from gateway.auth import Authenticator
+from gateway.clients import ClientLimits
 from gateway.cors import Cors
 from gateway.credentials import Credentials
+from gateway.descriptors import room_for_clients
 from gateway.events.hub import HubLimits
 from gateway.following import Followed, FollowedKeys, FollowedTable
 from gateway.front import FrontOptions
@@ -57,6 +59,19 @@ def make_limiter(settings: Settings) -> RateLimiter:
         shared=shared,
         on_failure=settings.rate_limit_on_failure,
         max_entries=settings.rate_limit_max_callers,
+    )
+
+
+def client_limits(settings: Settings) -> ClientLimits:
+    """What those who connect to the public listener may do, with the descriptors there are."""
+    return ClientLimits(
+        connections=min(settings.max_connections, room_for_clients()),
+        per_address=settings.max_connections_per_address or None,
+        exempt=settings.trusted_proxies,
+        handshake_timeout=settings.tls_handshake_timeout,
+        header_timeout=settings.header_timeout,
+        keepalive=settings.keepalive_timeout,
+        min_body_rate=settings.min_body_rate,
     )
 
 

@@ -19,6 +19,7 @@ from gateway import catalogue
 from gateway.access_log import AccessLog
 from gateway.actions import METHODS, check_method
 from gateway.auth import ANONYMOUS, Authenticator, Caller
+from gateway.clients import Clients
 from gateway.context import (
     ClientAddresses,
     Network,
@@ -98,9 +99,11 @@ class Front:
         *,
         endpoints: Endpoints | None = None,
         limiter: RateLimiter | None = None,
+        clients: Clients | None = None,
     ) -> None:
         """`endpoints` are served besides actions; more may be added to them later. Without a
-        `limiter` nobody's requests are counted."""
+        `limiter` nobody's requests are counted. `clients` are those of the listener."""
+        self.clients = clients or Clients()
         self.options = options or FrontOptions()
         self.endpoints = Endpoints() if endpoints is None else endpoints
         self._auth = authenticator
@@ -121,6 +124,7 @@ class Front:
             decompress=self.options.decompress,
         )
         self._serving = Serving(
+            clients=self.clients,
             cors=self.options.cors,
             compress=self.options.compress,
             server_timing=self.options.server_timing,
@@ -283,23 +287,18 @@ class Front:
             route = match.route
             status, content_type = route.status, route.produces or content_type
             retry_safe = retry_safe and route.retry and _replayable(inbound.body)
-        await self._proxy.run(
-            exchange,
-            Call(
-                offers=action.offers,
-                body=inbound.body,
-                deadline=deadline,
-                envelope=inbound.envelope,
-                ticket=caller.ticket,
-                client_id=caller.client_id,
-                extra={**fields, **inbound.fields} if inbound.fields else fields,
-                retry_safe=retry_safe,
-                caller_lowered=lowered or exchange.waited > _SLOW_BODY,
-            ),
-            inbound.upload,
-            status,
-            content_type,
+        call = Call(
+            offers=action.offers,
+            body=inbound.body,
+            deadline=deadline,
+            envelope=inbound.envelope,
+            ticket=caller.ticket,
+            client_id=caller.client_id,
+            extra={**fields, **inbound.fields} if inbound.fields else fields,
+            retry_safe=retry_safe,
+            caller_lowered=lowered or exchange.waited > _SLOW_BODY,
         )
+        await self._proxy.run(exchange, call, inbound.upload, status, content_type)
 
     def _take_place(self, exchange: Exchange, known: Known) -> None:
         """Among the requests of one action, which must not take the places of all others."""

@@ -13,8 +13,10 @@ from aiohttp import web
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
+from gateway.accepting import Gate
 from gateway.admin import admin_application
 from gateway.assembly import Assembly
+from gateway.descriptors import raise_limit
 from gateway.exposition import gauge
 from gateway.following import FollowedTls, Following
 from gateway.listener import Listener, Sockets, tls_context
@@ -48,6 +50,7 @@ async def run(
     start. Cancelling takes everything down at once.
     """
     triggers = triggers or Triggers()
+    raise_limit()
     with triggers.on_signals():
         gateway = Gateway(loaded, triggers, sockets)
         try:
@@ -95,6 +98,7 @@ class Gateway:
         self._admin_runner = web.AppRunner(
             admin_application(parts.state, settings.admin_hosts),
             access_log=None,
+            keepalive_timeout=parts.admin_clients.limits.keepalive,
             shutdown_timeout=_CLOSE_LIMIT,
         )
         self._tasks: set[asyncio.Task[None]] = set()
@@ -129,8 +133,9 @@ class Gateway:
         await self._public_runner.setup()
         await self._admin_runner.setup()
         sockets = self._sockets or Sockets.opened(settings)
-        self._public = Listener(self._public_runner, sockets.public)
-        self._admin = Listener(self._admin_runner, sockets.admin)
+        gate = Gate(parts.clients, self._server.make_room)
+        self._public = Listener(self._public_runner, sockets.public, gate)
+        self._admin = Listener(self._admin_runner, sockets.admin, Gate(parts.admin_clients))
         await self._admin.start()
         await parts.start()
         # What is loaded now stays: no later collection has to walk through modules and index.
@@ -231,7 +236,7 @@ class Gateway:
             await asyncio.wait(tasks, timeout=_CLOSE_LIMIT)
         for listener in (self._public, self._admin):
             if listener is not None:
-                await _bounded("listener", listener.stop())
+                await _bounded("listener", listener.close())
         if self._sockets is not None:  # it may never have come to start
             self._sockets.close()
         await _bounded("requests", self._server.cut_off(_CLOSE_LIMIT / 2))

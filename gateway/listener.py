@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -14,12 +13,10 @@ from typing import Final, Self
 from aiohttp import web
 from cryptography import x509
 
+from gateway.accepting import Gate, GatedSite
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from scamp.errors import ConfigError
-
-BACKLOG: Final = 1024
-"""Connections that the kernel holds before they are accepted (net.core.somaxconn caps it)."""
 
 _PORT_TRIES: Final = 10
 
@@ -127,6 +124,7 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a handshake costs us more than the client
     for path in (settings.tls_certificate, settings.tls_key, settings.tls_client_ca):
         _must_read(path)
     try:
@@ -179,10 +177,14 @@ def _words(exc: Exception) -> str:
 class Listener:
     """The sites of one runner on one address, and the change from one TLS context to the next."""
 
-    def __init__(self, runner: web.BaseRunner, sockets: list[socket.socket]) -> None:
+    def __init__(
+        self, runner: web.BaseRunner, sockets: list[socket.socket], gate: Gate | None = None
+    ) -> None:
+        """`gate` is by what clients come in; without one it has the usual limits."""
         self._runner = runner
         self._sockets = sockets
-        self._sites: list[web.SockSite] = []
+        self._gate = gate or Gate()
+        self._sites: list[web.BaseSite] = []
         self._host, self.port = sockets[0].getsockname()[:2]
         self._scheme = "http"
         self._stopped = False
@@ -201,11 +203,11 @@ class Listener:
         listens, and no connection attempt finds nobody. Raises `ConfigError` when another program
         took the port between binding and listening. When cancelled nothing new is open.
         """
-        new: list[web.SockSite] = []
+        new: list[web.BaseSite] = []
         try:
             for sock in self._sockets:
-                site = await self._open(sock.dup(), context)
-                new.append(site)
+                new.append(self._site(sock, context))
+                await new[-1].start()
         except BaseException as exc:
             for site in new:
                 await site.stop()
@@ -223,21 +225,8 @@ class Listener:
         for site in old:
             await site.stop()
 
-    async def _open(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.SockSite:
-        """A site that listens; `sock` is closed with it, or when there is none.
-
-        asyncio may listen already when it is cancelled, and then nobody has the server to close it.
-        """
-        site = web.SockSite(self._runner, sock, ssl_context=context, backlog=BACKLOG)
-        starting = asyncio.create_task(site.start())
-        try:
-            await asyncio.shield(starting)
-        except BaseException:
-            await asyncio.wait({starting})
-            await site.stop()
-            sock.close()
-            raise
-        return site
+    def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.BaseSite:
+        return GatedSite(self._runner, sock.dup(), self._gate, context)
 
     async def stop(self) -> None:
         """Stop listening for good, also what a `start` under way is about to open; connections
@@ -249,3 +238,8 @@ class Listener:
             await site.stop()
         for sock in self._sockets:
             sock.close()
+
+    async def close(self) -> None:
+        """`stop`, and end the connections that are not served yet."""
+        await self.stop()
+        await self._gate.close()

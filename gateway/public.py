@@ -20,7 +20,11 @@ counts as left. Access log lines are written by the front, not by aiohttp.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import logging
+from collections import deque
+from collections.abc import Iterator
+from operator import itemgetter
 from typing import Any, Final
 
 from aiohttp import web
@@ -44,8 +48,14 @@ MAX_FIELDS: Final = 100
 READ_BUFFER: Final = 64 * 1024
 """Body bytes that aiohttp holds before it stops reading; up to twice that much arrives."""
 
-KEEP_ALIVE: Final = 75.0
-"""Seconds that an idle connection stays open, also for the head of the first request."""
+MAX_CANDIDATES: Final = 512
+"""Idle connections that are found in one look, to be closed one by one when room is needed."""
+
+MIN_IDLE: Final = 1.0
+"""Seconds after which a connection without a request gives way to a new one."""
+
+_LOOK_AGAIN: Final = 0.25
+"""Seconds after a look; each goes over all connections."""
 
 log = logging.getLogger("gateway.public")
 
@@ -76,6 +86,8 @@ class PublicServer(web.Server):
         super().__init__(front.handle, handler_cancellation=True, **options)
         self.front = front
         self._options = options
+        self._idle: deque[tuple[float, Connection]] = deque()
+        self._look_at = 0.0
 
     async def cut_off(self, timeout: float = 1.0) -> None:
         """End what is under way, and every connection; takes little more than `timeout` seconds.
@@ -92,8 +104,32 @@ class PublicServer(web.Server):
 
     def __call__(self) -> Protocol:
         """One more connection."""
-        idle = self.front.options.body_idle
-        return Protocol(self, idle=idle, loop=asyncio.get_running_loop(), **self._options)
+        idle, clients = self.front.options.body_idle, self.front.clients
+        loop = asyncio.get_running_loop()
+        return Protocol(self, idle=idle, clients=clients, loop=loop, **self._options)
+
+    def make_room(self) -> bool:
+        """Close the connection that has been without a request for longest; False when all have
+        one, or had one a moment ago."""
+        now = asyncio.get_running_loop().time()
+        if not self._idle and now >= self._look_at:
+            self._look_at = now + _LOOK_AGAIN
+            self._idle.extend(
+                heapq.nsmallest(MAX_CANDIDATES, self._without_request(now), key=itemgetter(0))
+            )
+        while self._idle:
+            since, one = self._idle.popleft()
+            if one.idle_since == since:
+                one.force_close()
+                return True
+        return False
+
+    def _without_request(self, now: float) -> Iterator[tuple[float, Connection]]:
+        for one in self._connections:
+            if isinstance(one, Connection):
+                since = one.idle_since
+                if since is not None and now - since >= MIN_IDLE:
+                    yield since, one
 
 
 def public_server(front: Front, **options: Any) -> PublicServer:
@@ -101,7 +137,7 @@ def public_server(front: Front, **options: Any) -> PublicServer:
     settings: dict[str, Any] = {
         "access_log": None,
         "auto_decompress": False,
-        "keepalive_timeout": KEEP_ALIVE,
+        "keepalive_timeout": front.clients.limits.keepalive,
         "max_line_size": MAX_TARGET,
         "max_field_size": MAX_FIELD,
         "max_headers": MAX_FIELDS,
@@ -116,6 +152,8 @@ def _problem_of(status: int, exc: BaseException | None) -> Problem:
         target = len(exc.args) > 1 and exc.args[1] == MAX_TARGET
         return Problem(catalogue.URI_TOO_LONG if target else catalogue.HEADER_TOO_LARGE, close=True)
     if isinstance(exc, HttpProcessingError):
+        if exc.code == 408:
+            return Problem(catalogue.HEADER_TIMEOUT, close=True)
         if exc.message.startswith("Too many headers"):
             return Problem(catalogue.HEADER_TOO_LARGE, close=True)
         return Problem(catalogue.MALFORMED, _reason(exc), close=True)

@@ -16,6 +16,7 @@ _GROUPS: Final = {
     "tcp_keepalive_idle": "Dead peers and broken replies",
     "auth_mode": "Tickets and privileges",
     "request_timeout": "Requests",
+    "max_connections": "Clients",
     "ticket_cookie": "Browsers",
     "rate_limit_user": "Rate limits",
     "events_open": "Live events",

@@ -344,6 +344,37 @@ class Settings(BaseSettings):
 
     # -- clients: connections, and how slow they may be ----------------------------------
 
+    max_connections: int = setting(
+        10_000,
+        "Connections of clients at once, TLS handshakes under way included. Beyond it the one that "
+        "has been idle for longest gives way, else the new one gets 503, with TLS none.",
+        unit="count", ge=1,
+    )  # fmt: skip
+    max_connections_per_address: int = setting(
+        1000,
+        "Of these, from one address (IPv6: one /64), unless it is one of trusted_proxies; 0 is no "
+        "limit.",
+        unit="count", ge=0,
+    )  # fmt: skip
+    tls_handshake_timeout: float = setting(
+        limits.HANDSHAKE_TIMEOUT, "Longest time for TLS with a client.", unit="seconds", gt=0
+    )
+    header_timeout: float = setting(
+        20.0,
+        "Longest time for the head of a request, from its first byte; for the first from the "
+        "beginning of the connection.",
+        unit="seconds", gt=0,
+    )  # fmt: skip
+    keepalive_timeout: float = setting(
+        75.0, "How long a connection may stay open without a request.", unit="seconds", gt=0
+    )
+    min_body_rate: float = setting(
+        240.0,
+        "Slowest pace of a body, in either direction, in the time that it is the client's turn; "
+        "pauses may take body_idle_timeout in all before it counts. 0 is any pace.",
+        unit="bytes/s", ge=0,
+    )  # fmt: skip
+
     # -- browsers -----------------------------------------------------------------------
 
     ticket_cookie: str | None = setting(

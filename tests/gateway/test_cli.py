@@ -187,7 +187,7 @@ def check(mesh: Path, *more: str | Path) -> Result:
         *("check", "--discovery-cache", mesh / "cache", "--ticket-key", mesh / "key.pem"),
         *("--authorized-services", mesh / "authorized", "--authz-table", mesh / "table.json"),
         *("--tls-certificate", mesh / "cert.pem", "--tls-key", mesh / "private.pem"),
-        *("--routes", mesh / "routes.toml"),
+        *("--routes", mesh / "routes.toml", "--max-connections", "10"),
         *more,
     )
 

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from gateway.clients import ClientLimits, Clients
 from gateway.connection import Connection
 
 
@@ -20,6 +21,9 @@ class Buffer:
 
     def get_write_buffer_size(self) -> int:
         return next(self.sizes)
+
+    def get_extra_info(self, name: str) -> None:
+        return None
 
     def abort(self) -> None:
         self.aborted = True
@@ -47,10 +51,15 @@ class Loop:
         call[0](*call[1:])
 
 
-def watched(*sizes: int) -> tuple[Connection, Buffer, Loop]:
-    connection = Connection(web.Server(unused), idle=60.0, loop=asyncio.get_running_loop())
+def watched(*sizes: int, rate: float = 0.0) -> tuple[Connection, Buffer, Loop]:
+    connection = Connection(
+        web.Server(unused),
+        idle=60.0,
+        clients=Clients(ClientLimits(min_body_rate=rate)),
+        loop=asyncio.get_running_loop(),
+    )
     buffer, loop = Buffer(iter(sizes)), Loop()
-    connection.transport = cast(asyncio.Transport, buffer)
+    connection.transport = connection._wire = cast(asyncio.Transport, buffer)
     connection._loop = cast(asyncio.AbstractEventLoop, loop)
     connection.pause_writing()
     return connection, buffer, loop
@@ -76,6 +85,22 @@ async def test_a_client_that_took_nothing_is_given_up() -> None:
     assert loop.timer is None
     assert buffer.aborted
     assert connection.stalled
+    assert connection._clients.timeouts == {"reader": 1}
+
+
+async def test_a_client_has_to_take_as_much_as_the_rate_says_however_it_is_spread() -> None:
+    connection, buffer, loop = watched(10_000, 9_400, 8_801, rate=10.0)
+    loop.run()
+    assert not buffer.aborted
+    loop.run()
+    assert buffer.aborted
+    assert connection.stalled
+
+
+async def test_the_last_bytes_may_be_fewer_than_the_rate_asks_for() -> None:
+    _, buffer, loop = watched(10, 0, 0, rate=10.0)
+    loop.run()
+    assert not buffer.aborted
 
 
 async def test_a_client_that_took_enough_is_not_watched_any_more() -> None:

@@ -22,6 +22,7 @@ import pytest
 from fronted import Answer, Fronted
 from gateway.auth import Authenticator
 from gateway.catalogue import CATALOGUE
+from gateway.clients import ClientLimits
 from gateway.credentials import Credentials
 from gateway.events.values import MAX_VALUES
 from gateway.exchange import Exchange
@@ -245,6 +246,25 @@ async def _(bench: Bench) -> Answer:
 @produces("header_too_large")
 async def _(bench: Bench) -> Answer:
     return await (await bench.front()).request("POST", ECHO, [("X-Long", "x" * (MAX_FIELD + 1))])
+
+
+@produces("header_timeout")
+async def _(bench: Bench) -> Answer:
+    wire = await (await bench.front(clients=ClientLimits(header_timeout=0.05))).connect()
+    wire.writer.write(b"POST /api/Test.echo HTTP/1.1\r\nHost: te")
+    answer = await wire.answer()
+    assert await wire.ended()
+    return answer
+
+
+@produces("too_many_connections")
+async def _(bench: Bench) -> Answer:
+    gateway = await bench.front(clients=ClientLimits(per_address=1))
+    await gateway.connect()
+    wire = await gateway.connect()
+    answer = await wire.answer()
+    assert await wire.ended()
+    return answer
 
 
 @produces("bad_body")

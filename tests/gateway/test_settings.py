@@ -44,6 +44,10 @@ def test_defaults_are_the_documented_figures() -> None:
     assert (settings.request_timeout, settings.body_idle_timeout) == (75, 60)
     assert (settings.drain_delay, settings.drain_limit) == (5, 25)
     assert settings.max_body is None
+    assert not settings.compress_replies
+    assert (settings.max_connections, settings.max_connections_per_address) == (10_000, 1000)
+    assert (settings.header_timeout, settings.keepalive_timeout) == (20, 75)
+    assert (settings.tls_handshake_timeout, settings.min_body_rate) == (10, 240)
 
 
 def test_flags_go_over_environment_over_file_over_scamp_conf_over_defaults(
@@ -167,6 +171,12 @@ IN_THE_ENVIRONMENT = {
     "max_in_flight": "7",
     "error_status": '{"gone": 410}',
     "server_timing": "true",
+    "max_connections": "7",
+    "max_connections_per_address": "7",
+    "tls_handshake_timeout": "7",
+    "header_timeout": "7",
+    "keepalive_timeout": "7",
+    "min_body_rate": "7",
     "ticket_cookie": "ticket",
     "cors_origins": "https://app.example,http://[::1]:3000",
     "cors_max_age": "7",

@@ -20,8 +20,11 @@ from aiohttp import web
 from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.accepting import Gate
 from gateway.access_log import AccessLog, line_of
 from gateway.auth import Authenticator
+from gateway.client_metrics import ClientsCollector
+from gateway.clients import ClientLimits, Clients
 from gateway.endpoints import Endpoints
 from gateway.events.endpoint import EventsEndpoint
 from gateway.events.exposition import EventsCollector
@@ -30,10 +33,12 @@ from gateway.events.stream import StreamOptions
 from gateway.exchange import Exchange
 from gateway.exposition import GatewayCollector, make_registry
 from gateway.front import Front, FrontOptions
+from gateway.listener import Listener, open_sockets
 from gateway.metrics import Metrics
 from gateway.public import PublicServer, public_server
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routes.load import parse_routes
+from gateway.setting_types import Address
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
@@ -95,10 +100,13 @@ class Fronted:
         stream: StreamOptions | None = None,
         routes: str = "",
         endpoints: Endpoints | None = None,
+        clients: ClientLimits | None = None,
+        tls: ssl.SSLContext | None = None,
         **server: Any,
     ) -> None:
         """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
-        `public_server`; `hub` and `stream` are those of event streams."""
+        `public_server`; `hub` and `stream` are those of event streams; `clients`: what those who
+        connect may do; `tls`: the listener's."""
         self.mesh = Mesh(*services, options=client)
         self.status = status
         self.auth = auth or Authenticator("forward")
@@ -113,6 +121,8 @@ class Fronted:
         self._hub: Hub | None = None
         self._routes = parse_routes(routes, "routes.toml")
         self._endpoints = Endpoints() if endpoints is None else endpoints
+        self.clients = Clients(clients)
+        self._tls = tls
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
@@ -165,6 +175,7 @@ class Fronted:
             self._options,
             endpoints=self._endpoints,
             limiter=self.limiter,
+            clients=self.clients,
         )
         self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(
@@ -180,13 +191,17 @@ class Fronted:
                 limiter=self.limiter,
             ),
             EventsCollector(self._hub),
+            ClientsCollector({"public": self.clients}),
         )
         self._server = public_server(self._front, **self._server_options)
         runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.port = runner.addresses[0][1]
+        gate = Gate(self.clients, self._server.make_room)
+        listener = Listener(runner, open_sockets(Address("127.0.0.1", 0)), gate)
+        self._stack.push_async_callback(listener.close)
+        await listener.start(self._tls)
+        self.port = listener.port
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:

@@ -7,10 +7,12 @@ from typing import Final
 
 from soaking import Scenario
 from tests.soak import faults
+from tests.soak.abuse import abuse
 from tests.soak.overload import overload
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "faults": faults.echoing,
     "faults-renumbering": faults.renumbering,
     "overload": overload,
+    "abuse": abuse,
 }
