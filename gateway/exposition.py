@@ -7,6 +7,7 @@ Names are ``scamp_gateway_…`` in base units, as ``promtool check metrics`` wan
 from __future__ import annotations
 
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -229,6 +230,12 @@ class GatewayCollector(Collector):
 
     def _process(self) -> Iterator[Metric]:
         yield counter("access_log_dropped_lines", "Log lines dropped.", self._access_log.dropped)
+        yield gauge(
+            "allocated_blocks",
+            "Pieces of memory that Python has given to objects. Grows with the mesh and with what "
+            "is under way; otherwise it is a leak.",
+            sys.getallocatedblocks(),
+        )
         build = GaugeMetricFamily(
             f"{PREFIX}build_info",
             "Constant 1; what is running is in the labels.",

@@ -6,5 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from soaking import Scenario
+from tests.soak.crowd import crowd
 
-SCENARIOS: Final[Mapping[str, Scenario]] = {}
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "crowd": crowd,
+}
