@@ -29,7 +29,8 @@ def test_a_peak_between_two_looks_counts() -> None:
 
 async def test_the_end_of_a_peak_is_acted_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LOOK", 0)
-    loads, trims, over = iter([PEAK, PEAK, 0]), [], asyncio.Event()
+    loads, over = iter([PEAK, PEAK, 0]), asyncio.Event()
+    trims: list[int] = []
     loop = asyncio.get_running_loop()
 
     def load() -> tuple[int, int]:
