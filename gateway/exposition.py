@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
@@ -245,8 +246,9 @@ class GatewayCollector(Collector):
         yield build
 
 
+@cache
 def build_version() -> str:
-    """Version of the installed package."""
+    """Version of the installed package; to find it takes a millisecond and leaves much garbage."""
     try:
         return version("scamp-gateway")
     except PackageNotFoundError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -66,8 +67,12 @@ class Trimmer:
         """Look until cancelled."""
         while self._trim is not None:
             await asyncio.sleep(LOOK)
-            if self._peak.due(*self._load()):
+            load, highest = self._load()
+            if self._peak.due(load, highest):
                 began = time.monotonic()
+                if load < PEAK:  # else it would hold requests up for some tens of milliseconds
+                    # Empties Python's lists of free objects too: each keeps a page from going.
+                    gc.collect()
                 await asyncio.to_thread(self._trim)
                 log.debug("gave memory back, in %.0f ms", (time.monotonic() - began) * 1000)
 
