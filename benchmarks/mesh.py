@@ -6,7 +6,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,11 +58,13 @@ def gateway(
     authorized: Path | None = None,
     actions: tuple[str, ...] = (),
     arguments: tuple[str, ...] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
     """A gateway with everything on, for the block, and unless `cache` is given a service behind it.
 
     `cache` and `authorized` are the discovery files of services that run already; `actions` are
-    those of theirs that tickets are to permit. `arguments` go to ``scamp-gateway run`` as well.
+    those of theirs that tickets are to permit. `arguments` go to ``scamp-gateway run`` as well, and
+    `environment` on top of ours.
     """
     ticket = _prepare(folder, actions)
     with ExitStack() as stack:
@@ -81,7 +83,7 @@ def gateway(
             *("--drain-delay", "0", "--routes", folder / "routes.toml"),
             *arguments,
         ]
-        process = stack.enter_context(started(command, folder / "gateway.log"))
+        process = stack.enter_context(started(command, folder / "gateway.log", environment))
         found = _READY.search(process.said)
         if found is None:
             raise ValueError(f"no addresses in {process.said!r}")

@@ -41,6 +41,14 @@ class Process:
         """Seconds of CPU so far, user and system."""
         return sum(sum(one.cpu_times()[:2]) for one in self.tree())
 
+    def resident(self) -> int:
+        """Memory that is resident now, in bytes."""
+        return sum(_kibibytes(one.pid, "VmRSS") * 1024 for one in self.tree())
+
+    def descriptors(self) -> int:
+        """File descriptors that are open now."""
+        return sum(one.num_fds() for one in self.tree())
+
     def forget_peak(self) -> int:
         """Make the peak what is resident now, and return that, in bytes."""
         for one in self.tree():

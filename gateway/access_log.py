@@ -173,6 +173,7 @@ class AccessLog:
                 self._open_anew()
             elif isinstance(order, list):
                 self._write(order)
+            del order  # or it would stay as long as nothing comes
         if self._target != "-":
             os.close(self._fd)
 

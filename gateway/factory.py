@@ -25,6 +25,7 @@ def client_options(settings: Settings) -> ClientOptions:
     """How services are called."""
     return ClientOptions(
         connect_timeout=settings.connect_timeout,
+        idle_timeout=settings.upstream_idle_timeout,
         request_timeout=settings.request_timeout,
         body_idle=settings.body_idle_timeout,
         max_connections=settings.max_connections_per_instance,

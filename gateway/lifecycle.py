@@ -20,6 +20,7 @@ from gateway.descriptors import raise_limit
 from gateway.exposition import gauge
 from gateway.following import FollowedTls, Following
 from gateway.listener import Listener, Sockets, tls_context
+from gateway.memory import Trimmer
 from gateway.public import public_server
 from gateway.signals import Triggers
 from gateway.sources import Loaded
@@ -152,6 +153,7 @@ class Gateway:
         self._following = Following(things, parts.reloaded)
         self._spawn(self._following.run(), "files")
         self._spawn(self._reload_when_told(), "reload")
+        self._spawn(Trimmer(self._server.load).run(), "memory")
         log.info("serving %s, admin %s", self._public.url, self._admin.url)
 
     async def serve(self) -> None:

@@ -42,8 +42,9 @@ Each setting can come from four places; the first that has it counts:
 
 Between file and default stands the mesh's own `scamp.conf`, where there is one: its
 `discovery.cache_path`, `discovery.cache_max_age`, `discovery.multicast_address`, `discovery.port`,
-`discovery.address` (else `bus.address`), `bus.authorized_services` and `rpc.timeout` serve for what
-none of the others set. With `--discovery-cache` given, no `scamp.conf` is needed.
+`discovery.address` (else `bus.address`), `bus.authorized_services`, `rpc.timeout` and
+`beepish.client_timeout` serve for what none of the others set. With `--discovery-cache` given, no
+`scamp.conf` is needed.
 
 A name that does not exist is an error, in the file and in the environment. (Variables that
 Kubernetes makes for a Service called `scamp-gateway` are let be.) Relative paths start at the

@@ -168,6 +168,13 @@ class Settings(BaseSettings):
     connect_timeout: float = setting(
         limits.CONNECT_TIMEOUT, "Longest time for TCP and TLS to a service.", unit="seconds", gt=0
     )
+    upstream_idle_timeout: float = setting(
+        limits.CLIENT_IDLE,
+        "A connection to a service on which nothing is under way closes after so long, with 0 "
+        "never (beepish.client_timeout). Services close theirs after 120 s.",
+        unit="seconds",
+        ge=0,
+    )
     max_connections_per_instance: int = setting(
         limits.MAX_CONNECTIONS, "Connections to one instance of a service.", unit="count", ge=1
     )

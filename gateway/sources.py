@@ -236,6 +236,7 @@ def _from_scamp_conf(conf: ScampConf) -> dict[str, tuple[Any, str]]:
         ("multicast_interfaces", interfaces, conf.get(interfaces)),
         ("authorized_services", "bus.authorized_services", conf.authorized_services),
         ("request_timeout", "rpc.timeout", conf.rpc_timeout),
+        ("upstream_idle_timeout", "beepish.client_timeout", conf.client_timeout),
     ):
         if conf.get(key) is not None:
             taken[name] = (value, f"{conf.path} ({key})")

@@ -65,6 +65,19 @@ class ChannelHandler(Protocol):
         """The channel is over; every open message has been failed with ConnectionLost."""
 
 
+class _Nobody:
+    """Stands where the handler of a channel was that is over: nothing comes any more."""
+
+    def channel_opened(self, channel: Channel) -> None: ...
+
+    def message_received(self, message: IncomingMessage) -> None: ...
+
+    def channel_lost(self, error: ScampError) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Channel(asyncio.Protocol):
     """An asyncio protocol for `create_connection` or `create_server` with TLS.
 
@@ -220,6 +233,8 @@ class Channel(asyncio.Protocol):
         self._take_rest()
         self._gone.set()
         self._stop_timers()
+        # Each holds the other: what a lost connection had would stay until a collection of garbage.
+        handler, self._handler, self._transport = self._handler, _NOBODY, None
         if self._move(ChannelEvent.GONE) is ChannelState.REFUSED:
             return  # nobody has been told that it was open
         if self._reason is None:
@@ -234,7 +249,7 @@ class Channel(asyncio.Protocol):
         self._outgoing.clear()
         for out in outgoing:
             out.wake()
-        self._handler.channel_lost(error)
+        handler.channel_lost(error)
 
     # -- events -------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import cast
 
@@ -84,6 +85,21 @@ async def test_a_line_is_written_soon_without_another(tmp_path: Path) -> None:
         async with asyncio.timeout(5):
             while len(read(path)) < count:  # noqa: ASYNC110 - a file tells nobody
                 await asyncio.sleep(0.005)
+    log.close()
+
+
+async def test_what_is_written_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = b"a line of its own\n" * 2
+    monkeypatch.setattr("gateway.access_log.line_of", lambda *_: line)
+    before = sys.getrefcount(line)
+    log = AccessLog(str(tmp_path / "log"))
+    log.start()
+    log.record(exchange(), 0.0)
+    async with asyncio.timeout(5):
+        while (  # noqa: ASYNC110 - a file tells nobody
+            (tmp_path / "log").read_bytes() != line or sys.getrefcount(line) > before
+        ):
+            await asyncio.sleep(0.005)
     log.close()
 
 

@@ -139,6 +139,7 @@ IN_THE_ENVIRONMENT = {
     "sectors": "web",
     "legacy_rsa": "true",
     "connect_timeout": "7",
+    "upstream_idle_timeout": "7",
     "max_connections_per_instance": "7",
     "max_requests_per_connection": "7",
     "max_waiters_per_instance": "7",

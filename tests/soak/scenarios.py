@@ -8,6 +8,7 @@ from typing import Final
 from soaking import Scenario
 from tests.soak import faults
 from tests.soak.abuse import abuse
+from tests.soak.crowd import crowd
 from tests.soak.overload import overload
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
@@ -15,4 +16,5 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "faults-renumbering": faults.renumbering,
     "overload": overload,
     "abuse": abuse,
+    "crowd": crowd,
 }

@@ -1,0 +1,87 @@
+"""Memory after a peak: what the C library keeps of it goes back to the operating system.
+
+glibc gives back by itself only what is free at the end of its heap, and something always lives
+there. After 5,000 connections with 2,000 requests under way, nearly half of what was resident was
+free in the middle; ``malloc_trim`` gives that back, in some tens of milliseconds.
+`docs/capacity.md` has figures, and says what Python keeps besides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+log = logging.getLogger("gateway.memory")
+
+LOOK: Final = 2.0
+"""Seconds between looks at how many clients there are."""
+
+PEAK: Final = 500
+"""Fewer connections than these at once are no peak: they leave a few mebibytes."""
+
+
+AGAIN: Final = (2, 8, 64)
+"""Looks after the end of a peak at which there may be more: what clients had is gone by then, and
+the connections to services that were made for them, which are idle for a while first."""
+
+
+class Peak:
+    """Says when to give memory back: at the end of a peak, when there is less than half of what
+    there was, and some time later again. Pure."""
+
+    __slots__ = ("_highest", "_since")
+
+    def __init__(self) -> None:
+        self._highest = 0
+        self._since = max(AGAIN)
+
+    def due(self, load: int, highest: int) -> bool:
+        """To be called at each look. `highest` is the most that there was since the last one."""
+        self._highest = max(self._highest, highest)
+        self._since += 1
+        if self._highest < PEAK or load * 2 >= self._highest:
+            return self._since in AGAIN
+        self._highest = load
+        self._since = 0
+        return True
+
+
+class Trimmer:
+    """Gives memory back after each peak of `load`, which is asked for every LOOK seconds: how much
+    there is, and the most that there was since it was asked last."""
+
+    def __init__(
+        self, load: Callable[[], tuple[int, int]], trim: Callable[[], object] | None = None
+    ) -> None:
+        """`trim` is called in a thread, by default the C library's; without one `run` returns."""
+        self._load = load
+        self._trim = trim or _malloc_trim()
+        self._peak = Peak()
+
+    async def run(self) -> None:
+        """Look until cancelled."""
+        while self._trim is not None:
+            await asyncio.sleep(LOOK)
+            load, highest = self._load()
+            if self._peak.due(load, highest):
+                began = time.monotonic()
+                if load < PEAK:  # else it would hold requests up for some tens of milliseconds
+                    # Empties Python's lists of free objects too: each keeps a page from going.
+                    gc.collect()
+                await asyncio.to_thread(self._trim)
+                log.debug("gave memory back, in %.0f ms", (time.monotonic() - began) * 1000)
+
+
+def _malloc_trim() -> Callable[[], object] | None:
+    """The function of that name, which only glibc has."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError):
+        return None
+    trim.argtypes = [ctypes.c_size_t]
+    return lambda: trim(0)
