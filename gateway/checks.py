@@ -17,6 +17,7 @@ from gateway.routes.leads import lost
 from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
+from gateway.takeover import check_path
 from scamp.discovery import Registry
 from scamp.discovery.loader import count_reasons
 from scamp.discovery.model import count_actions
@@ -197,6 +198,13 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "rate limits", "counted in Redis; whether it is there was not tried")
 
 
+def _takeover(settings: Settings) -> Iterator[Finding]:
+    path = settings.takeover_socket
+    if path is not None:
+        check_path(path)
+        yield Finding("ok", "taking over", f"{path}: nobody else can put a socket there")
+
+
 _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] = (
     ("authorized_services", _authorized),
     ("ticket keys", _keys),
@@ -205,4 +213,5 @@ _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] =
     ("routes", _routes),
     ("access log", _access_log),
     ("rate limits", _redis),
+    ("taking over", _takeover),
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import socket
 from contextlib import suppress
 from typing import Any, Final
@@ -78,6 +80,30 @@ class Connection(web.RequestHandler):
         """
         return bool(self._messages) or self._last != _PLAIN_END
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it waits for a request of which nothing was read, in the loop's time; None
+        when it does not wait."""
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._head:
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
+
+    @property
+    def settled(self) -> bool:
+        """Whether it may be ended without loss: it waits for a request, or all was sent."""
+        transport = self.transport
+        if transport is None or self.idle_since is not None:
+            return True
+        return transport.is_closing() and not transport.get_write_buffer_size()
+
+    def retire(self) -> None:
+        """End it, unless the next request is there and was only not read yet."""
+        transport = self.transport
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        if sock is None or not _has_something(sock):
+            self.force_close()
+
     def _count_head(self, size: int, waiter: asyncio.Future[None]) -> None:
         self._head += size
         if self._head > MAX_HEAD:
@@ -125,3 +151,17 @@ class Connection(web.RequestHandler):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _has_something(sock: socket.socket) -> bool:
+    """Whether bytes are there to be read; the end is none. With TLS it may be an alert."""
+    ready = select.poll()
+    ready.register(sock.fileno(), select.POLLIN)
+    if not ready.poll(0):
+        return False
+    # The loop's sockets cannot be read by others (uvloop's have no `recv`), but looked into.
+    try:
+        with socket.socket(fileno=os.dup(sock.fileno())) as twin:
+            return bool(twin.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False
