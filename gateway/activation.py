@@ -23,7 +23,7 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
 
 def passed_sockets(
-    environment: MutableMapping[str, str] | None = None, *, first: int = FIRST
+    environment: MutableMapping[str, str] | None = None, *, first: int | None = None
 ) -> dict[str, list[socket.socket]]:
     """The listening sockets that systemd passed to this process, by listener.
 
@@ -31,6 +31,7 @@ def passed_sockets(
     are not touched. Raises `ConfigError` for those that no listener can have.
     """
     environment = os.environ if environment is None else environment
+    first = FIRST if first is None else first
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
     count = environment.pop("LISTEN_FDS", "")
     if environment.pop("LISTEN_PID", "") != str(os.getpid()) or not count:
