@@ -23,7 +23,7 @@ from gateway.public import public_server
 from gateway.signals import Triggers
 from gateway.sources import Loaded
 from gateway.successors import Held, Successors
-from gateway.takeover import READY_LIMIT, Acquired
+from gateway.takeover import READY_LIMIT, Acquired, Predecessor
 from scamp.errors import ConfigError
 
 log = logging.getLogger("gateway")
@@ -87,7 +87,7 @@ async def _unless(event: asyncio.Event, task: asyncio.Task[None]) -> bool:
     waiting = asyncio.create_task(event.wait())
     try:
         await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
+        if task.done() and not task.cancelled():
             task.result()
         return not event.is_set()
     finally:
@@ -113,6 +113,8 @@ class Gateway:
         self._acquired = acquired
         self._notifier = notifier or Notifier({})
         self._successors: Successors | None = None
+        self._on_trial = False
+        """We serve, and so does the process that is to be replaced: it does not know of us yet."""
         self.triggers = triggers
         self._tls_stamps = FollowedTls.stamps(settings)
         self._context = tls_context(settings)
@@ -168,10 +170,11 @@ class Gateway:
         gc.set_threshold(GC_THRESHOLD)
         if predecessor is not None:
             await self._until_loaded()
+            self._on_trial = True
         await self._public.start(self._context)
-        if predecessor is not None:  # until now the old process has answered for us
+        if predecessor is not None:
             await self._admin.start()
-            await asyncio.to_thread(predecessor.replace)
+            await self._replace(predecessor)
         self._await_successors(self._acquired)
         await self._follow_files(self._public)
         log.info("serving %s, admin %s", self._public.url, self._admin.url)
@@ -187,6 +190,18 @@ class Gateway:
             raise ConfigError(
                 f"not ready within {READY_LIMIT:g} s, the old process goes on: no index: {why}"
             ) from None
+
+    async def _replace(self, predecessor: Predecessor) -> None:
+        """Raises `ConfigError` when it goes on, and CancelledError when we have been told to stop:
+        once it has left there is nobody else."""
+        if self.triggers.stop.is_set():
+            raise asyncio.CancelledError
+        self._on_trial = False
+        try:
+            await asyncio.to_thread(predecessor.replace)
+        except ConfigError:
+            self._on_trial = True
+            raise
 
     def _await_successors(self, acquired: Acquired) -> None:
         """Raises `ConfigError` when the path cannot be had."""
@@ -259,6 +274,8 @@ class Gateway:
         if self._public is None or not self._public.open:
             return
         began = asyncio.get_running_loop().time()
+        if self._on_trial:  # whom we wanted to replace goes on
+            self._replaced(frozenset(("public", "admin")))
         if triggers.replaced and self._admin is not None:
             await self._admin.stop()  # the other process tells how it is from now on
         parts.drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -198,17 +199,20 @@ class Listener:
 
         Each site has a duplicate of the socket, so that an old one can be stopped after the new one
         listens, and no connection attempt finds nobody. Raises `ConfigError` when another program
-        took the port between binding and listening.
+        took the port between binding and listening. Cancelled, it has opened nothing.
         """
         new: list[web.SockSite] = []
+        # Not to be cancelled: the loop would go on listening, and nobody would know with what.
+        starting = asyncio.create_task(self._start(new, context))
         try:
-            for sock in self._sockets:
-                new.append(self._site(sock, context))
-                await new[-1].start()
-        except OSError as exc:
+            await asyncio.shield(starting)
+        except BaseException as exc:
+            await asyncio.wait({starting})
             for site in new:
                 await site.stop()
-            raise ConfigError(f"cannot listen on {self.url}: {exc.strerror or exc}") from exc
+            if isinstance(exc, OSError):
+                raise ConfigError(f"cannot listen on {self.url}: {exc.strerror or exc}") from exc
+            raise
         if self._stopped:  # while the new sites were being made
             for site in new:
                 await site.stop()
@@ -218,6 +222,11 @@ class Listener:
         self.open = True
         for site in old:
             await site.stop()
+
+    async def _start(self, new: list[web.SockSite], context: ssl.SSLContext | None) -> None:
+        for sock in self._sockets:
+            new.append(self._site(sock, context))
+            await new[-1].start()
 
     def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.SockSite:
         return web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)

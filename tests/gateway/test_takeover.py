@@ -15,13 +15,13 @@ import aiohttp
 import pytest
 
 from gateway import lifecycle, successors, takeover
-from gateway.lifecycle import run
+from gateway.lifecycle import Gateway, run
 from gateway.listener import Sockets, open_sockets
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from gateway.signals import Triggers
 from gateway.successors import Held, Successors
-from gateway.takeover import acquire
+from gateway.takeover import Predecessor, acquire
 from scamp.errors import ConfigError
 from scamp.testing import until
 from stand import Stand, stand
@@ -223,6 +223,26 @@ async def test_a_new_process_that_is_told_to_stop_leaves_the_old_one_serving(
             old._loaded, ready=lambda *_: None, triggers=triggers, acquired=acquired
         ) == 0  # fmt: skip
         assert await status(http, f"{old.urls[0]}/api/Test.Gate.open") == 200
+        assert not old.task.done()
+
+
+async def test_told_to_stop_when_it_serves_already_it_leaves_the_old_one_serving(
+    mesh: Stand, http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with process(mesh) as old:
+        acquired = await asyncio.to_thread(acquire, old._loaded.settings)
+        triggers = Triggers()
+        replace = Gateway._replace
+
+        async def told_meanwhile(gateway: Gateway, predecessor: Predecessor) -> None:
+            triggers.terminate()
+            await replace(gateway, predecessor)
+
+        monkeypatch.setattr(Gateway, "_replace", told_meanwhile)
+        loaded = mesh.loaded(takeover_socket=mesh.folder / "takeover", drain_delay=1000)
+        assert await run(loaded, ready=lambda *_: None, triggers=triggers, acquired=acquired) == 0
+        assert await status(http, f"{old.urls[0]}/api/Test.Gate.open") == 200
+        assert await status(http, f"{old.urls[1]}/readyz") == 200
         assert not old.task.done()
 
 
