@@ -225,8 +225,9 @@ class Listener:
 
     async def _start(self, new: list[web.SockSite], context: ssl.SSLContext | None) -> None:
         for sock in self._sockets:
-            new.append(self._site(sock, context))
-            await new[-1].start()
+            if not self._stopped:
+                new.append(self._site(sock, context))
+                await new[-1].start()
 
     def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.SockSite:
         return web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)
