@@ -286,7 +286,7 @@ class Gateway:
         await self._wait(lambda: triggers.hurry, delay)
         if self._successors is not None:
             await self._successors.close()
-        await self._public.stop()
+        await self._public.stop(serve_rest=not triggers.replaced)
         closed = asyncio.get_running_loop().time()
         # What the kernel had accepted already needs a moment to become a connection.
         await asyncio.sleep(_STEP)

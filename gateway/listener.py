@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
+import logging
 import os
 import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from aiohttp import web
 from cryptography import x509
@@ -18,8 +20,13 @@ from gateway.setting_types import Address
 from gateway.settings import Settings
 from scamp.errors import ConfigError
 
+log = logging.getLogger("gateway.listener")
+
 BACKLOG: Final = 1024
 """Connections that the kernel holds before they are accepted (net.core.somaxconn caps it)."""
+
+MAX_REST: Final = 4 * BACKLOG
+"""Connections that are accepted at the end, all at once."""
 
 _PORT_TRIES: Final = 10
 
@@ -185,6 +192,8 @@ class Listener:
         self._sites: list[web.SockSite] = []
         self._host, self.port = sockets[0].getsockname()[:2]
         self._scheme = "http"
+        self._context: ssl.SSLContext | None = None
+        self._late: set[asyncio.Future[Any]] = set()
         self._stopped = False
         self.open = False
 
@@ -218,6 +227,7 @@ class Listener:
                 await site.stop()
             return
         old, self._sites = self._sites, new
+        self._context = context
         self._scheme = "http" if context is None else "https"
         self.open = True
         for site in old:
@@ -232,13 +242,41 @@ class Listener:
     def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.SockSite:
         return web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)
 
-    async def stop(self) -> None:
+    async def stop(self, *, serve_rest: bool = False) -> None:
         """Stop listening for good, also what a `start` under way is about to open; connections
-        stay. May be called twice."""
+        stay. `serve_rest`: also those that the kernel has accepted and we have not yet, which it
+        resets else. May be called twice."""
         self._stopped = True
         self.open = False
         sites, self._sites = self._sites, []
         for site in sites:
             await site.stop()
         for sock in self._sockets:
+            # Nothing may come between: who connects after the last of them is reset.
+            rest = _accept_rest(sock) if serve_rest else []
             sock.close()
+            for one in rest:
+                self._serve(one)
+
+    def _serve(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(
+            loop.connect_accepted_socket(self._runner.server, sock, ssl=self._context)  # type: ignore[arg-type]
+        )
+        self._late.add(task)
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Future[Any]) -> None:
+        self._late.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.debug("a connection did not come about: %r", failure)
+
+
+def _accept_rest(sock: socket.socket) -> list[socket.socket]:
+    """What waits to be accepted."""
+    found: list[socket.socket] = []
+    with contextlib.suppress(OSError):  # there is no more, or no room for more
+        while len(found) < MAX_REST:
+            found.append(sock.accept()[0])
+            found[-1].setblocking(False)
+    return found
