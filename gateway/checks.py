@@ -18,6 +18,7 @@ from gateway.routes.leads import lost
 from gateway.routes.load import load_routes
 from gateway.settings import Settings
 from gateway.sources import Loaded
+from gateway.takeover import check_path
 from scamp.discovery import Registry
 from scamp.discovery.loader import count_reasons
 from scamp.discovery.model import count_actions
@@ -207,6 +208,13 @@ def _descriptors(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "open files", text)
 
 
+def _takeover(settings: Settings) -> Iterator[Finding]:
+    path = settings.takeover_socket
+    if path is not None:
+        check_path(path)
+        yield Finding("ok", "taking over", f"{path}: nobody else can put a socket there")
+
+
 _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] = (
     ("authorized_services", _authorized),
     ("ticket keys", _keys),
@@ -216,4 +224,5 @@ _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] =
     ("access log", _access_log),
     ("rate limits", _redis),
     ("open files", _descriptors),
+    ("taking over", _takeover),
 )

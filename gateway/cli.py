@@ -64,13 +64,14 @@ def run(config: Path | None, **flags: Any) -> None:
         raise Refused(str(exc)) from exc
     logs.configure(settings.log_level, settings.log_format)
     from gateway.lifecycle import run as serve  # the commands that only look do without
+    from gateway.takeover import acquire
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         try:
-            code = runner.run(serve(loaded, ready=_announce))
+            code = runner.run(serve(loaded, ready=_announce, acquired=acquire(settings)))
         except ConfigError as exc:
             raise Refused(str(exc)) from exc
-        except OSError as exc:  # an address that cannot be bound
+        except OSError as exc:
             raise click.ClickException(str(exc)) from exc
     sys.exit(code)
 

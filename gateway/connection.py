@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
+import select
 import socket
 import struct
 import termios
@@ -197,6 +199,21 @@ class Connection(web.RequestHandler):
             return None
         return self._next_keepalive_close_time - self._keepalive_timeout
 
+    @property
+    def settled(self) -> bool:
+        """Whether it may be ended without loss: it waits for a request, or all was sent."""
+        transport = self.transport
+        if transport is None or self.idle_since is not None:
+            return True
+        return transport.is_closing() and not transport.get_write_buffer_size()
+
+    def retire(self) -> None:
+        """End it, unless the next request is there and was only not read yet."""
+        transport = self.transport
+        sock = transport.get_extra_info("socket") if transport is not None else None
+        if sock is None or not _has_something(sock):
+            self.force_close()
+
     def _break_body(self) -> None:
         body: StreamReader | None = None
         if len(self._messages) > 1:
@@ -274,3 +291,17 @@ def _in_kernel(sock: socket.socket | None) -> int:
     except OSError:
         return 0
     return int(struct.unpack("i", answer)[0])
+
+
+def _has_something(sock: socket.socket) -> bool:
+    """Whether bytes are there to be read; the end is none. With TLS it may be an alert."""
+    ready = select.poll()
+    ready.register(sock.fileno(), select.POLLIN)
+    if not ready.poll(0):
+        return False
+    # The loop's sockets cannot be read by others (uvloop's have no `recv`), but looked into.
+    try:
+        with socket.socket(fileno=os.dup(sock.fileno())) as twin:
+            return bool(twin.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except OSError:
+        return False

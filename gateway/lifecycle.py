@@ -14,6 +14,7 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 from gateway.accepting import Gate
+from gateway.activation import Notifier
 from gateway.admin import admin_application
 from gateway.assembly import Assembly
 from gateway.descriptors import raise_limit
@@ -24,12 +25,19 @@ from gateway.memory import Trimmer
 from gateway.public import public_server
 from gateway.signals import Triggers
 from gateway.sources import Loaded
+from gateway.successors import Held, Successors
+from gateway.takeover import READY_LIMIT, Acquired, Predecessor
+from scamp.errors import ConfigError
 
 log = logging.getLogger("gateway")
 
 GC_THRESHOLD: Final = 5_000
 """Objects more than at the last collection that make for the next. The requests under way alone are
 more than Python's 700, and there is hardly anything to be collected."""
+
+LINGER: Final = 2.0
+"""Seconds that a connection without a request is kept while draining. Whoever uses it meanwhile is
+told that it ends, and loses nothing."""
 
 _STEP: Final = 0.025
 _CLOSE_LIMIT: Final = 5.0
@@ -42,25 +50,36 @@ async def run(
     ready: Callable[[str, str], None],
     triggers: Triggers | None = None,
     sockets: Sockets | None = None,
+    acquired: Acquired | None = None,
 ) -> int:
-    """Serve until told to stop; the exit status. `sockets` are those to listen on, else they are
-    opened as the settings say.
+    """Serve until told to stop; the exit status. The sockets to listen on are `sockets`, or those
+    `acquired`, else they are opened as the settings say; they are closed at the end.
 
-    `ready` is called once with the URLs of both listeners when requests are answered. Stopping
-    is bounded: drain delay, drain limit, and a few seconds. Raises `ConfigError` when it cannot
-    start. Cancelling takes everything down at once.
+    `ready` is called once with the URLs of both listeners when requests are answered, and the
+    process that was to be replaced knows. Stopping is bounded: drain delay, drain limit, and a few
+    seconds. Raises `ConfigError` when it cannot start. Cancelling takes everything down at once.
     """
     triggers = triggers or Triggers()
     raise_limit()
-    with triggers.on_signals():
-        gateway = Gateway(loaded, triggers, sockets)
+    notifier = Notifier()
+    if acquired is None and sockets is not None:
+        acquired = Acquired(sockets)
+    with contextlib.ExitStack() as stack:
+        if acquired is not None:
+            stack.callback(acquired.close)
+        stack.enter_context(triggers.on_signals())
+        gateway = Gateway(loaded, triggers, acquired, notifier)
         try:
             starting = asyncio.create_task(gateway.start())
-            if not await _unless(triggers.stop, starting):
-                return 0
-            ready(gateway.public.url, gateway.admin.url)
-            await gateway.serve()
+            if await _unless(triggers.stop, starting):
+                ready(gateway.public.url, gateway.admin.url)
+                notifier.ready()
+                await gateway.serve()
+            notifier.stopping()
             await gateway.drain()
+        except ConfigError:  # we may have been accepting for a moment
+            await gateway.drain()
+            raise
         finally:
             await gateway.close()
     return 0
@@ -72,7 +91,7 @@ async def _unless(event: asyncio.Event, task: asyncio.Task[None]) -> bool:
     waiting = asyncio.create_task(event.wait())
     try:
         await asyncio.wait({waiting, task}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
+        if task.done() and not task.cancelled():
             task.result()
         return not event.is_set()
     finally:
@@ -84,12 +103,22 @@ async def _unless(event: asyncio.Event, task: asyncio.Task[None]) -> bool:
 class Gateway:
     """The listeners around an `Assembly`, and the order in which things happen."""
 
-    def __init__(self, loaded: Loaded, triggers: Triggers, sockets: Sockets | None = None) -> None:
-        """Reads ticket keys and the TLS files; raises `ConfigError` when they are no good.
-        `sockets` are closed with the gateway."""
+    def __init__(
+        self,
+        loaded: Loaded,
+        triggers: Triggers,
+        acquired: Acquired | None = None,
+        notifier: Notifier | None = None,
+    ) -> None:
+        """Reads ticket keys and the TLS files; raises `ConfigError` when they are no good. What is
+        `acquired` is closed with the gateway."""
         settings = loaded.settings
         self._settings = settings
-        self._sockets = sockets
+        self._acquired = acquired
+        self._notifier = notifier or Notifier({})
+        self._successors: Successors | None = None
+        self._on_trial = False
+        """We serve, and so does the process that is to be replaced: it does not know of us yet."""
         self.triggers = triggers
         self._tls_stamps = FollowedTls.stamps(settings)
         self._context = tls_context(settings)
@@ -128,25 +157,85 @@ class Gateway:
         """Bind both addresses, serve the admin one, read discovery, serve the public one.
 
         A discovery cache that is missing or bad does not fail it: requests get 503, and so does
-        `readyz`, until there is a good one. Raises `ConfigError`.
+        `readyz`, until there is a good one. Who replaces a running process waits for that first,
+        then serves both, then tells it. Raises `ConfigError`.
         """
-        settings, parts = self._settings, self.parts
         await self._public_runner.setup()
         await self._admin_runner.setup()
-        sockets = self._sockets or Sockets.opened(settings)
-        gate = Gate(parts.clients, self._server.make_room)
+        if self._acquired is None:
+            self._acquired = Acquired(Sockets.opened(self._settings))
+        sockets, predecessor = self._acquired.sockets, self._acquired.predecessor
+        gate = Gate(self.parts.clients, self._server.make_room)
         self._public = Listener(self._public_runner, sockets.public, gate)
-        self._admin = Listener(self._admin_runner, sockets.admin, Gate(parts.admin_clients))
-        await self._admin.start()
-        await parts.start()
+        self._admin = Listener(self._admin_runner, sockets.admin, Gate(self.parts.admin_clients))
+        if predecessor is None:
+            await self._admin.start()
+        await self.parts.start()
         # What is loaded now stays: no later collection has to walk through modules and index.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        if predecessor is not None:
+            await self._until_loaded()
+            self._on_trial = True
         await self._public.start(self._context)
+        if predecessor is not None:
+            await self._admin.start()
+            await self._replace(predecessor)
+        self._await_successors(self._acquired)
+        await self._follow_files(self._public)
+        log.info("serving %s, admin %s", self._public.url, self._admin.url)
+
+    async def _until_loaded(self) -> None:
+        """Whoever takes over has to be as good as what it replaces."""
+        try:
+            async with asyncio.timeout(READY_LIMIT):
+                while not self.parts.follower.status.loaded:  # noqa: ASYNC110 - it has no event
+                    await asyncio.sleep(_STEP)
+        except TimeoutError:
+            why = self.parts.follower.status.last_error or "nothing heard"
+            raise ConfigError(
+                f"not ready within {READY_LIMIT:g} s, the old process goes on: no index: {why}"
+            ) from None
+
+    async def _replace(self, predecessor: Predecessor) -> None:
+        """Raises `ConfigError` when it goes on, and CancelledError when we have been told to stop:
+        once it has left there is nobody else."""
+        if self.triggers.stop.is_set():
+            raise asyncio.CancelledError
+        self._on_trial = False
+        try:
+            await asyncio.to_thread(predecessor.replace)
+        except ConfigError:
+            self._on_trial = True
+            raise
+
+    def _await_successors(self, acquired: Acquired) -> None:
+        """Raises `ConfigError` when the path cannot be had."""
+        settings = self._settings
+        if settings.takeover_socket is None:
+            return
+        held = {
+            "public": Held(settings.bind, acquired.sockets.public),
+            "admin": Held(settings.admin_bind, acquired.sockets.admin),
+        }
+        self._successors = Successors(
+            settings.takeover_socket,
+            held,
+            self._replaced,
+            acquired.take_post(),
+        )
+        self._successors.start()
+
+    def _replaced(self, names: frozenset[str]) -> None:
+        self.parts.state.replaced = "admin" in names
+        self.triggers.replace(public="public" in names)
+
+    async def _follow_files(self, public: Listener) -> None:
+        parts = self.parts
         things = [*parts.followed]
         if self._context is not None:
-            tls = FollowedTls(settings, self._public, self._tls_stamps)
+            tls = FollowedTls(self._settings, public, self._tls_stamps)
             await tls.read_expiry()
             parts.state.exposition.register(CertificateCollector(lambda: tls.expires))
             things.append(tls)
@@ -154,7 +243,6 @@ class Gateway:
         self._spawn(self._following.run(), "files")
         self._spawn(self._reload_when_told(), "reload")
         self._spawn(Trimmer(self._server.load).run(), "memory")
-        log.info("serving %s, admin %s", self._public.url, self._admin.url)
 
     async def serve(self) -> None:
         """Wait until told to stop."""
@@ -177,29 +265,52 @@ class Gateway:
             await self.triggers.reload.wait()
             self.triggers.reload.clear()
             log.info("told to reload")
+            self._notifier.reloading()
             await self.parts.reload()
             await self._following.look(force=True)
+            self._notifier.ready()
 
     # -- stopping -----------------------------------------------------------------------
 
     async def drain(self) -> None:
         """Leave in good order: unready at once, accepting for the drain delay, then finishing.
 
-        Ends early when nothing is under way, and at once when told so a second time.
+        Ends early when nothing is under way, and at once when told so a second time. Who has been
+        replaced does not accept any longer, nor does who has not come to serve.
         """
-        settings, parts = self._settings, self.parts
+        parts, triggers = self.parts, self.triggers
+        if self._public is None or not self._public.open:
+            return
+        began = asyncio.get_running_loop().time()
+        if self._on_trial:  # whom we wanted to replace goes on
+            self._replaced(frozenset(("public", "admin")))
+        if triggers.replaced and self._admin is not None:
+            await self._admin.stop()  # the other process tells how it is from now on
         parts.drain()
-        delay = 0.0 if self.triggers.hurry else settings.drain_delay
+        delay = 0.0 if triggers.hurry else self._settings.drain_delay
         log.info(
             "draining: %d requests under way, accepting for %g s", parts.front.in_flight, delay
         )
-        await self._wait(lambda: False, delay)
-        await self.public.stop()
-        # Gives requests that the kernel had accepted already the turn in which they begin.
-        await asyncio.sleep(0)
-        self._server.pre_shutdown()
-        if not await self._wait(lambda: not parts.busy, settings.drain_limit):
+        await self._wait(lambda: triggers.hurry, delay)
+        if self._successors is not None:
+            await self._successors.close()
+        await self._public.stop(serve_rest=not triggers.replaced)
+        closed = asyncio.get_running_loop().time()
+        # What the kernel had accepted already needs a moment to become a connection.
+        await asyncio.sleep(_STEP)
+        if not await self._wait(lambda: self._finished(began, closed), self._settings.drain_limit):
             log.warning("%d requests cut off", parts.front.in_flight)
+
+    def _finished(self, began: float, closed: float) -> bool:
+        """Whether nothing is under way. Ends connections that nobody has used for a while.
+
+        Each has some time after `began`, since when answers end them: a client or a proxy may have
+        sent the next request already. Who is shaking hands since before `closed` is not seen.
+        """
+        idle = self._server.retire(began, LINGER) and (
+            self._context is None or asyncio.get_running_loop().time() >= closed + LINGER
+        )
+        return idle and self._server.settled and not self.parts.busy
 
     async def _wait(self, done: Callable[[], bool], limit: float) -> bool:
         """Wait for `done`, `limit` seconds at most or until told that it is enough."""
@@ -236,15 +347,17 @@ class Gateway:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSE_LIMIT)
+        if self._successors is not None:
+            await _bounded("successors", self._successors.close())
         for listener in (self._public, self._admin):
             if listener is not None:
                 await _bounded("listener", listener.close())
-        if self._sockets is not None:  # it may never have come to start
-            self._sockets.close()
         await _bounded("requests", self._server.cut_off(_CLOSE_LIMIT / 2))
         await _bounded("public runner", self._public_runner.cleanup())
         await _bounded("mesh", self.parts.close())
         await _bounded("admin runner", self._admin_runner.cleanup())
+        if self._acquired is not None:
+            self._acquired.close()
         log.info("stopped")
 
 

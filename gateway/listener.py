@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from aiohttp import web
 from cryptography import x509
 
-from gateway.accepting import Gate, GatedSite
+from gateway.accepting import BACKLOG, Gate, GatedSite
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from scamp.errors import ConfigError
+
+MAX_REST: Final = 4 * BACKLOG
+"""Connections that are accepted at the end, all at once."""
 
 _PORT_TRIES: Final = 10
 
@@ -187,6 +191,7 @@ class Listener:
         self._sites: list[web.BaseSite] = []
         self._host, self.port = sockets[0].getsockname()[:2]
         self._scheme = "http"
+        self._context: ssl.SSLContext | None = None
         self._stopped = False
         self.open = False
 
@@ -220,6 +225,7 @@ class Listener:
                 await site.stop()
             return
         old, self._sites = self._sites, new
+        self._context = context
         self._scheme = "http" if context is None else "https"
         self.open = True
         for site in old:
@@ -228,18 +234,34 @@ class Listener:
     def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.BaseSite:
         return GatedSite(self._runner, sock.dup(), self._gate, context)
 
-    async def stop(self) -> None:
+    async def stop(self, *, serve_rest: bool = False) -> None:
         """Stop listening for good, also what a `start` under way is about to open; connections
-        stay. May be called twice."""
+        stay. `serve_rest`: also those that the kernel has accepted and we have not yet, which it
+        resets else. May be called twice."""
         self._stopped = True
         self.open = False
         sites, self._sites = self._sites, []
         for site in sites:
             await site.stop()
         for sock in self._sockets:
+            # Nothing may come between: who connects after the last of them is reset.
+            rest = _accept_rest(sock) if serve_rest else []
             sock.close()
+            factory: Any = self._runner.server
+            for one, host in rest:
+                self._gate.take(one, host, factory, self._context)
 
     async def close(self) -> None:
         """`stop`, and end the connections that are not served yet."""
         await self.stop()
         await self._gate.close()
+
+
+def _accept_rest(sock: socket.socket) -> list[tuple[socket.socket, str]]:
+    """What waits to be accepted, each with its address."""
+    found: list[tuple[socket.socket, str]] = []
+    with contextlib.suppress(OSError):  # there is no more, or no room for more
+        while len(found) < MAX_REST:
+            one, address = sock.accept()
+            found.append((one, address[0]))
+    return found

@@ -9,7 +9,7 @@ The process' lifecycle wires it up so::
 
     front.draining = True                    # answers say Connection: close from now on
     await site.stop()                        # nothing new
-    server.pre_shutdown()                    # idle connections end; wait for front.in_flight == 0
+    server.retire(began, linger)             # ends idle connections; again until server.settled
     await server.cut_off()                   # what is left is told 503, or cut
     await runner.cleanup()
 
@@ -100,6 +100,27 @@ class PublicServer(web.Server):
         now = len(self._connections)
         most, self._most = self._most, now
         return now, most
+
+    @property
+    def settled(self) -> bool:
+        """Whether no connection has anything under way or to be sent."""
+        return all(one.settled for one in self._own())
+
+    def retire(self, began: float, linger: float) -> bool:
+        """End connections that have waited for a request for `linger` seconds since `began`, in
+        the loop's time. True when none is left that waits."""
+        latest = asyncio.get_running_loop().time() - linger
+        left = False
+        for one in self._own():
+            since = one.idle_since
+            if since is not None and max(since, began) <= latest:
+                one.retire()
+                since = one.idle_since
+            left = left or since is not None
+        return not left
+
+    def _own(self) -> list[Protocol]:
+        return [one for one in self.connections if isinstance(one, Protocol)]
 
     async def cut_off(self, timeout: float = 1.0) -> None:
         """End what is under way, and every connection; takes little more than `timeout` seconds.

@@ -515,7 +515,17 @@ class Settings(BaseSettings):
     # -- process ------------------------------------------------------------------------
 
     workers: int = setting(1, "Worker processes. Only 1 in this version.", unit="count")
+
     # -- taking over ------------------------------------------------------------------
+
+    takeover_socket: Path | None = setting(
+        None,
+        "Unix socket at which a new process with the same setting takes the listening sockets "
+        "over from the one that runs, which then drains. In a directory where nobody else can "
+        "write.",
+        unit="path",
+        unset="addresses are free only once the old process has left",
+    )
 
     log_level: LogLevel = setting("info", "Least severe operational log line written.")
     log_format: Literal["json", "text"] = setting("json", "Form of the log lines on stderr.")

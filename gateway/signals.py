@@ -12,7 +12,8 @@ class Triggers:
     """Three events. `stop`: drain and end; `now`: end without waiting; `reload`: look at files.
 
     `hurry` is set when nobody needs to learn first that we are leaving: the drain delay is for load
-    balancers, and a person who types Ctrl-C is none.
+    balancers, and a person who types Ctrl-C is none. `replaced`: another process serves in our
+    place, and answers for us.
     """
 
     def __init__(self) -> None:
@@ -20,6 +21,7 @@ class Triggers:
         self.now = asyncio.Event()
         self.reload = asyncio.Event()
         self.hurry = False
+        self.replaced = False
 
     def terminate(self) -> None:
         """SIGTERM: the first time stop, the second time now."""
@@ -32,6 +34,13 @@ class Triggers:
         if not self.stop.is_set():
             self.hurry = True
         self.terminate()
+
+    def replace(self, *, public: bool) -> None:
+        """Another process serves; `public`: on the public listener's own sockets, so that nobody
+        has to be told."""
+        self.replaced = True
+        self.hurry = self.hurry or public
+        self.stop.set()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:

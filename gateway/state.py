@@ -41,6 +41,8 @@ class RunningState:
         self._front = front
         self._discovery = discovery
         self._listening = listening
+        self.replaced = False
+        """Another process answers for us: what is asked here is meant for it."""
 
     def discovery(self) -> DiscoveryStatus:
         """The follower's latest snapshot."""
@@ -57,6 +59,8 @@ class RunningState:
     def readiness(self) -> list[Check]:
         """First complete index, open listener, not draining. A stale index is told and does not
         count: it would take every replica out at once."""
+        if self.replaced:
+            return [Check("replaced", True, "another process serves on the same addresses")]
         status = self._discovery()
         services = f"{len(self.registry.services())} services"
         index = "stale, " if status.stale else ""

@@ -146,6 +146,9 @@ class CacheFollower:
         failed = look.known.seen.error is not None and (
             look.known.seen.error != before.seen.error or look.known.seen.file != before.seen.file
         )
+        rules = look.known.rules.error
+        if rules is not None and rules != before.rules.error:
+            failed = True
         self._update_status(fresh=fresh, failed=failed)
         retired = [before, look.draft.base if look.draft is not None else None]
         report = self._report(look, change, time.perf_counter() - began)
@@ -236,7 +239,7 @@ class CacheFollower:
 
     def _report(self, look: _Look, change: Change, seconds: float) -> LoadReport:
         return LoadReport(
-            error=look.known.seen.error,
+            error=look.known.seen.error or look.known.rules.error,
             seconds=seconds,
             cpu=look.cpu,
             size=look.size,

@@ -201,6 +201,7 @@ IN_THE_ENVIRONMENT = {
     "max_event_subscriptions": "7",
     "docs": "false",
     "workers": "1",
+    "takeover_socket": "/run/scamp-gateway/takeover",
     "log_level": "debug",
     "log_format": "text",
     "access_log": "off",

@@ -16,6 +16,7 @@ from gateway.lifecycle import Gateway, run
 from gateway.listener import Sockets
 from gateway.signals import Triggers
 from gateway.sources import Loaded
+from gateway.takeover import Acquired
 from scamp.testing import make_identity
 from stand import stand
 
@@ -38,7 +39,7 @@ def assert_closed(sockets: Sockets) -> None:
 async def started(loaded: Loaded, stepped: Stepped, *, given: bool) -> None:
     """`Gateway.start`, cancelled, and what comes after that in any case."""
     sockets = Sockets.opened(loaded.settings) if given else None
-    gateway = Gateway(loaded, Triggers(), sockets)
+    gateway = Gateway(loaded, Triggers(), Acquired(sockets) if sockets is not None else None)
     try:
         await stepped.run(gateway.start())
     finally:

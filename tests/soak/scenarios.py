@@ -10,11 +10,13 @@ from tests.soak import faults
 from tests.soak.abuse import abuse
 from tests.soak.crowd import crowd
 from tests.soak.overload import overload
+from tests.soak.rolling import rolling
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "faults": faults.echoing,
     "faults-renumbering": faults.renumbering,
     "overload": overload,
+    "rolling": rolling,
     "abuse": abuse,
     "crowd": crowd,
 }
