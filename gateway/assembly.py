@@ -98,7 +98,7 @@ class Assembly:
             discovery=self._discovery,
             listening=listening,
         )
-        self._lag = LoopLag(self.counters.lag)
+        self._lag = LoopLag(self.counters.lag, tell=self.front.lateness.measured)
         self._unsubscribe = self.registry.subscribe(self._on_change)
         self._table_keeper: asyncio.Task[None] | None = None
 
@@ -158,6 +158,7 @@ class Assembly:
             authenticator=self.authentication.authenticator,
             access_log=self.access_log,
             in_flight=lambda: self.front.in_flight,
+            shed=lambda: self.front.shed,
             limiter=self.limiter,
         )
 

@@ -127,6 +127,7 @@ class RequestBody:
         """Count what is held until the request has ended."""
         exchange = self._exchange
         if exchange.serving.held + size > max(MAX_HELD, 2 * limit):
+            exchange.serving.shed["held_bodies"] += 1
             detail = "Too many request bodies are held."
             raise self._fail(
                 Problem(catalogue.SATURATED, detail, retry_after=UNKNOWN_RETRY_AFTER, close=True)

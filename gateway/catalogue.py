@@ -220,7 +220,8 @@ DISCOVERY_UNAVAILABLE = _kind(
 )  # fmt: skip
 SATURATED = _kind(
     308, "saturated", 503, "Too much at once",
-    "A limit on requests under way or waiting is reached. The request was not sent.",
+    "A limit is reached on requests under way, here, of one action or of one instance, or on how "
+    "long they may wait; the detail says which. The request was not sent.",
     proxy_error="connection_limit_reached",
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.auth import Caller
     from gateway.cors import Cors
     from gateway.metrics import ActionSeries
+    from gateway.routing import Places
 
 CLIENT_LEFT: Final = 499
 """Status in log and metrics when there was nobody left to answer."""
@@ -44,7 +46,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 class Serving:
     """What all exchanges of one front share."""
 
-    __slots__ = ("compress", "cors", "draining", "held", "in_flight", "server_timing")
+    __slots__ = ("compress", "cors", "draining", "held", "in_flight", "server_timing", "shed")
 
     def __init__(
         self, *, cors: Cors | None = None, compress: bool = False, server_timing: bool = False
@@ -57,6 +59,8 @@ class Serving:
         """Requests that are not answered yet, without those that are parked."""
         self.held = 0
         """Bytes of request bodies that are held whole."""
+        self.shed: Counter[str] = Counter()
+        """Requests refused here because of a limit, by that limit."""
         self.cors = cors
         self.compress = compress
         self.server_timing = server_timing
@@ -88,6 +92,7 @@ class Exchange:
         "held",
         "method",
         "parked",
+        "places",
         "queued",
         "rate_limits",
         "request",
@@ -132,6 +137,8 @@ class Exchange:
         self.asked: Target | None = None
         self.action: Announced | None = None
         self.caller: Caller | None = None
+        self.places: Places | None = None
+        """Of its action, while it has one of them."""
         self.status = 0
         self.source = "gateway"
         self.cause: str | None = None

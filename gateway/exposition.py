@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.core import (
@@ -21,11 +22,15 @@ from prometheus_client.registry import Collector
 
 from gateway.access_log import AccessLog
 from gateway.auth import REFUSALS, TICKET_RESULTS, Authenticator
+from gateway.front import SHED_HERE
 from gateway.metrics import PREFIX
 from gateway.ratelimit.limiter import LIMITS, RateLimiter
 from gateway.ratelimit.shared import FAILED
 from scamp.client import InstanceView, Requester
 from scamp.discovery import DiscoveryStatus, Registry
+
+SHED: Final = (*SHED_HERE, "instance", "queue_full", "queue_delay")
+"""Limits because of which requests are refused: those of the front, and of the requester."""
 
 
 def counter(name: str, text: str, value: float) -> Metric:
@@ -82,6 +87,7 @@ class GatewayCollector(Collector):
         authenticator: Authenticator,
         access_log: AccessLog,
         in_flight: Callable[[], int],
+        shed: Callable[[], Mapping[str, int]] = dict,
         limiter: RateLimiter | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -91,6 +97,7 @@ class GatewayCollector(Collector):
         self._authenticator = authenticator
         self._access_log = access_log
         self._in_flight = in_flight
+        self._shed = shed
         self._limiter = limiter
         self._clock = clock
 
@@ -101,6 +108,10 @@ class GatewayCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every family."""
         yield gauge("requests_in_flight", "Requests not answered yet.", self._in_flight())
+        yield counters(
+            "requests_shed", "Requests refused because of a limit, by limit.", "limit",
+            {**self._shed(), **self._requester.stats.shed}, SHED,
+        )  # fmt: skip
         yield from self._client()
         yield from self._instances(self._requester.instances())
         yield from self._discovery()
@@ -149,12 +160,16 @@ class GatewayCollector(Collector):
     def _instances(self, views: list[InstanceView]) -> Iterator[Metric]:
         instances = {"up": 0, "out": 0}
         connections = {"up": 0, "out": 0}
-        waiting = 0
+        waiting = warming = 0
         for view in views:
+            warming += view.state == "up" and view.share < 1.0
             instances[view.state] = instances.get(view.state, 0) + 1
             connections[view.state] = connections.get(view.state, 0) + view.connections
             waiting += view.waiting
         yield gauges("instances", "Instances of services in use.", "state", instances)
+        yield gauge(
+            "instances_warming", "Those of them that are up and in their slow start.", warming
+        )
         yield gauges(
             "connections", "Open connections, by the state of their instance.", "state", connections
         )

@@ -17,7 +17,7 @@ from aiohttp import hdrs, web
 
 from gateway import catalogue
 from gateway.access_log import AccessLog
-from gateway.actions import METHODS, Announced, check_method
+from gateway.actions import METHODS, check_method
 from gateway.auth import ANONYMOUS, Authenticator, Caller
 from gateway.context import (
     ClientAddresses,
@@ -41,7 +41,8 @@ from gateway.metrics import Metrics
 from gateway.problems import UNKNOWN_RETRY_AFTER, Problem, StatusMap, from_error
 from gateway.proxy import Proxy
 from gateway.ratelimit.limiter import RateLimiter
-from gateway.routing import Routed, Routing
+from gateway.routing import Known, Routed, Routing
+from gateway.shedding import Lateness
 from gateway.translate import MediaTypes, content_type_of, split_target
 from scamp import limits
 from scamp.client import Call, Requester
@@ -66,6 +67,10 @@ class FrontOptions:
     media_types: MediaTypes = field(default_factory=dict)
     """Envelopes by media type, in lower case."""
     max_in_flight: int = 5000
+    max_in_flight_per_action: int = 2500
+    """0 for no limit."""
+    max_loop_lag: float = 0.0
+    """What counts as late, see `Lateness`; 0 for never."""
     error_status: Mapping[str, int] = field(default_factory=dict)
     """HTTP status by a service's error_code, over the built-in ones."""
     server_timing: bool = False
@@ -127,6 +132,8 @@ class Front:
             sectors=self.options.sectors,
             default_timeout=self.options.request_timeout,
         )
+        self.lateness = Lateness(self.options.max_loop_lag)
+        """To be told how late the loop is."""
         self._addresses = ClientAddresses(self.options.trusted_proxies)
         self._new_id = RequestIds()
 
@@ -134,6 +141,11 @@ class Front:
     def in_flight(self) -> int:
         """Requests that are not answered yet, without those that are parked."""
         return self._serving.in_flight
+
+    @property
+    def shed(self) -> Mapping[str, int]:
+        """Requests refused because of a limit, by limit; those of `SHED_HERE`."""
+        return self._serving.shed
 
     @property
     def draining(self) -> bool:
@@ -180,8 +192,9 @@ class Front:
         try:
             check_head(exchange)
             if self._serving.in_flight > self.options.max_in_flight:
-                detail = "Too many requests under way."
-                return Problem(catalogue.SATURATED, detail, retry_after=UNKNOWN_RETRY_AFTER)
+                return self._full("in_flight", "Too many requests under way.")
+            if self.lateness.share and self.lateness.refuses():
+                return self._full("loop_lag", "The gateway is overloaded.")
             await self._serve(exchange)
         except Problem as exc:
             if self.limiter is not None and exc.kind in _BAD_TICKETS:
@@ -203,6 +216,10 @@ class Front:
                 return None
             return Problem(catalogue.INTERNAL)
         return None
+
+    def _full(self, limit: str, detail: str, action: str | None = None) -> Problem:
+        self._serving.shed[limit] += 1
+        return Problem(catalogue.SATURATED, detail, action=action, retry_after=UNKNOWN_RETRY_AFTER)
 
     @staticmethod
     async def _count_bad_ticket(
@@ -239,11 +256,12 @@ class Front:
             return
         if routed is None:
             check_method(method, known.action)
-        await self._call(exchange, known.action, query, routed)
+        await self._call(exchange, known, query, routed)
 
     async def _call(
-        self, exchange: Exchange, action: Announced, query: str, routed: Routed | None
+        self, exchange: Exchange, known: Known, query: str, routed: Routed | None
     ) -> None:
+        action = known.action
         headers = exchange.headers
         if hdrs.EXPECT in headers and single(headers, hdrs.EXPECT).lower() != "100-continue":
             raise Problem(catalogue.EXPECTATION_FAILED)
@@ -256,6 +274,7 @@ class Front:
             await _count(exchange, caller, routed, self.limiter)
         if caller.to_check is not None:
             await self._auth.authorize(caller, action, deadline)
+        self._take_place(exchange, known)
         match = routed.match if routed is not None else None
         inbound = await self._intake.take(exchange, action, match, query, deadline)
         retry_safe = action.read
@@ -281,6 +300,15 @@ class Front:
             status,
             content_type,
         )
+
+    def _take_place(self, exchange: Exchange, known: Known) -> None:
+        """Among the requests of one action, which must not take the places of all others."""
+        places = known.places
+        if places.in_flight >= self.options.max_in_flight_per_action > 0:
+            label = known.action.label
+            raise self._full("action", f"Too many requests of {label} under way.", label)
+        places.in_flight += 1
+        exchange.places = places
 
     async def _serve_endpoint(
         self, exchange: Exchange, endpoint: Endpoint, path: str, query: str
@@ -315,11 +343,15 @@ class Front:
     def _close(self, exchange: Exchange) -> None:
         if not exchange.parked:
             self._serving.in_flight -= 1
+        if exchange.places is not None:
+            exchange.places.in_flight -= 1
         self._serving.held -= exchange.held
         total = time.monotonic() - exchange.started
         self._metrics.observe(exchange, total)
         self._access_log.record(exchange, total)
 
+
+SHED_HERE: Final = ("in_flight", "action", "loop_lag", "held_bodies")
 
 _BAD_TICKETS: Final = (
     catalogue.TICKET_MISSING,

@@ -98,6 +98,7 @@ class Gateway:
             shutdown_timeout=_CLOSE_LIMIT,
         )
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing: asyncio.Task[None] | None = None
         self._public: Listener | None = None
         self._admin: Listener | None = None
 
@@ -207,7 +208,22 @@ class Gateway:
         return True
 
     async def close(self) -> None:
-        """Take everything down now. Each step is bounded, and none keeps another from its turn."""
+        """Take everything down now. Each step is bounded, and none keeps another from its turn.
+
+        When cancelled it goes on to the end all the same. May be called twice.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="gateway close")
+        cancelled: asyncio.CancelledError | None = None
+        while not self._closing.done():
+            try:
+                await asyncio.wait({self._closing})
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -216,6 +232,8 @@ class Gateway:
         for listener in (self._public, self._admin):
             if listener is not None:
                 await _bounded("listener", listener.stop())
+        if self._sockets is not None:  # it may never have come to start
+            self._sockets.close()
         await _bounded("requests", self._server.cut_off(_CLOSE_LIMIT / 2))
         await _bounded("public runner", self._public_runner.cleanup())
         await _bounded("mesh", self.parts.close())

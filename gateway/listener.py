@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
@@ -198,17 +199,20 @@ class Listener:
 
         Each site has a duplicate of the socket, so that an old one can be stopped after the new one
         listens, and no connection attempt finds nobody. Raises `ConfigError` when another program
-        took the port between binding and listening.
+        took the port between binding and listening. When cancelled nothing new is open.
         """
         new: list[web.SockSite] = []
         try:
             for sock in self._sockets:
-                new.append(self._site(sock, context))
-                await new[-1].start()
-        except OSError as exc:
+                site = await self._open(sock.dup(), context)
+                new.append(site)
+        except BaseException as exc:
             for site in new:
                 await site.stop()
-            raise ConfigError(f"cannot listen on {self.url}: {exc.strerror or exc}") from exc
+            if isinstance(exc, OSError):
+                reason = exc.strerror or exc
+                raise ConfigError(f"cannot listen on {self.url}: {reason}") from exc
+            raise
         if self._stopped:  # while the new sites were being made
             for site in new:
                 await site.stop()
@@ -219,8 +223,21 @@ class Listener:
         for site in old:
             await site.stop()
 
-    def _site(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.SockSite:
-        return web.SockSite(self._runner, sock.dup(), ssl_context=context, backlog=BACKLOG)
+    async def _open(self, sock: socket.socket, context: ssl.SSLContext | None) -> web.SockSite:
+        """A site that listens; `sock` is closed with it, or when there is none.
+
+        asyncio may listen already when it is cancelled, and then nobody has the server to close it.
+        """
+        site = web.SockSite(self._runner, sock, ssl_context=context, backlog=BACKLOG)
+        starting = asyncio.create_task(site.start())
+        try:
+            await asyncio.shield(starting)
+        except BaseException:
+            await asyncio.wait({starting})
+            await site.stop()
+            sock.close()
+            raise
+        return site
 
     async def stop(self) -> None:
         """Stop listening for good, also what a `start` under way is about to open; connections

@@ -8,7 +8,7 @@ none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Histogram, Metric, disable_created_metrics
@@ -37,6 +37,9 @@ BUCKETS: Final = (
 
 _METHODS: Final = frozenset(METHODS)
 _CLASSES: Final = ("0xx", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+QUEUED: Final = 0.001
+"""Seconds from which on a request counts as one that had to wait for a connection."""
 
 LAG_INTERVAL: Final = 0.25
 """Seconds between two measurements of the event loop's lag."""
@@ -123,6 +126,11 @@ class Metrics(Collector):
         self._per_action = PerAction()
         self.none = ActionSeries(self._per_action, NO_ACTION)
         """For requests that matched no action."""
+        self.queued = _histogram(
+            "queue_duration_seconds",
+            "Before a request was handed to a connection, of those that took 1 ms or more: "
+            "waiting, connecting, retries.",
+        )
         self.own = _histogram(
             "own_duration_seconds",
             "The gateway's own share of a request that was not streamed.",
@@ -140,7 +148,7 @@ class Metrics(Collector):
     def _families(self) -> tuple[Counter | Histogram, ...]:
         return (
             *(self._per_action.requests, *self._per_action.by_action_alone),
-            *(self.own, self.cut, self.lag, self.reloads),
+            *(self.queued, self.own, self.cut, self.lag, self.reloads),
         )
 
     def describe(self) -> Iterable[Metric]:
@@ -190,6 +198,8 @@ class Metrics(Collector):
         upstream = exchange.upstream
         if upstream:
             series.upstream.observe(upstream)
+        if exchange.queued >= QUEUED:
+            self.queued.observe(exchange.queued)
         if exchange.was_cut:
             self.cut.inc()
         if not exchange.streamed:
@@ -218,8 +228,16 @@ class Metrics(Collector):
 class LoopLag:
     """Measures how late the event loop runs its timers. `start` and `stop` it within the loop."""
 
-    def __init__(self, histogram: Histogram, interval: float = LAG_INTERVAL) -> None:
+    def __init__(
+        self,
+        histogram: Histogram,
+        interval: float = LAG_INTERVAL,
+        *,
+        tell: Callable[[float], None] | None = None,
+    ) -> None:
+        """`tell` is called with every measurement, in seconds."""
         self._histogram = histogram
+        self._tell = tell
         self._interval = interval
         self._handle: asyncio.TimerHandle | None = None
 
@@ -238,5 +256,8 @@ class LoopLag:
         self._handle = loop.call_at(due, self._measure, loop, due)
 
     def _measure(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
-        self._histogram.observe(max(0.0, loop.time() - due))
+        lag = max(0.0, loop.time() - due)
+        self._histogram.observe(lag)
+        if self._tell is not None:
+            self._tell(lag)
         self._schedule(loop)

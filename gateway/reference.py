@@ -12,6 +12,7 @@ from gateway.sources import flag_of
 _GROUPS: Final = {
     "bind": "Listeners",
     "scamp_conf": "The mesh",
+    "max_in_flight_per_action": "Overload and balancing",
     "tcp_keepalive_idle": "Dead peers and broken replies",
     "auth_mode": "Tickets and privileges",
     "request_timeout": "Requests",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from gateway import catalogue
 from gateway.actions import METHODS, Announced, Sectors, Target, resolve
@@ -28,12 +29,22 @@ NATIVE_ROUTE: Final = "/api/{action}"
 """The route in the log of requests that name their action."""
 
 
+class Places:
+    """The requests of one action that are under way, by whatever path they came."""
+
+    __slots__ = ("__weakref__", "in_flight")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+
+
 @dataclass(slots=True)
 class Known:
     """What a path leads to."""
 
     action: Announced
     series: ActionSeries
+    places: Places
     route: str = NATIVE_ROUTE
     rate: Rate | None = None
     """The limit that each caller of the route has for it alone."""
@@ -69,6 +80,8 @@ class Routing:
         self._default_timeout = default_timeout
         self._known: dict[str, Known] = {}
         self._by_route: dict[Route, Known | None] = {}
+        # As long as a path that is remembered leads there, or a request is under way.
+        self._places: WeakValueDictionary[str, Places] = WeakValueDictionary()
         self._generation = registry.generation
         self.routes = RouteTable()
         self._matcher: Matcher | None = None
@@ -118,7 +131,13 @@ class Routing:
         action = self._announced(target)
         if action is None:
             raise self._missing(target)
-        return Known(action, self._metrics.series(action))
+        return Known(action, self._metrics.series(action), self._places_of(action))
+
+    def _places_of(self, action: Announced) -> Places:
+        places = self._places.get(action.label)
+        if places is None:
+            places = self._places[action.label] = Places()
+        return places
 
     def _announced(self, target: Target) -> Announced | None:
         return resolve(self._registry, target, self._default_timeout)
@@ -194,8 +213,14 @@ class Routing:
         action = self._announced(route.target)
         known = None
         if action is not None:
-            series = self._metrics.series(action)
-            known = Known(as_routed(action, route), series, route.template, route.rate, route.key)
+            known = Known(
+                as_routed(action, route),
+                self._metrics.series(action),
+                self._places_of(action),
+                route.template,
+                route.rate,
+                route.key,
+            )
         self._by_route[route] = known
         return known
 

@@ -191,6 +191,40 @@ class Settings(BaseSettings):
 
     # -- overload and balancing: what one instance, one action may take ------------------
 
+    max_in_flight_per_action: int | None = setting(
+        None,
+        "Requests of one action under way at once; beyond it they get 503, and other actions are "
+        "served on. 0 is no limit.",
+        unit="count", ge=0, unset="half of max_in_flight",
+    )  # fmt: skip
+    max_in_flight_per_instance: int | None = setting(
+        None,
+        "Requests to one instance of a service under way at once, with those that wait for a "
+        "connection to it. 0 is no limit.",
+        unit="count", ge=0, unset="half of max_in_flight",
+    )  # fmt: skip
+    slow_start: float = setting(
+        10.0,
+        "How long the share of an instance grows, from a tenth of its weight, when it comes or "
+        "comes back beside others. 0 is off.",
+        unit="seconds", ge=0,
+    )  # fmt: skip
+    queue_target: float = setting(
+        0.5,
+        "Longest wait for a connection to one instance, once requests have waited there without a "
+        "break for queue_interval; who waits longer gets 503. 0 is off.",
+        unit="seconds", ge=0,
+    )  # fmt: skip
+    queue_interval: float = setting(
+        5.0, "How long a queue may stand before queue_target counts.", unit="seconds", gt=0
+    )
+    max_loop_lag: float = setting(
+        0.5,
+        "A share of new requests gets 503 while the event loop is later than this again and again. "
+        "0 is off.",
+        unit="seconds", ge=0,
+    )  # fmt: skip
+
     # -- dead peers: PING where services are known to answer it --------------------------
 
     tcp_keepalive_idle: int = setting(
@@ -541,6 +575,18 @@ class Settings(BaseSettings):
     def effective_auth_mode(self) -> AuthMode:
         """The mode in force: with a key and no other word, `enforce`."""
         return self.auth_mode or "enforce"
+
+    @property
+    def effective_max_per_action(self) -> int:
+        """`max_in_flight_per_action`, or what stands for it; 0 for no limit."""
+        given = self.max_in_flight_per_action
+        return max(1, self.max_in_flight // 2) if given is None else given
+
+    @property
+    def effective_max_per_instance(self) -> int:
+        """`max_in_flight_per_instance`, or what stands for it; 0 for no limit."""
+        given = self.max_in_flight_per_instance
+        return max(1, self.max_in_flight // 2) if given is None else given
 
     @property
     def limits_rates(self) -> bool:

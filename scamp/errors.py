@@ -249,12 +249,17 @@ class NoUsableInstance(RoutingError):
 
 
 class Saturated(RoutingError):
-    """A queue or in-flight limit is reached. `limit` names the setting."""
+    """A queue or in-flight limit is reached. `limit` says which in words for people.
 
-    def __init__(self, limit: str, retry_after: float = 1.0) -> None:
+    `reason` does for metrics: ``instance`` (requests in flight there), ``queue_full`` or
+    ``queue_delay`` (those that wait for a connection to it).
+    """
+
+    def __init__(self, limit: str, retry_after: float = 1.0, *, reason: str = "queue_full") -> None:
         super().__init__(limit, retry_after)
         self.limit = limit
         self.retry_after = retry_after
+        self.reason = reason
 
     def __str__(self) -> str:
         return f"limit reached: {self.limit}"

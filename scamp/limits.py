@@ -84,6 +84,9 @@ MAX_CONNECTIONS: Final = 64
 MAX_WAITERS: Final = 1_024
 """Requests that may wait for a connection to one instance."""
 
+MAX_PLANNED: Final = 65_536
+"""Instances over all lists of them that are kept at hand to choose from, some 100 bytes each."""
+
 CONNECT_TIMEOUT: Final = 10.0
 """TCP and TLS together."""
 

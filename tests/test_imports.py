@@ -53,7 +53,7 @@ LOOPLESS: Final = frozenset(
     f"gateway.{name}"
     for name in (
         *("actions", "catalogue", "context", "credentials", "explain", "problems", "setting_types"),
-        *("settings", "sources", "strangers", "surface", "translate", "unpacking"),
+        *("settings", "shedding", "sources", "strangers", "surface", "translate", "unpacking"),
         *("events.topic", "events.values", "openapi.components", "openapi.defaults"),
         *("openapi.document", "openapi.operations", "openapi.options", "openapi.own"),
         *("openapi.responses", "openapi.routed", "openapi.schemas", "openapi.sections"),

@@ -169,6 +169,8 @@ class Documentation:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if not task.cancelled() and (bug := task.exception()) is not None:
+            log.error("what a service says of itself could not be read", exc_info=bug)
         self._start()
         if not self._tasks:
             self._sweep.idle.set()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from scamp.client.sessions import Peer, SessionStore
-from scamp.errors import ConnectFailed, ConnectionLost, ConnectTimeout
+from scamp.errors import ConnectFailed, ConnectionLost, ConnectTimeout, FingerprintMismatch
 from scamp.transport import Channel, ChannelHandler, TcpTimes, offering, resumable_session
 from scamp.wire import Role
 
@@ -42,11 +43,15 @@ class Dialer:
         timeout: float,
         sessions: SessionStore | None,
         tcp: TcpTimes | None = None,
+        failures: Counter[str] | None = None,
     ) -> None:
+        """`failures` counts connections that did not come about, by reason: ``refused``,
+        ``timeout``, ``fingerprint``, ``tls``, ``other``."""
         self._context = context
         self._timeout = timeout
         self._tcp = tcp or TcpTimes()
         self._sessions = sessions
+        self._failures: Counter[str] = Counter() if failures is None else failures
 
     async def dial(
         self, host: str, port: int, fingerprint: str, handler: ChannelHandler, *, idle_limit: float
@@ -84,7 +89,8 @@ class Dialer:
 
         try:
             await self._attempts(attempt, peer)
-        except ConnectFailed:
+        except ConnectFailed as exc:
+            self._failures[_reason(exc)] += 1
             self._forget(peer)
             raise
 
@@ -137,3 +143,13 @@ class Dialer:
     def _forget(self, peer: Peer) -> None:
         if self._sessions is not None:
             self._sessions.drop(peer)
+
+
+def _reason(error: ConnectFailed) -> str:
+    if isinstance(error, FingerprintMismatch):
+        return "fingerprint"
+    if isinstance(error, ConnectTimeout):
+        return "timeout"
+    if error.reason.startswith("TLS"):
+        return "tls"
+    return "refused" if "refused" in error.reason.lower() else "other"

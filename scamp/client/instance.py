@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
+import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+from scamp.client.balance import share
 from scamp.client.connection import ClientConnection
 from scamp.client.deadline import Deadline
 from scamp.client.dialing import Dialer, format_address, is_resumed
 from scamp.client.options import ClientOptions
-from scamp.client.pool import Need, PoolCore
+from scamp.client.pool import PROBE_DELAY, Need, PoolCore
+from scamp.client.queueing import StandingQueue
 from scamp.client.states import TAKES_NOTHING, SlotState
 from scamp.client.stats import ClientStats
 from scamp.client.traits import PeerKind, TraitStore
@@ -21,7 +25,6 @@ from scamp.discovery import Announcement
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
-    ConnectTimeout,
     FingerprintMismatch,
     QueueTimeout,
     Saturated,
@@ -37,6 +40,20 @@ WARM_FIRST: Final = 0.05
 """Seconds after which a connection that an idle service closed is opened again; doubles."""
 PANIC_INTERVAL: Final = 0.1
 """Seconds between attempts on an instance that is out, when every instance is."""
+DIAL_PATIENCE: Final = 0.5
+"""Seconds after which those who wait for the first connection may go elsewhere: the host may take
+connections and go no further."""
+LOOKS: Final = 4
+"""How often within `ClientOptions.queue_target` a queue is looked at."""
+
+
+class OnlyWaited(Exception):
+    """It waited for a connection that takes longer than DIAL_PATIENCE, or that could not be made
+    for another request, which is what `error` says. Going elsewhere is no retry."""
+
+    def __init__(self, error: ConnectFailed | None = None) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -55,10 +72,12 @@ class Instance:
     """Connections to one (address, fingerprint), and the health that decides whether to use it.
 
     A failure to connect or to verify, or the loss of a connection in use, takes it out for a while
-    (1 s, doubling to 60 s, with jitter), until a background connection succeeds. So does a PING
-    without an answer, and SILENT_AFTER requests in a row without any reply: a process that hangs
-    may still accept connections. Errors that the service answers with never do, nor does a service
-    that closes an idle connection just as a request is on its way.
+    (1 s, doubling to 60 s, with jitter), until a background connection succeeds; the next time it
+    is for twice as long, unless something was answered meanwhile. So does a PING without an answer,
+    and SILENT_AFTER requests in a row without any reply: a process that hangs may still accept
+    connections. Errors that the service answers with never do, nor does a service that closes an
+    idle connection just as a request is on its way. What comes back begins with a part of its
+    weight.
     """
 
     def __init__(
@@ -82,6 +101,7 @@ class Instance:
             traits.kind(service.key),
             max_connections=options.max_connections,
             max_waiters=options.max_waiters,
+            standing=StandingQueue(options.queue_target, options.queue_interval),
         )
         self._connections: set[ClientConnection] = set()  # retired ones too
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,11 +112,21 @@ class Instance:
         self._last_refusal = 0.0
         self._last_used = 0.0
         self._warm_delay = WARM_FIRST
+        self._timer: asyncio.TimerHandle | None = None  # while requests wait
+        self._limit = options.max_in_flight or math.inf
+        self.since: float = self._loop.time()
+        """Loop time since when it is in use."""
         self.out: bool = False
+        self.shunned: bool = False
+        """True while it is out, or does not get beyond accepting a first connection."""
+        self.warming_until: float = 0.0
+        """Loop time until which it has a part of its weight only."""
         self.silence: int = 0
         """Requests in a row that ran out of time without a reply; who gets a reply sets it to 0."""
         self.in_flight: int = 0
         """Requests that the requester has given to this instance and that are not over."""
+        self.tight: int = min(options.max_in_flight or sys.maxsize, max(1, options.max_waiters))
+        """Requests in flight below which it is not full for certain."""
         self.last_error: ScampError | None = None
 
     # -- what others ask ----------------------------------------------------------------
@@ -121,14 +151,36 @@ class Instance:
         """Requests that wait for a connection."""
         return self._pool.waiting
 
+    @property
+    def full(self) -> bool:
+        """True when it has as many requests in flight, or waiting, as it may have."""
+        return self.in_flight >= self._limit or self._pool.waiting >= max(1, self._pool.max_waiters)
+
+    def saturated(self) -> Saturated:
+        """What to tell when it is full."""
+        if self.in_flight >= self._limit:
+            return Saturated("requests in flight on one instance", reason="instance")
+        return Saturated("requests waiting for a connection to one instance", reason="queue_full")
+
+    @property
+    def refusing(self) -> bool:
+        """True when it is out for not having let us in; one that lost connections may do so now."""
+        return self.out and isinstance(self.last_error, ConnectFailed)
+
     def retry_at(self) -> float:
         """Loop time of the next attempt, when it is out."""
         return self._out_until
 
     def may_panic(self, now: float) -> bool:
-        """True when it is out but may be tried all the same, because every other one is out too."""
+        """True when it is out but may be tried all the same, because every other one is out too.
+
+        Never when somebody else answers at its address: that does not pass by itself, so only the
+        background looks at it, in its own time.
+        """
         if self._pool.dialing or any(slot.room for slot in self._pool.slots):
             return True
+        if isinstance(self.last_error, FingerprintMismatch):
+            return False
         return now - self._last_refusal >= PANIC_INTERVAL
 
     @property
@@ -156,8 +208,9 @@ class Instance:
         """Call `starter` with a connection that has a place, now or when one comes free.
 
         `starter` must begin the request at once, and with Need.ALONE let nothing else on.
-        Raises ConnectFailed, QueueTimeout, Saturated, and whatever `starter` raises. When cancelled
-        nothing has been started, or `starter` has been called and its exchange must be abandoned.
+        Raises ConnectFailed, QueueTimeout, Saturated, OnlyWaited, and whatever `starter` raises.
+        When cancelled nothing has been started, or `starter` has been called and its exchange must
+        be abandoned.
         """
         self._last_used = self._loop.time()
         self._warm_delay = WARM_FIRST
@@ -168,17 +221,31 @@ class Instance:
         if self._closed:
             raise ConnectionLost(self.address, "the client is closed", written=False)
         if self._pool.full:
-            raise Saturated("requests waiting for a connection to one instance")
+            raise self.saturated()
         loop = self._loop
         waiter = Waiter(loop.create_future(), starter)
-        self._pool.wait(waiter, need)
+        self._pool.wait(waiter, need, loop.time())
         self._dial()
         timer = loop.call_at(deadline.at, _expire, waiter, deadline.seconds)
         try:
             await waiter.future
+        except BaseException:
+            self._pool.forget(waiter)
+            raise
         finally:
             timer.cancel()
-            self._pool.forget(waiter)
+
+    def _look_later(self) -> None:
+        """While requests wait, see from time to time whether to dial or to refuse more."""
+        delay = PROBE_DELAY if self._pool.probing else self._options.queue_target / LOOKS
+        if delay and self._timer is None and self._pool.waiting:
+            self._timer = self._loop.call_later(delay, self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        for waiter in self._pool.overdue(self._loop.time()):
+            _fail(waiter, Saturated("time to wait for a connection", reason="queue_delay"))
+        self._dial()
 
     def _serve(self) -> None:
         """Give free places to those who wait, and dial for the rest."""
@@ -199,9 +266,10 @@ class Instance:
     def _dial(self) -> None:
         if self._closed:
             return
+        self._look_later()
         if self.out and self._pool.slots and self._loop.time() < self._out_until:
             return  # those who wait are served by the connections that work
-        for _ in range(self._pool.dials()):
+        for _ in range(self._pool.dials(self._loop.time())):
             self._pool.dialing += 1
             self._spawn(self._dial_once())
 
@@ -212,25 +280,36 @@ class Instance:
         return task
 
     async def _dial_once(self) -> None:
+        patience = self._loop.call_later(DIAL_PATIENCE, self._still_connecting)
         try:
             await self._connect()
         except ConnectFailed as exc:
             self._pool.dialing -= 1
             if not self._pool.slots:
-                self._fail_waiters(exc)
+                # One failure is one try, of whoever has waited for longest.
+                self._fail_waiters(exc, OnlyWaited(exc))
         except Exception as exc:
-            # Not foreseen; those who wait must not wait for ever because of it.
+            # Those who wait must not wait for ever because of it.
             self._pool.dialing -= 1
-            log.exception("dialling %s failed", self.address)
-            self._failed(ConnectFailed(self.address, repr(exc)))
-            self._fail_waiters(ConnectFailed(self.address, repr(exc)))
+            self._fail_waiters(self._unforeseen(exc))
         except BaseException:
             self._pool.dialing -= 1
             raise
         else:
             self._pool.dialing -= 1
+        finally:
+            patience.cancel()
+        self._serve_open()
+
+    def _serve_open(self) -> None:
         if not self._closed:
             self._serve()
+
+    def _still_connecting(self) -> None:
+        """A dial takes long. Without any connection, let those who wait look elsewhere, once."""
+        if not self._pool.slots and not self._closed:
+            self.shunned = True
+            self._fail_waiters(OnlyWaited())
 
     async def _connect(self) -> None:
         """Open one connection and add it. Raises ConnectFailed, after noting it."""
@@ -251,7 +330,6 @@ class Instance:
                 idle_limit=self._options.idle_timeout,
             )
         except ConnectFailed as exc:
-            self._stats.connect_failures[_reason(exc)] += 1
             self._failed(exc)
             raise
         if self._closed:
@@ -287,10 +365,10 @@ class Instance:
                 self._failed(error or ConnectionLost(self.address, "lost", written=True))
             elif connection.lost_to_peer:
                 self._warm()
-        if not self._closed:
-            self._serve()
+        self._serve_open()
 
     def _answered(self, connection: ClientConnection) -> None:
+        self._failures = 0
         if connection.channel is not None:
             self._dialer.keep(connection.channel)
 
@@ -320,11 +398,13 @@ class Instance:
             log.debug("%s (%s) %s request ids", self.address, self.service.identity, kind.value)
             for connection in self._pool.slots:
                 connection.learn(kind)
+            if self._pool.waiting:  # not now: the reply that showed it is not yet matched
+                self._loop.call_soon(self._serve_open)
 
-    def _fail_waiters(self, error: ScampError) -> None:
-        for waiter in self._pool.take_waiters():
-            if not waiter.future.done():
-                waiter.future.set_exception(error)
+    def _fail_waiters(self, first: Exception, others: Exception | None = None) -> None:
+        waiting = [waiter for waiter in self._pool.take_waiters() if not waiter.future.done()]
+        for number, waiter in enumerate(waiting):
+            _fail(waiter, others if number and others is not None else first)
 
     # -- health -------------------------------------------------------------------------
 
@@ -340,13 +420,19 @@ class Instance:
             return  # one outage, however many connections it took down
         if not self.out:
             log.warning("%s (%s) is out: %s", self.address, self.service.identity, error)
-        self.out = True
+        self.out = self.shunned = True
         delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** min(self._failures, 10))
         delay *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         self._failures += 1
         self._out_until = loop.time() + delay
         if self._recovery is None:
             self._recovery = self._spawn(self._recover())
+
+    def _unforeseen(self, exc: Exception) -> ConnectFailed:
+        log.exception("dialling %s failed", self.address)
+        error = ConnectFailed(self.address, repr(exc))
+        self._failed(error)
+        return error
 
     def unanswered(self, error: ScampError) -> None:
         """A request ran out of time, and nothing that shared its connection had a reply either."""
@@ -357,9 +443,16 @@ class Instance:
     def _recovered(self) -> None:
         if self.out:
             log.info("%s (%s) is back", self.address, self.service.identity)
-        self.out = False
-        if self.silence < SILENT_AFTER:  # else that it accepts connections is no news
-            self._failures = 0
+            self.warm_up(self._loop.time())
+        self.out = self.shunned = False
+
+    def warm_up(self, now: float) -> None:
+        """Begin with a part of its weight: what has just started is slow, and everybody comes."""
+        self.warming_until = now + self._options.slow_start
+
+    def share(self, now: float) -> float:
+        """The part of its weight that counts when it is compared with others."""
+        return share(self.warming_until, now, self._options.slow_start)
 
     async def _recover(self) -> None:
         """Dial in the background until it works."""
@@ -373,6 +466,9 @@ class Instance:
                     await self._connect()
                 except ConnectFailed:
                     continue
+                except Exception as exc:
+                    self._unforeseen(exc)  # nor must it stay out for ever
+                    continue
                 self._stats.reconnects += 1
                 self._serve()
         finally:
@@ -383,6 +479,9 @@ class Instance:
     def leave(self) -> None:
         """The service is no longer announced: finish what is in flight, take nothing new."""
         self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         for task in list(self._tasks):
             task.cancel()
         self._fail_waiters(ConnectionLost(self.address, "no longer announced", written=False))
@@ -400,16 +499,10 @@ class Instance:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
-def _expire(waiter: Waiter, seconds: float) -> None:
+def _fail(waiter: Waiter, error: Exception) -> None:
     if not waiter.future.done():
-        waiter.future.set_exception(QueueTimeout(seconds))
+        waiter.future.set_exception(error)
 
 
-def _reason(error: ConnectFailed) -> str:
-    if isinstance(error, FingerprintMismatch):
-        return "fingerprint"
-    if isinstance(error, ConnectTimeout):
-        return "timeout"
-    if error.reason.startswith("TLS"):
-        return "tls"
-    return "refused" if "refused" in error.reason.lower() else "other"
+def _expire(waiter: Waiter, seconds: float) -> None:
+    _fail(waiter, QueueTimeout(seconds))

@@ -41,6 +41,15 @@ class ClientOptions:
     """Connections to one instance."""
     max_waiters: int = limits.MAX_WAITERS
     """Requests that may wait for a connection to one instance."""
+    max_in_flight: int = 0
+    """Requests to one instance under way, waiting ones included; 0 for no limit."""
+    queue_target: float = 0.0
+    """Longest wait for a connection to one instance, once requests have been waiting there without
+    a break for `queue_interval`: who waits longer gets Saturated. 0 for never."""
+    queue_interval: float = 5.0
+    """How long requests wait without a break before `queue_target` counts."""
+    slow_start: float = 10.0
+    """How long the share of an instance grows that comes, or comes back, beside others."""
     max_streams: int = 128
     """Requests in flight on one connection to a peer that echoes ids."""
     retries: int = limits.MAX_RETRIES

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
+from scamp.client.queueing import StandingQueue
 from scamp.client.traits import PeerKind
 
 MAX_DIALS: Final = 8
 """Connections to one instance that may be on their way at once."""
+
+PROBE_DELAY: Final = 0.05
+"""Seconds without a reply after which twice as many connections may be open to a peer of which
+nothing is known: a first request that is slow, or never answered, holds others up no longer."""
+
+_MANY_PROBES: Final = 10
+"""Doublings, which are more connections than there may be."""
 
 KEPT_PART: Final = 4
 """One connection in so many, and one at least, is never given to a request alone."""
@@ -69,7 +78,15 @@ class PoolCore(Generic[S, W]):
     `W` is whatever stands for a waiting request; the pool hands it back with its connection.
     """
 
-    def __init__(self, kind: PeerKind, *, max_connections: int, max_waiters: int) -> None:
+    def __init__(
+        self,
+        kind: PeerKind,
+        *,
+        max_connections: int,
+        max_waiters: int,
+        standing: StandingQueue | None = None,
+    ) -> None:
+        """`standing` says when those who wait are refused; None: never."""
         self.kind = kind
         self.max_connections = max_connections
         # The rest is left to those that share: uploads that stand still would starve them.
@@ -77,9 +94,11 @@ class PoolCore(Generic[S, W]):
         self.max_waiters = max_waiters
         self.dialing = 0
         self.slots: list[S] = []
+        self._standing = standing or StandingQueue(0, 0)
+        self._probing_since: float | None = None
         self._arrivals = 0
-        # Each with the number of its arrival.
-        self._queues: dict[Need, deque[tuple[int, W]]] = {need: deque() for need in Need}
+        # Each with the number and the time of its arrival.
+        self._queues: dict[Need, deque[tuple[int, W, float]]] = {need: deque() for need in Need}
 
     # -- requests -----------------------------------------------------------------------
 
@@ -122,10 +141,10 @@ class PoolCore(Generic[S, W]):
         """Requests that wait."""
         return sum(map(len, self._queues.values()))
 
-    def wait(self, waiter: W, need: Need) -> None:
+    def wait(self, waiter: W, need: Need, now: float) -> None:
         """Queue a request; requests are served in the order in which they came."""
         self._arrivals += 1
-        self._queues[need].append((self._arrivals, waiter))
+        self._queues[need].append((self._arrivals, waiter, now))
 
     def forget(self, waiter: W) -> None:
         """A waiting request has gone."""
@@ -133,6 +152,7 @@ class PoolCore(Generic[S, W]):
             for entry in queue:
                 if entry[1] is waiter:
                     queue.remove(entry)
+                    self._settle()
                     return
 
     def grant(self) -> tuple[W, S] | None:
@@ -145,30 +165,75 @@ class PoolCore(Generic[S, W]):
         for _, need in sorted(waiting, key=itemgetter(0)):
             slot = self._find(need)
             if slot is not None:
-                return self._queues[need].popleft()[1], slot
+                waiter = self._queues[need].popleft()[1]
+                self._settle()
+                return waiter, slot
         return None
 
+    def overdue(self, now: float) -> list[W]:
+        """Waiting requests that have to be refused, because the queue has stood for too long;
+        removed. To be called every now and then while requests wait.
+
+        Those that wait for a first connection, or for a first reply to show what the peer is, do
+        not wait for others to be done: their deadline is limit enough.
+        """
+        if not self.waiting or not self.slots or self.kind is PeerKind.UNKNOWN:
+            self._standing.emptied()
+            return []
+        too_old = self._standing.too_old(now)
+        refused = []
+        for queue in self._queues.values():
+            while queue and queue[0][2] < too_old:
+                refused.append(queue.popleft()[1])
+        self._settle()
+        return refused
+
+    def _settle(self) -> None:
+        if not any(self._queues.values()):
+            self._standing.emptied()
+
     def take_waiters(self) -> list[W]:
-        """Every waiting request, removed."""
-        waiters = [waiter for queue in self._queues.values() for _, waiter in queue]
+        """Every waiting request, removed, in the order in which they came."""
+        entries = sorted(chain.from_iterable(self._queues.values()), key=itemgetter(0))
         for queue in self._queues.values():
             queue.clear()
-        return waiters
+        self._settle()
+        return [waiter for _, waiter, _ in entries]
 
     # -- connections --------------------------------------------------------------------
 
-    def dials(self) -> int:
+    def dials(self, now: float) -> int:
         """How many connections to begin now for those who wait.
 
-        While the kind of the peer is unknown, and for peers that share connections, one dial serves
-        everybody; a peer that renumbers needs one for each.
+        For peers that share connections one dial serves everybody; a peer that renumbers needs one
+        for each. While the kind is unknown everybody waits for the first reply, but not for long:
+        see `PROBE_DELAY`.
         """
         sharing = len(self._queues[Need.SHARED]) + len(self._queues[Need.FRESH])
-        if self.kind is not PeerKind.RENUMBERS:
+        if self.kind is PeerKind.ECHOES:
             sharing = min(sharing, 1)
+        if self.kind is PeerKind.UNKNOWN:
+            sharing = min(sharing, self._probes(now))
+        else:
+            self._probing_since = None
         wanted = min(len(self._queues[Need.ALONE]), self._alone_left) + sharing
         wanted = min(wanted, MAX_DIALS, self.max_connections - len(self.slots))
         return max(0, wanted - self.dialing)
+
+    def _probes(self, now: float) -> int:
+        """How many more connections there may be before the first reply."""
+        if not self.slots:
+            self._probing_since = None
+            return 1
+        if self._probing_since is None:
+            self._probing_since = now
+        steps = int((now - self._probing_since) / PROBE_DELAY)
+        return max(0, (1 << min(steps, _MANY_PROBES)) - len(self.slots))
+
+    @property
+    def probing(self) -> bool:
+        """True while requests wait for a first reply, and `dials` will soon say more."""
+        return self.kind is PeerKind.UNKNOWN and self.waiting > 0
 
     def add(self, slot: S) -> None:
         """A connection is ready."""

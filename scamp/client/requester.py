@@ -16,7 +16,7 @@ from scamp.client.call import Call, Reply
 from scamp.client.connection import ClientConnection, Exchange
 from scamp.client.deadline import Deadline
 from scamp.client.dialing import Dialer
-from scamp.client.instance import Instance
+from scamp.client.instance import Instance, OnlyWaited
 from scamp.client.options import ClientOptions
 from scamp.client.pool import Need
 from scamp.client.router import InstanceView, Router
@@ -35,6 +35,7 @@ from scamp.errors import (
     NoUsableInstance,
     ReplyFailed,
     ReplyTimeout,
+    Saturated,
     ScampError,
     ServiceError,
     UnknownAction,
@@ -76,6 +77,7 @@ class Requester:
             timeout=self.options.connect_timeout,
             sessions=SessionStore() if self.options.resume_tls else None,
             tcp=self.options.tcp_times,
+            failures=self.stats.connect_failures,
         )
         self._traits = TraitStore()
         self._router = Router(registry, self.options, self._dialer, self._traits, self.stats)
@@ -140,34 +142,54 @@ class Requester:
         began = time.monotonic()
         self.stats.requests += 1
         self._budget.request(began)
-        tried: list[Instance] = []
+        avoid: list[Instance] = []  # tried, or waited for in vain
+        done = 0  # attempts
         offers = call.offers
         failure: ScampError | None = None
         while True:
             try:
                 instance, offer = self._router.choose(
-                    offers, call.envelope, tried, time.monotonic()
+                    offers, call.envelope, avoid, time.monotonic()
                 )
-            except NoUsableInstance:
+            except (NoUsableInstance, Saturated) as exc:
                 if failure is not None:
-                    raise failure from None  # what went wrong says more than that nothing is left
+                    raise failure from None  # it says more than that nothing is left
+                self._count(exc)
                 raise
             try:
-                return await self._attempt(call, instance, offer, len(tried) + 1, began)
+                return await self._attempt(call, instance, offer, done + 1, began)
+            except OnlyWaited as waited:
+                failure = waited.error or failure
+                if instance in avoid and waited.error is not None:
+                    raise waited.error from None  # not in circles
+                avoid.append(instance)
+                continue
             except ScampError as exc:
-                exc.attempts, exc.instance = len(tried) + 1, instance.address
+                exc.attempts, exc.instance = done + 1, instance.address
                 if _only_waited(exc, instance) and not call.touched:
                     # The instance leaves. Nothing was tried, so to go on elsewhere is no retry.
                     failure, offers = exc, self._offers_now(call, offer)
                     continue
                 reason = _retry_reason(exc, call)
-                if reason is None or not self._may_retry(call, len(tried)):
+                if reason is None or not self._may_retry(call, done):
+                    self._count(exc)
                     raise
                 self.stats.retries[reason] += 1
                 failure = exc
-            tried.append(instance)
-            delay = random.uniform(0, RETRY_DELAY * 2 ** (len(tried) - 1))  # noqa: S311 - jitter
-            await asyncio.sleep(min(delay, call.deadline.remaining()))
+            avoid.append(instance)
+            done += 1
+            await self._pause(done, call.deadline)
+            if call.deadline.expired:
+                raise failure  # nobody would wait for the reply
+
+    @staticmethod
+    async def _pause(done: int, deadline: Deadline) -> None:
+        delay = random.uniform(0, RETRY_DELAY * 2 ** (done - 1))  # noqa: S311 - jitter
+        await asyncio.sleep(min(delay, deadline.remaining()))
+
+    def _count(self, error: ScampError) -> None:
+        if isinstance(error, Saturated):
+            self.stats.shed[error.reason] += 1
 
     def _offers_now(self, call: Call, offer: Offer) -> tuple[Offer, ...]:
         """Where the call may go now that `offer` is withdrawn: also to what has come since, if it

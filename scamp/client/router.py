@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from scamp.client.balance import Balance
 from scamp.client.dialing import Dialer
 from scamp.client.instance import Instance
 from scamp.client.options import ClientOptions
@@ -14,8 +15,10 @@ from scamp.client.stats import ClientStats
 from scamp.client.traits import TraitStore
 from scamp.discovery import Announcement, Change, Offer, Registry
 from scamp.errors import EnvelopeNotOffered, NoUsableInstance
+from scamp.limits import MAX_PLANNED
 
 Choice = tuple[Instance, Offer]
+_Balance = Balance[Instance, Offer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,14 @@ class InstanceView:
     peer: str
     """``unknown``, ``echoes`` or ``renumbers``."""
     last_error: str | None
+    share: float = 1.0
+    """The part of its weight that counts beside others; below 1 during a slow start."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    offers: tuple[Offer, ...]
+    balance: _Balance
 
 
 class Router:
@@ -59,50 +70,102 @@ class Router:
         self._traits = traits
         self._instances: dict[tuple[str, str], Instance] = {}
         self._leaving: set[Instance] = set()
+        # By the identity of the offers, which a plan keeps alive.
+        self._plans: dict[tuple[int, str], _Plan] = {}
+        self._planned = 0
         self._closed = False
         self._unsubscribe: Callable[[], None] = registry.subscribe(self._on_change)
 
     # -- choosing -----------------------------------------------------------------------
 
     def choose(
-        self, offers: Sequence[Offer], envelope: str, tried: Sequence[Instance], now: float
+        self, offers: tuple[Offer, ...], envelope: str, tried: Sequence[Instance], now: float
     ) -> Choice:
         """An instance for one attempt, at loop time `now`, rather one that was not tried.
 
-        Least requests in flight divided by weight, of two drawn by weight. When all are out the one
-        that is due next is tried. Raises EnvelopeNotOffered and NoUsableInstance.
+        Least requests in flight divided by weight, of two drawn by weight. When all are out,
+        one that has only lost connections, else the one due next. Raises EnvelopeNotOffered,
+        NoUsableInstance, and Saturated when all that are up are full.
         """
-        candidates = [
-            (self._instance(offer.service), offer)
-            for offer in offers
-            if envelope in offer.action.envelopes
-            and offer.service.weight > 0
-            and self._is_known(offer.service)
-        ]
-        if not candidates:
-            raise self._nowhere(offers, envelope)
-        up = [choice for choice in candidates if not choice[0].out and choice[0] not in tried]
-        if up:
-            return _less_loaded(up)
-        return self._least_bad(candidates, tried, now)
+        plan = self._plans.get((id(offers), envelope))
+        if plan is None:
+            plan = self._make_plan(offers, envelope, now)
+        choice = plan.balance.pick(now, tried)
+        if choice is None:
+            choice = self._least_bad(plan.balance, tried, now)
+        return choice
 
-    def _least_bad(self, candidates: list[Choice], tried: Sequence[Instance], now: float) -> Choice:
-        """Everything fresh is out. One that was tried but is up comes first, then the next due."""
-        up = [choice for choice in candidates if not choice[0].out]
+    def _least_bad(self, balance: _Balance, tried: Sequence[Instance], now: float) -> Choice:
+        """Everything fresh is out or full. One that was tried but is up comes first, then one that
+        does not get beyond connecting, then the next due."""
+        again = balance.pick(now) if tried else None
+        if again is not None:
+            return again
+        up = [choice for choice in balance.choices if not choice[0].out]
+        room = [choice for choice in up if not choice[0].full]
+        if room:
+            return min(room, key=lambda choice: (choice[0] in tried, choice[0].in_flight))
         if up:
-            return _less_loaded(up)
-        soonest = min(candidates, key=lambda choice: (choice[0] in tried, choice[0].retry_at()))
-        if soonest[0].may_panic(now):
-            return soonest
-        for choice in candidates:
+            raise up[0][0].saturated()
+        return self._next_due(balance.choices, tried, now)
+
+    @staticmethod
+    def _next_due(choices: Sequence[Choice], tried: Sequence[Instance], now: float) -> Choice:
+        # Whoever lets nobody in comes last: it would cost a retry. Connections that were lost may
+        # be had again at once, even where one was just lost.
+        in_turn = sorted(
+            choices,
+            key=lambda choice: (choice[0].refusing, choice[0] in tried, choice[0].retry_at()),
+        )
+        for choice in in_turn:
             if choice[0].may_panic(now):
+                if choice[0].full:
+                    raise choice[0].saturated()
                 return choice
-        wait = max(0.0, min(choice[0].retry_at() for choice in candidates) - now)
-        raise NoUsableInstance(soonest[1].action.spelling, wait)
+        wait = max(0.0, min(choice[0].retry_at() for choice in choices) - now)
+        raise NoUsableInstance(in_turn[0][1].action.spelling, wait)
 
-    def _is_known(self, service: Announcement) -> bool:
-        """False when it has left since it was looked up: nothing would let a new instance go."""
-        return not self._closed and self._registry.get(service.key) is not None
+    def _make_plan(self, offers: tuple[Offer, ...], envelope: str, now: float) -> _Plan:
+        """Whom to choose among, for as long as the index does not change.
+
+        Services that have left since `offers` were looked up are not among them, since nothing
+        would let new instances of them go; those that have moved are where they are now.
+        """
+        choices: list[Choice] = []
+        weights: list[float] = []
+        fresh: list[Instance] = []
+        for offer in offers:
+            service = None if self._closed else self._registry.get(offer.service.key)
+            if service is None or service.weight <= 0 or envelope not in offer.action.envelopes:
+                continue
+            known = self._instances.get(service.key)
+            instance = self._instance(service)
+            if instance is not known:
+                fresh.append(instance)
+            choices.append((instance, offer))
+            weights.append(float(service.weight))
+        if not choices:
+            raise self._nowhere(offers, envelope)
+        self._warm_up(fresh, choices, now)
+        plan = _Plan(offers, Balance(choices, weights, self._options.slow_start))
+        self._planned += len(choices)
+        if self._planned > MAX_PLANNED:
+            self._forget_plans()
+            self._planned = len(choices)
+        self._plans[id(offers), envelope] = plan
+        return plan
+
+    def _warm_up(self, fresh: list[Instance], choices: list[Choice], now: float) -> None:
+        """Slow start for what is new beside something that has been serving for a while. Where
+        everything is new there is nobody to take the other part."""
+        established = now - self._options.slow_start
+        if any(one.since <= established and not one.out for one, _ in choices):
+            for instance in fresh:
+                instance.warm_up(now)
+
+    def _forget_plans(self) -> None:
+        self._plans.clear()
+        self._planned = 0
 
     @staticmethod
     def _nowhere(offers: Sequence[Offer], envelope: str) -> Exception:
@@ -129,6 +192,7 @@ class Router:
         return instance
 
     def _on_change(self, change: Change) -> None:
+        self._forget_plans()
         for service in change.removed:
             instance = self._instances.get(service.key)
             if instance is not None and self._registry.get(service.key) is None:
@@ -143,6 +207,7 @@ class Router:
 
     def views(self) -> list[InstanceView]:
         """Every instance in use."""
+        now = time.monotonic()
         return [
             InstanceView(
                 address=instance.address,
@@ -156,6 +221,7 @@ class Router:
                 connections=len(instance.connections),
                 peer=instance.kind.value,
                 last_error=str(instance.last_error) if instance.last_error else None,
+                share=instance.share(now),
             )
             for instance in self._instances.values()
         ]
@@ -166,33 +232,9 @@ class Router:
         Takes CLOSE_TIMEOUT seconds when services do not do their part, however many.
         """
         self._closed = True
+        self._forget_plans()
         self._unsubscribe()
         instances = [*self._instances.values(), *self._leaving]
         self._instances.clear()
         self._leaving.clear()
         await asyncio.gather(*(instance.close() for instance in instances))
-
-
-def _less_loaded(choices: list[Choice]) -> Choice:
-    """Of two drawn by weight the one with less in flight for its weight, the first when equal.
-
-    Drawing by weight matters when little is in flight: comparing alone would then leave nothing
-    to any but the heaviest.
-    """
-    if len(choices) == 1:
-        return choices[0]
-    weights = [float(offer.service.weight) for _, offer in choices]
-    first = _draw(choices, weights)
-    second = _draw(choices, weights)
-    return second if _load(second) < _load(first) else first
-
-
-def _draw(choices: list[Choice], weights: list[float]) -> Choice:
-    """One of `choices`, by weight; its weight becomes 0, so that it is not drawn again."""
-    (at,) = random.choices(range(len(choices)), weights)  # noqa: S311 - not a secret
-    weights[at] = 0.0
-    return choices[at]
-
-
-def _load(choice: Choice) -> float:
-    return choice[0].in_flight / choice[1].service.weight

@@ -18,12 +18,15 @@ class ClientStats:
     """By what went wrong before: ``connect``, ``lost``, ``dispatch_failure``, ``txerr``."""
     retries_denied: int = 0
     """Retries that the budget did not allow."""
+    shed: Counter[str] = field(default_factory=Counter)
+    """Requests refused because of a limit: ``instance``, ``queue_full``, ``queue_delay``."""
     connects: int = 0
     """Connections opened."""
     resumed: int = 0
     """Those of them that resumed a TLS session instead of a full handshake."""
     connect_failures: Counter[str] = field(default_factory=Counter)
-    """By reason: ``refused``, ``timeout``, ``fingerprint``, ``tls``, ``other``."""
+    """By reason: ``refused``, ``timeout``, ``fingerprint``, ``tls``, ``other``; subscriptions'
+    too."""
     reconnects: int = 0
     """Connections opened in the background after a failure or a loss."""
     lost_in_use: int = 0

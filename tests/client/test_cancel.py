@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
+from emptied import assert_tables_empty, quiet
 
 from scamp.client import ClientOptions
-from scamp.client.instance import Instance
 from scamp.errors import ScampError
 from scamp.testing import ECHOING, GO, Manners, Mesh, ScriptedPeer, until
 from scamp.testing.scripts import by_body, when
@@ -46,24 +46,6 @@ async def upload(mesh: Mesh) -> None:
 async def many(mesh: Mesh) -> None:
     """Several at once, some of which wait for a connection."""
     await asyncio.gather(*(whole(mesh) for _ in range(8)), upload(mesh))
-
-
-def instances(mesh: Mesh) -> list[Instance]:
-    return list(mesh.requester._router._instances.values())
-
-
-def assert_tables_empty(mesh: Mesh) -> None:
-    for instance in instances(mesh):
-        assert instance.in_flight == 0
-        assert instance.waiting == 0
-        assert instance._pool.dialing == 0
-        for connection in instance.connections:
-            assert connection.in_flight == 0
-            assert connection._exchanges == {}
-            assert connection.channel is not None
-            assert connection.channel.busy == 0
-            assert connection.channel.open_messages == 0
-    assert not mesh.requester._uploads
 
 
 async def after(steps: int, task: asyncio.Task[object]) -> bool:
@@ -112,13 +94,6 @@ async def test_cancelled_at_every_step(work: Work, warm: bool, manners: Manners)
         assert steps > 3
     assert peer.protocol_errors == []
     assert peer.aborted == 0  # never TXERR: some peers would act on half a request
-
-
-def quiet(mesh: Mesh) -> bool:
-    """True when no connection carries anything: abandoned replies have been thrown away."""
-    connections = [one for instance in instances(mesh) for one in instance.connections]
-    dialing = any(instance._pool.dialing for instance in instances(mesh))
-    return not dialing and not any(one.in_flight for one in connections)
 
 
 @pytest.mark.parametrize("manners", [ECHOING, GO], ids=["echoing", "renumbering"])

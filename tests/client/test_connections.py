@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from stepping import nothing_unhandled
 
 from scamp.client import ClientOptions, Requester
 from scamp.client import instance as instance_module
+from scamp.client.dialing import Dialer
 from scamp.client.instance import Instance
 from scamp.errors import (
     ConnectFailed,
@@ -358,6 +361,28 @@ async def test_an_instance_with_a_wrong_certificate_stays_out(impatient: None) -
         assert mesh.views()[0].state == "out"
         assert mesh.requester.stats.connects == 0
     assert peer.bytes_received == 0
+
+
+async def test_what_nobody_foresaw_keeps_no_instance_out(
+    impatient: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug while it is dialled in the background is told, and then dialling goes on."""
+    peer = ScriptedPeer()
+    async with Mesh(peer, options=ONCE) as mesh:
+        dial, bugs = Dialer.dial, iter([ValueError("one"), KeyError("another")])
+
+        async def dial_badly(self: Dialer, *args: Any, **options: Any) -> None:
+            for bug in bugs:
+                raise bug
+            await dial(self, *args, **options)
+
+        monkeypatch.setattr(Dialer, "dial", dial_badly)
+        with nothing_unhandled():
+            with pytest.raises(ConnectFailed, match="one"):
+                await ask(mesh)
+            await until(lambda: mesh.views()[0].state == "up")
+            assert mesh.requester.stats.reconnects == 1
+        assert await ask(mesh, b"[2]") == b"[2]"
 
 
 # -- coming and going -------------------------------------------------------------------

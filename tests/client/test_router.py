@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from scamp.client import router as router_module
 from scamp.client.dialing import Dialer
 from scamp.client.instance import PANIC_INTERVAL, Instance
 from scamp.client.options import ClientOptions
@@ -16,18 +17,26 @@ from scamp.client.router import Router
 from scamp.client.stats import ClientStats
 from scamp.client.traits import TraitStore
 from scamp.discovery import Offer, Registry
-from scamp.errors import ConnectFailed, EnvelopeNotOffered, NoUsableInstance
+from scamp.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    EnvelopeNotOffered,
+    NoUsableInstance,
+    Saturated,
+)
 from scamp.testing import ScriptedPeer
 from scamp.transport import client_context
+
+RAMP = ClientOptions().slow_start
 
 
 class Place:
     """A router over peers that nobody ever dials."""
 
-    def __init__(self) -> None:
+    def __init__(self, options: ClientOptions | None = None) -> None:
         self.registry = Registry()
         dialer = Dialer(client_context(), timeout=10.0, sessions=None)
-        options, stats = ClientOptions(), ClientStats()
+        options, stats = options or ClientOptions(), ClientStats()
         self.router = Router(self.registry, options, dialer, TraitStore(), stats)
 
     def add(self, *weights: float, envelopes: tuple[str, ...] = ("json",)) -> list[ScriptedPeer]:
@@ -41,9 +50,13 @@ class Place:
     def offers(self) -> tuple[Offer, ...]:
         return self.registry.find("main", "Test.echo")
 
-    def choose(self, *tried: Instance, envelope: str = "json") -> Instance:
-        now = asyncio.get_running_loop().time()
+    def choose(self, *tried: Instance, envelope: str = "json", after: float = 0.0) -> Instance:
+        now = asyncio.get_running_loop().time() + after
         return self.router.choose(self.offers, envelope, tried, now)[0]
+
+    def shares(self, after: float = 0.0) -> list[float]:
+        now = asyncio.get_running_loop().time() + after
+        return sorted(one.share(now) for one in self.router._instances.values())
 
 
 @pytest.fixture
@@ -55,7 +68,7 @@ async def place() -> AsyncIterator[Place]:
 
 
 def take_out(instance: Instance, seconds: float = 60.0) -> None:
-    instance.out = True
+    instance.out = instance.shunned = True
     now = asyncio.get_running_loop().time()
     instance._out_until = now + seconds
     instance._last_refusal = now
@@ -158,6 +171,20 @@ async def test_when_all_are_out_the_next_due_is_tried_but_not_in_a_storm(place: 
     assert chosen is second
 
 
+async def test_when_all_are_out_those_that_let_nobody_in_come_last(place: Place) -> None:
+    """Even where the request has just lost its connection: elsewhere it would not get one."""
+    place.add(1, 1, 1)
+    lost = place.choose()
+    take_out(lost, 30)
+    lost.last_error = ConnectionLost("there", "reset", written=True)
+    for instance in place.router._instances.values():
+        if instance is not lost:
+            take_out(instance, 1)
+            instance.last_error = ConnectFailed("elsewhere", "refused")
+    for tried in ((), (lost,)):
+        assert place.choose(*tried, after=2 * PANIC_INTERVAL) is lost
+
+
 async def test_an_instance_is_kept_when_its_service_announces_itself_anew(place: Place) -> None:
     (peer,) = place.add(1)
     first = place.choose()
@@ -198,3 +225,111 @@ async def test_what_is_seen_from_outside(place: Place) -> None:
         "unknown",
     )
     assert view.last_error == "cannot connect to somewhere: refused"
+
+
+async def test_what_is_full_sends_nobody_to_what_is_out() -> None:
+    place = Place(ClientOptions(max_in_flight=1))
+    place.add(1, 1)
+    full = place.choose()
+    out = place.choose(full)
+    take_out(out, -60.0)
+    full.in_flight = 1
+    full._out_until = out.retry_at() + 1.0  # it was out, too
+    with pytest.raises(Saturated) as caught:
+        place.choose(after=2 * PANIC_INTERVAL)
+    assert caught.value.reason == "instance"
+    await place.router.close()
+
+
+# -- slow start -------------------------------------------------------------------------
+
+
+async def test_where_everything_is_new_nothing_starts_slowly(place: Place) -> None:
+    place.add(1, 1)
+    place.choose()
+    assert place.shares() == [1.0, 1.0]
+    third, _ = place.add(1, 1)  # as in a mesh that is just being heard
+    place.choose(after=RAMP / 2)
+    assert place.shares(RAMP / 2) == [1.0] * 4
+    assert third.port
+
+
+async def test_what_comes_beside_what_has_served_for_a_while_starts_slowly(place: Place) -> None:
+    place.add(1)
+    old = place.choose()
+    place.add(1)
+    counts = Counter(place.choose(after=RAMP) is old for _ in range(1000))
+    assert counts[False] == pytest.approx(91, abs=30)
+    new = next(one for one in place.router._instances.values() if one is not old)
+    assert [view.share for view in place.router.views()] == [1.0, pytest.approx(0.1)]
+    assert new.share(new.warming_until) == 1.0
+
+
+async def test_what_comes_while_all_others_are_out_does_not(place: Place) -> None:
+    place.add(1)
+    take_out(place.choose())
+    place.add(1)
+    place.choose(after=RAMP)
+    assert place.shares(RAMP) == [1.0, 1.0]
+
+
+async def test_without_slow_start_nothing_starts_slowly() -> None:
+    place = Place(ClientOptions(slow_start=0.0))
+    place.add(1)
+    place.choose()
+    place.add(1)
+    place.choose(after=60.0)
+    assert place.shares(60.0) == [1.0, 1.0]
+    await place.router.close()
+
+
+# -- what is kept at hand ---------------------------------------------------------------
+
+
+async def test_offers_from_before_a_move_lead_to_where_the_service_is_now(place: Place) -> None:
+    """And do not bring back where it was."""
+    (peer,) = place.add(1)
+    before = place.offers
+    place.choose()
+    peer.port = 4242
+    place.registry.apply(added=(peer.service(),))
+    there = place.choose()
+    chosen, _ = place.router.choose(before, "json", (), asyncio.get_running_loop().time())
+    assert chosen is there
+    assert chosen.port == 4242
+
+
+async def test_offers_of_what_has_left_lead_nowhere(place: Place) -> None:
+    (peer,) = place.add(1)
+    before = place.offers
+    place.choose()
+    place.registry.apply(removed=(peer.service().key,))
+    with pytest.raises(NoUsableInstance):
+        place.router.choose(before, "json", (), asyncio.get_running_loop().time())
+    assert place.router.views() == []
+
+
+async def test_lists_that_differ_every_time_do_not_pile_up(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(router_module, "MAX_PLANNED", 10)
+    place.add(1, 1, 1)
+    now = asyncio.get_running_loop().time()
+    for _ in range(100):
+        place.router.choose((*place.offers, place.offers[0]), "json", (), now)
+        assert len(place.router._plans) <= 2
+    place.add(1)
+    assert not place.router._plans
+
+
+async def test_of_what_is_slow_to_connect_the_least_used_is_taken_when_nothing_is_better(
+    place: Place,
+) -> None:
+    place.add(1, 1)
+    first = place.choose()
+    second = place.choose(first)
+    for one in (first, second):
+        one.shunned = True
+    first.in_flight = 1
+    assert place.choose() is second
+    assert place.choose(second) is first

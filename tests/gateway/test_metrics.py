@@ -226,13 +226,16 @@ async def test_the_loops_lag_is_measured() -> None:
     def counted() -> float:
         return samples(exposed(metrics))["scamp_gateway_event_loop_lag_seconds_count"]
 
-    lag = LoopLag(metrics.lag, interval=0.001)
+    told: list[float] = []
+    lag = LoopLag(metrics.lag, interval=0.001, tell=told.append)
     lag.start()
     async with asyncio.timeout(5):
         while counted() < 3:  # noqa: ASYNC110 - a clock has no event
             await asyncio.sleep(0.001)
     lag.stop()
     lag.stop()
+    assert len(told) == counted()
+    assert min(told) >= 0.0
     before = counted()
     await asyncio.sleep(0.01)
     assert counted() == before

@@ -176,6 +176,7 @@ class Fronted:
                 authenticator=self.auth,
                 access_log=self.log,
                 in_flight=lambda: self.front.in_flight,
+                shed=lambda: self.front.shed,
                 limiter=self.limiter,
             ),
             EventsCollector(self._hub),

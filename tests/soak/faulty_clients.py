@@ -14,7 +14,7 @@ import orjson
 
 from gateway.catalogue import CATALOGUE
 from scamp.limits import KIB, MAX_INFLIGHT, MIB
-from tests.soak.faulty_service import answer_to, make_body
+from tests.soak.faulty_service import PIECE, answer_to, make_body
 
 PATIENCE: Final = 60.0
 """Seconds in which every request must have ended in some way: twice what its action may take."""
@@ -58,15 +58,15 @@ class Asked:
 
     @property
     def safe(self) -> bool:
-        """It may not fail whatever happens, but for a cut of a reply that has begun to go out."""
+        """It may not fail whatever happens, but by a cut of a reply that had begun to go out."""
         return self.read and self.size <= MAX_INFLIGHT
 
     @property
     def kind(self) -> str:
-        """For the counts."""
+        """For the counts. The reply to a ``read`` comes in one piece: it is there or it is not."""
         if not self.safe:
             return "read_large" if self.read else "write"
-        return "read" if self.reply <= MAX_INFLIGHT else "read_long"
+        return "read" if self.reply <= PIECE else "read_long"
 
     def __str__(self) -> str:
         kind = "read" if self.read else "write"
@@ -75,7 +75,7 @@ class Asked:
 
 def size_by_chance(rng: random.Random) -> int:
     """Mostly small, up to 1 MiB."""
-    largest = rng.choice((2 * KIB,) * 6 + (MAX_INFLIGHT,) * 2 + (MIB,) * 2)
+    (largest,) = rng.choices((2 * KIB, MAX_INFLIGHT, MIB), (70, 20, 10))
     return rng.randrange(64, largest)
 
 
@@ -150,7 +150,7 @@ class Clients:
         """The connection ended before the answer did."""
         if status != 200:
             self.tally.blame("unanswered", f"{asked}: {exc!r} (status {status})")
-        elif asked.safe and asked.reply <= MAX_INFLIGHT:
+        elif asked.kind == "read":
             self.tally.blame("failed_reads", f"{asked} was cut: {exc!r}")
         else:
             self.tally.counts[f"cut_{asked.kind}"] += 1

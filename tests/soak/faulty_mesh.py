@@ -22,6 +22,10 @@ from scamp.testing import Accepting, FaultProxy
 
 LONGEST_STOP: Final = 2.5
 """Seconds that an instance is stopped for at most."""
+CUT_WITHIN: Final = 0.5
+"""Seconds after which a cut also ends connections on which too little was sent for it."""
+KNOWN_AFTER: Final = 1.5
+"""Seconds in which the gateway has seen what the discovery file says; it looks twice a second."""
 START_LIMIT: Final = 30.0
 
 
@@ -83,6 +87,7 @@ class FaultyMesh:
         self._rng = rng
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._failed: list[BaseException] = []
         self._turn: list[Callable[[], Coroutine[Any, Any, None]]] = []
 
     async def __aenter__(self) -> FaultyMesh:
@@ -108,61 +113,70 @@ class FaultyMesh:
             self._rng.shuffle(self._turn)
         task = asyncio.create_task(self._turn.pop()())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._failed.append(error)
 
     async def heal(self) -> None:
-        """Wait until what goes wrong has ended, and put the rest right."""
+        """Wait until what goes wrong has ended, and put the rest right. Raises what a fault did:
+        a mistake here."""
         while self._tasks:
-            await asyncio.gather(*self._tasks)
+            await asyncio.wait(self._tasks)
+        if self._failed:
+            raise self._failed[0]
         for instance in self.instances:
             instance.proxy.heal()
-            for connection in instance.proxy.connections:  # cuts that have not come to it
-                connection.reset()
         self.write()
 
-    def _one(self) -> Instance:
-        """One that nothing is done to just now, if there is one."""
-        return self._rng.choice(self._free() or self.instances)
-
-    def _free(self) -> list[Instance]:
-        return [one for one in self.instances if not one.busy]
+    def _spare(self) -> Instance | None:
+        """One that can be taken out: another one stays. With nobody left, whatever is answered is
+        no fault of the gateway's. On a slow machine a start takes several faults' time."""
+        free = [one for one in self.instances if not one.busy]
+        if len(free) > 1:
+            return self._rng.choice(free)
+        self.faults["spared"] += 1
+        return None
 
     async def _kill(self) -> None:
-        instance = self._one()
-        if instance.busy:
-            return  # all are: enough is going wrong
-        self.faults["kill"] += 1
-        instance.busy = True
-        await instance.kill()
-        await instance.start()
-        instance.busy = False
-        self.write()
+        instance = self._spare()
+        if instance is not None:
+            self.faults["kill"] += 1
+            instance.busy = True
+            await instance.kill()
+            await instance.start()
+            self.write()
+            await asyncio.sleep(KNOWN_AFTER)
+            instance.busy = False
 
     async def _stop(self) -> None:
-        instance = self._one()
-        if instance.busy:
-            return
-        self.faults["stop"] += 1
-        instance.busy = True
-        instance.send(signal.SIGSTOP)
-        await asyncio.sleep(self._rng.uniform(0.2, LONGEST_STOP))
-        instance.send(signal.SIGCONT)
-        instance.busy = False
+        instance = self._spare()
+        if instance is not None:
+            self.faults["stop"] += 1
+            instance.busy = True
+            instance.send(signal.SIGSTOP)
+            await asyncio.sleep(self._rng.uniform(0.2, LONGEST_STOP))
+            instance.send(signal.SIGCONT)
+            instance.busy = False
 
     async def _reset(self) -> None:
         self.faults["reset"] += 1
-        self.faults["reset_connections"] += self._one().proxy.reset()
+        self.faults["reset_connections"] += self._rng.choice(self.instances).proxy.reset()
 
     async def _cut(self) -> None:
-        """Every connection somewhere else, this way or that, ended or reset."""
+        """Every connection in the middle of something, this way or that, by an end or a reset."""
         self.faults["cut"] += 1
-        for connection in self._one().proxy.connections:
-            pipe = self._rng.choice(
-                (connection.to_client, connection.to_client, connection.to_service)
-            )
+        connections = self._rng.choice(self.instances).proxy.connections
+        for connection in connections:
+            ways = (connection.to_client, connection.to_client, connection.to_service)
             size = int(10 ** self._rng.uniform(0, 5))
-            pipe.cut_after(size, reset=self._rng.random() < 0.5)
-            self.faults["cut_connections"] += 1
+            self._rng.choice(ways).cut_after(size, reset=self._rng.random() < 0.5)
+        self.faults["cut_connections"] += len(connections)
+        await asyncio.sleep(CUT_WITHIN)
+        for connection in connections:
+            connection.close()
 
     # -- the discovery file -------------------------------------------------------------
 
@@ -181,6 +195,9 @@ class FaultyMesh:
 
     async def _rewrite(self) -> None:
         """One of many things that become of such files; after a while it is as it was."""
+        if self._rng.random() < 0.1:
+            await self._take_out()
+            return
         what = self._rng.choice(
             (
                 self.write,
@@ -191,7 +208,6 @@ class FaultyMesh:
                 self._emptied,
                 self._removed,
                 self._stale,
-                self._without_one,
                 self._twice,
             )
         )
@@ -199,6 +215,18 @@ class FaultyMesh:
         what()
         await asyncio.sleep(self._rng.uniform(0.5, 3.0))
         self.write()
+
+    async def _take_out(self) -> None:
+        """The record of one is missing for a while."""
+        instance = self._spare()
+        if instance is not None:
+            self.faults["cache_without_one"] += 1
+            instance.busy = True
+            self._replace(self._content(instance))
+            await asyncio.sleep(self._rng.uniform(0.5, 3.0))
+            self.write()
+            await asyncio.sleep(KNOWN_AFTER)
+            instance.busy = False
 
     def _damaged(self) -> None:
         content = bytearray(self._content())
@@ -217,20 +245,19 @@ class FaultyMesh:
         self._replace(content[: self._rng.randrange(len(content))])
 
     def _truncated_in_place(self) -> None:
-        os.truncate(self.cache, self._rng.randrange(1, self.cache.stat().st_size))
+        self.write()
+        os.truncate(self.cache, self._rng.randrange(self.cache.stat().st_size + 1))
 
     def _emptied(self) -> None:
         self._replace(b"")
 
     def _removed(self) -> None:
-        self.cache.unlink()
+        self.cache.unlink(missing_ok=True)
 
     def _stale(self) -> None:
+        self.write()
         long_ago = time.time() - 7 * 86_400
         os.utime(self.cache, (long_ago, long_ago))
-
-    def _without_one(self) -> None:
-        self._replace(self._content(self._one()))
 
     def _twice(self) -> None:
         self._replace(self._content() + self._content())

@@ -30,7 +30,8 @@ from scamp.testing import GO, PeerRequest, ScriptedPeer, TestIdentity
 from scamp.tickets import TicketVerifier
 
 PIECE: Final = 50_000
-"""Of long replies: they come in several, with pauses between them."""
+"""Bytes. Longer replies come in several pieces with pauses between them, so that a part goes out to
+the client and cannot be taken back when the rest does not come."""
 
 ACTIONS: Final = {"Soak.read": "read", "Soak.write": "update"}
 MAX_BODY: Final = 2 * MIB

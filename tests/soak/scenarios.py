@@ -7,8 +7,10 @@ from typing import Final
 
 from soaking import Scenario
 from tests.soak import faults
+from tests.soak.overload import overload
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     "faults": faults.echoing,
     "faults-renumbering": faults.renumbering,
+    "overload": overload,
 }

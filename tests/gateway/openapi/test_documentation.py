@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+from stepping import nothing_unhandled
 
 from gateway.openapi import documentation
 from gateway.openapi.documentation import CONCURRENCY, FAILURE_MEMORY, Documentation
@@ -228,6 +229,22 @@ async def test_what_there_is_no_room_for_is_not_kept(monkeypatch: pytest.MonkeyP
         await stage.known.refresh()
         assert stage.known.snapshot() == ()
         assert stage.known.version == 0
+
+
+async def test_a_bug_in_reading_is_told_and_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reads_badly(body: bytes, service: Announcement) -> dict[str, Section]:
+        if service.name == "a":
+            raise RuntimeError("a bug")
+        return read_documentation(body, service)
+
+    monkeypatch.setattr(documentation, "read_documentation", reads_badly)
+    with nothing_unhandled():
+        async with Stage(Shop("a", summary="A"), Shop("b", 1, summary="B")) as stage:
+            await stage.known.refresh()
+            assert stage.summary() == "B"
+    assert "could not be read" in caplog.text
 
 
 async def test_after_the_end_nobody_is_asked() -> None:
