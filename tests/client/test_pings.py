@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from functools import partial
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from scamp.client import Call, ClientOptions, Deadline
 from scamp.client import instance as instance_module
 from scamp.client import requester as requester_module
-from scamp.errors import ConnectionLost, ReplyTimeout
+from scamp.errors import ConnectionLost, QueueTimeout, ReplyTimeout
 from scamp.limits import SILENT_AFTER
 from scamp.testing import (
     ECHOING,
@@ -129,11 +130,14 @@ async def test_a_peer_that_stops_reading_is_found_while_nobody_asks() -> None:
 async def time_out(mesh: Mesh, count: int, *, lowered: bool = False) -> None:
     """So many requests that run out of time, one after the other."""
     offers = mesh.registry.find("main", "Test.echo", 1)
-    for _ in range(count):
-        with pytest.raises(ReplyTimeout):
-            await mesh.requester.send(
-                Call(offers, b"{}", Deadline.after(0.03), caller_lowered=lowered)
-            )
+    done = 0
+    while done < count:
+        with contextlib.suppress(QueueTimeout):  # on a busy machine a connection takes longer
+            with pytest.raises(ReplyTimeout):
+                await mesh.requester.send(
+                    Call(offers, b"{}", Deadline.after(0.05), caller_lowered=lowered)
+                )
+            done += 1
 
 
 @pytest.mark.parametrize("manners", [ECHOING, GO], ids=["echoing", "renumbering"])
@@ -144,7 +148,7 @@ async def test_an_instance_that_answers_nothing_at_all_is_out(manners: Manners) 
         assert mesh.views()[0].state == "up"
         await time_out(mesh, 1)
         assert mesh.views()[0].state == "out"
-        assert str(mesh.views()[0].last_error).startswith("no reply; gave up after 0.0")
+        assert str(mesh.views()[0].last_error).startswith("no reply; gave up after ")
 
 
 @pytest.mark.parametrize("patience", [0.0, 10.0])
@@ -213,25 +217,24 @@ def more(peer: ScriptedPeer, count: int) -> bool:
     return len(peer.headers) >= count
 
 
-async def test_a_request_that_is_left_beside_one_that_is_answered_is_none() -> None:
+async def test_a_request_that_is_left_beside_one_that_is_answered_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """They share a connection: the action hangs, not the instance."""
+    monkeypatch.setattr(requester_module, "SILENT_WAIT", 0.0)
     peer = ScriptedPeer(
         {"Test.echo": echo, "Test.hang": silent}, actions=("Test.echo", "Test.hang")
     )
     async with Mesh(peer) as mesh:
-        offers = mesh.registry.find("main", "Test.hang", 1)
         await (await mesh.requester.request("Test.echo")).read_all()
-        for _ in range(SILENT_AFTER + 1):
-            # The reply begins, and its caller has gone: only the connection knows of it.
-            hangs = asyncio.create_task(
-                mesh.requester.send(Call(offers, b"{}", Deadline.after(0.2)))
-            )
-            gone = asyncio.create_task(mesh.requester.request("Test.echo"))
-            await peer.until(partial(more, peer, len(peer.headers) + 2))
-            gone.cancel()
-            with pytest.raises(ReplyTimeout):
-                await hangs
-        assert mesh.views()[0].state == "up"
+        (instance,) = mesh.requester._router._instances.values()
+        hangs = asyncio.create_task(mesh.requester.request("Test.hang"))
+        await peer.until(partial(more, peer, len(peer.headers) + 1))
+        await (await mesh.requester.request("Test.echo")).read_all()
+        hangs.cancel()
+        await asyncio.wait((hangs,))
+        assert instance.silence == 0
+        assert peer.accepted == 1
 
 
 # -- what becomes of the connection -------------------------------------------------------
