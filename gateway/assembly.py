@@ -50,7 +50,9 @@ _TABLE_LOOK: Final = 5.0
 class Assembly:
     """Builds the parts and connects them."""
 
-    def __init__(self, loaded: Loaded, listening: Callable[[], bool]) -> None:
+    def __init__(
+        self, loaded: Loaded, listening: Callable[[], bool], access_log: AccessLog | None = None
+    ) -> None:
         """`listening` tells whether the public listener is open. Reads the ticket keys and the
         routes file; raises `ConfigError`."""
         settings = loaded.settings
@@ -65,7 +67,7 @@ class Assembly:
         self.limiter = make_limiter(settings)
         # What takes requests.
         self.counters = Metrics(self.registry)
-        self.access_log = AccessLog(settings.access_log)
+        self.access_log = access_log or AccessLog(settings.access_log)
         self.endpoints = Endpoints()
         self.front = Front(
             self.registry,

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 from prometheus_client import Metric
@@ -21,6 +21,9 @@ from gateway.listener import Listener, Sockets, tls_context
 from gateway.public import public_server
 from gateway.signals import Triggers
 from gateway.sources import Loaded
+
+if TYPE_CHECKING:
+    from gateway.workers.team import Team
 
 log = logging.getLogger("gateway")
 
@@ -39,9 +42,10 @@ async def run(
     ready: Callable[[str, str], None],
     triggers: Triggers | None = None,
     sockets: Sockets | None = None,
+    team: Team | None = None,
 ) -> int:
     """Serve until told to stop; the exit status. `sockets` are those to listen on, else they are
-    opened as the settings say.
+    opened as the settings say. `team` is for one worker of several.
 
     `ready` is called once with the URLs of both listeners when requests are answered. Stopping
     is bounded: drain delay, drain limit, and a few seconds. Raises `ConfigError` when it cannot
@@ -49,7 +53,7 @@ async def run(
     """
     triggers = triggers or Triggers()
     with triggers.on_signals():
-        gateway = Gateway(loaded, triggers, sockets)
+        gateway = Gateway(loaded, triggers, sockets, team)
         try:
             starting = asyncio.create_task(gateway.start())
             if not await _unless(triggers.stop, starting):
@@ -80,20 +84,31 @@ async def _unless(event: asyncio.Event, task: asyncio.Task[None]) -> bool:
 class Gateway:
     """The listeners around an `Assembly`, and the order in which things happen."""
 
-    def __init__(self, loaded: Loaded, triggers: Triggers, sockets: Sockets | None = None) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        triggers: Triggers,
+        sockets: Sockets | None = None,
+        team: Team | None = None,
+    ) -> None:
         """Reads ticket keys and the TLS files; raises `ConfigError` when they are no good.
-        `sockets` are closed with the gateway."""
+        `sockets` are closed with the gateway. With a `team` the admin pages tell of all of it."""
         settings = loaded.settings
         self._settings = settings
         self._sockets = sockets
+        self._team = team
         self.triggers = triggers
         self._tls_stamps = FollowedTls.stamps(settings)
         self._context = tls_context(settings)
-        self.parts = parts = Assembly(loaded, self._listening)
+        log_of_worker = team.access_log(settings.access_log) if team is not None else None
+        self.parts = parts = Assembly(loaded, self._listening, log_of_worker)
         self._server = public_server(parts.front)
         self._public_runner = web.ServerRunner(self._server)
         self._admin_runner = web.AppRunner(
-            admin_application(parts.state, settings.admin_hosts),
+            admin_application(
+                parts.state if team is None else team.state_of_all(parts.state),
+                settings.admin_hosts,
+            ),
             access_log=None,
             shutdown_timeout=_CLOSE_LIMIT,
         )
@@ -130,6 +145,8 @@ class Gateway:
         sockets = self._sockets or Sockets.opened(settings)
         self._public = Listener(self._public_runner, sockets.public)
         self._admin = Listener(self._admin_runner, sockets.admin)
+        if self._team is not None:
+            await self._team.start()
         await self._admin.start()
         await parts.start()
         # What is loaded now stays: no later collection has to walk through modules and index.
@@ -220,6 +237,8 @@ class Gateway:
         await _bounded("public runner", self._public_runner.cleanup())
         await _bounded("mesh", self.parts.close())
         await _bounded("admin runner", self._admin_runner.cleanup())
+        if self._team is not None:
+            await _bounded("team", self._team.close())
         log.info("stopped")
 
 

@@ -54,6 +54,8 @@ one in force; that is logged with the reason and counted. `SIGHUP` looks at all 
 opens the access log anew. Settings themselves are read at the start only.
 """
 
+_SHARED: Final = " For all workers together."
+
 
 def configuration_reference() -> str:
     """The whole page, Markdown, ending in a newline."""
@@ -89,7 +91,7 @@ def _sections() -> Iterator[str]:
         unit = str(extra.get("unit", "")).replace("|", "\\|")
         yield (
             f"| `{name}` | {shown} | {_default(field.default, str(extra.get('unset', '')))} "
-            f"| {unit} | {field.description} |\n"
+            f"| {unit} | {field.description}{_SHARED if extra.get('shared') else ''} |\n"
         )
 
 

@@ -28,7 +28,17 @@ from pydantic_settings import (
 from gateway.credentials import AuthMode, Credentials, check_origins
 from gateway.ratelimit.buckets import MAX_ENTRIES
 from gateway.ratelimit.url import check_url
-from gateway.setting_types import Address, Bind, LogLevel, Names, Networks, Paths, PerTime, setting
+from gateway.setting_types import (
+    Address,
+    Bind,
+    LogLevel,
+    Names,
+    Networks,
+    Paths,
+    PerTime,
+    Workers,
+    setting,
+)
 from gateway.translate import parse_service
 from scamp import limits
 from scamp.config import SEARCHED, VARIABLES
@@ -169,7 +179,11 @@ class Settings(BaseSettings):
         limits.CONNECT_TIMEOUT, "Longest time for TCP and TLS to a service.", unit="seconds", gt=0
     )
     max_connections_per_instance: int = setting(
-        limits.MAX_CONNECTIONS, "Connections to one instance of a service.", unit="count", ge=1
+        limits.MAX_CONNECTIONS,
+        "Connections to one instance of a service.",
+        unit="count",
+        ge=1,
+        shared=True,
     )
     max_requests_per_connection: int = setting(
         128,
@@ -180,7 +194,7 @@ class Settings(BaseSettings):
     )
     max_waiters_per_instance: int = setting(
         limits.MAX_WAITERS, "Requests that may wait for a connection to one instance.",
-        unit="count", ge=0,
+        unit="count", ge=0, shared=True,
     )  # fmt: skip
     retries: int = setting(
         limits.MAX_RETRIES, "Retries of one request, where that is safe.", unit="count", ge=0, le=10
@@ -261,7 +275,7 @@ class Settings(BaseSettings):
         flag="",
     )
     max_in_flight: int = setting(
-        5000, "Requests under way at once; beyond it they get 503.", unit="count", ge=1
+        5000, "Requests under way at once; beyond it they get 503.", unit="count", ge=1, shared=True
     )
     error_status: dict[str, Annotated[int, Field(ge=400, le=599)]] = setting(
         {},
@@ -369,10 +383,10 @@ class Settings(BaseSettings):
         gt=0,
     )
     max_event_streams: int = setting(
-        1000, "Event streams open at once; beyond it they get 503.", unit="count", ge=0
+        1000, "Event streams open at once; beyond it they get 503.", unit="count", ge=0, shared=True
     )
     max_event_streams_per_subscription: int = setting(
-        1000, "Of these, with the same service and codes.", unit="count", ge=1
+        1000, "Of these, with the same service and codes.", unit="count", ge=1, shared=True
     )
     max_event_streams_per_caller: int = setting(
         100,
@@ -386,6 +400,7 @@ class Settings(BaseSettings):
         "caller gets a quarter of them.",
         unit="count",
         ge=1,
+        shared=True,
     )
 
     # -- descriptions -------------------------------------------------------------------
@@ -406,7 +421,17 @@ class Settings(BaseSettings):
 
     # -- process ------------------------------------------------------------------------
 
-    workers: int = setting(1, "Worker processes. Only 1 in this version.", unit="count")
+    workers: Workers = setting(
+        1,
+        "Worker processes; auto: one for each core. More than one need the extra `workers`.",
+        unit="count|auto",
+    )
+    worker_timeout: int = setting(
+        30,
+        "With several workers: one whose event loop stands still for so long is killed and "
+        "replaced.",
+        unit="seconds", ge=2, le=3600,
+    )  # fmt: skip
     # -- taking over ------------------------------------------------------------------
 
     log_level: LogLevel = setting("info", "Least severe operational log line written.")
@@ -433,13 +458,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # `sources.load` asks each source itself, to be able to say where a bad value stands.
         return (init_settings,)
-
-    @field_validator("workers")
-    @classmethod
-    def _one_worker(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError("this version runs one worker process; start more gateways instead")
-        return value
 
     @field_validator("error_status")
     @classmethod
