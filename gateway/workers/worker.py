@@ -63,6 +63,8 @@ class Orders(Triggers):
     def __init__(self, channel: socket.socket) -> None:
         super().__init__()
         self._channel = channel
+        self.orphaned = False
+        """Whether the master is gone."""
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -90,6 +92,7 @@ class Orders(Triggers):
         elif not order:
             asyncio.get_running_loop().remove_reader(self._channel.fileno())
             log.error("the master is gone; leaving")
+            self.orphaned = True
             self.interrupt()
 
 
@@ -151,16 +154,20 @@ class GatewayWorker(Worker):
 
     async def _run(self, shared: Shared, sockets: Sockets) -> int:
         beating = asyncio.create_task(self._beat())
+        orders = Orders(self.channel)
+        team = shared.team(self.slot.index, self.age)
         try:
             return await run(
                 share(shared.loaded),
                 ready=lambda *urls: self._tell(READY, *urls),
-                triggers=Orders(self.channel),
+                triggers=orders,
                 sockets=sockets,
-                team=shared.team(self.slot.index, self.age),
+                team=team,
             )
         finally:
             beating.cancel()
+            if orders.orphaned:
+                team.ledger.remove()
 
     async def _beat(self) -> None:
         while True:
