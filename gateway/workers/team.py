@@ -137,9 +137,10 @@ class Team:
         try:
             question = (await reader.readline()).strip()
             if question in (b"metrics", b"state"):
-                told = await self.told("metrics" if question == b"metrics" else "state")
-                writer.write(await asyncio.to_thread(orjson.dumps, told))
-                await writer.drain()
+                async with asyncio.timeout(ANSWER_LIMIT):  # nobody waits any longer
+                    told = await self.told("metrics" if question == b"metrics" else "state")
+                    writer.write(await asyncio.to_thread(orjson.dumps, told))
+                    await writer.drain()
         except OSError as exc:
             log.warning("another worker got no answer: %s", exc)
         finally:
