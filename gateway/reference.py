@@ -52,6 +52,9 @@ Files are followed while the gateway runs: the discovery cache, `authorized_serv
 the privilege table, the routes file, the TLS files. One that cannot be used leaves the last good
 one in force; that is logged with the reason and counted. `SIGHUP` looks at all of them at once and
 opens the access log anew. Settings themselves are read at the start only.
+
+Limits are those of one process; with several workers those marked "for all workers together" are
+divided among them ([operations](operations.md#several-workers)).
 """
 
 _SHARED: Final = " For all workers together."

@@ -37,7 +37,7 @@ log = logging.getLogger("gateway.workers")
 STEADY: Final = 60.0
 """Seconds after which the death of a worker is no longer one in a row."""
 
-MAX_PAUSE: Final = 10.0
+MAX_PAUSE: Final = 5.0
 """Longest pause before a worker that dies again and again is started once more. Connections to its
 socket wait for so long."""
 

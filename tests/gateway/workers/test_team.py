@@ -211,6 +211,6 @@ def test_who_dies_again_and_again_is_started_ever_later() -> None:
         pauses.append(slot.died(now))
         assert slot.due == now + pauses[-1]
         now = slot.due
-    assert pauses == [0, 1, 2, 4, 8, MAX_PAUSE, MAX_PAUSE]
+    assert pauses == [0, 1, 2, 4, MAX_PAUSE, MAX_PAUSE, MAX_PAUSE]
     slot.worker = cast(GatewayWorker, SimpleNamespace(began=now))
     assert slot.died(now + STEADY) == 0
