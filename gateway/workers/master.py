@@ -68,16 +68,23 @@ class Slot:
         return pause
 
 
-def run_workers(loaded: Loaded, *, ready: Ready, loop_factory: LoopFactory | None = None) -> int:
+def run_workers(
+    loaded: Loaded,
+    *,
+    ready: Ready,
+    loop_factory: LoopFactory | None = None,
+    sockets: Sockets | None = None,
+) -> int:
     """Serve with several processes until told to stop; the exit status.
 
-    `ready` is called once with the URLs of both listeners when all workers answer. Raises
-    `ConfigError` when they cannot start. In each worker it ends with SystemExit.
+    `ready` is called once with the URLs of both listeners when all workers answer. `sockets`, of
+    any number, are those to listen on, else they are opened as the settings say; they are closed
+    in the end. Raises `ConfigError` when they cannot start. In each worker it ends with SystemExit.
     """
     for warning in warnings(loaded.settings, limits_rates=loaded.settings.limits_rates):
         log.warning("%s", warning)
     pid = os.getpid()
-    sockets = Sockets.opened(loaded.settings)
+    sockets = sockets or Sockets.opened(loaded.settings)
     try:
         ledger = Ledger.made()
     except ConfigError:
@@ -88,7 +95,8 @@ def run_workers(loaded: Loaded, *, ready: Ready, loop_factory: LoopFactory | Non
         count = loaded.settings.workers
         return Team(loaded, ledger, number=index + 1, count=count, birth=birth)
 
-    master = Master(Application(Shared(loaded, sockets, loop_factory, team)), ledger, ready)
+    shared = Shared(loaded, sockets, loop_factory, team)
+    master = Master(Application(shared), ledger, ready)
     # What is there now stays, and is shared: no worker's collections should touch its pages.
     gc.collect()
     gc.freeze()
@@ -194,7 +202,7 @@ class Master(Arbiter):
         for end in (self._wakeup, self._woken):
             end.setblocking(False)
         signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
-        self._selector.register(self._woken, selectors.EVENT_READ)
+        self.watch(self._woken, self._awake)
 
     def spawn_workers(self) -> None:
         """Fill the places that are empty and due."""
@@ -208,7 +216,7 @@ class Master(Arbiter):
         pid = self.spawn_worker()
         slot.worker = worker = self.WORKERS[pid]
         worker.channel.close()
-        self._selector.register(worker.master_end, selectors.EVENT_READ, worker)
+        self.watch(worker.master_end, lambda: self._hear(worker))
         log.info("worker %d is process %d", slot.index + 1, pid)
 
     # -- what workers say ---------------------------------------------------------------
@@ -220,12 +228,22 @@ class Master(Arbiter):
             due = [slot.due - now for slot in self.slots if slot.worker is None]
         limit = max(0.0, min([timeout or 0.0, *due]))
         for key, _ in self._selector.select(limit):
-            if key.data is not None:
-                self._hear(key.data)
-            else:
-                with suppress(BlockingIOError):
-                    self._woken.recv(1024)
+            key.data()
         return super().wait_for_signals(0)
+
+    def watch(self, sock: socket.socket, act: Callable[[], object]) -> None:
+        """Call `act`, which must not block, in the master whenever `sock` can be read. The master
+        has no event loop, and may have no threads, as it forks."""
+        self._selector.register(sock, selectors.EVENT_READ, act)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """No longer. May be called twice."""
+        with suppress(KeyError):
+            self._selector.unregister(sock)
+
+    def _awake(self) -> None:
+        with suppress(BlockingIOError):
+            self._woken.recv(1024)
 
     def _hear(self, worker: GatewayWorker) -> None:
         """Everything that a worker has said so far."""
@@ -233,9 +251,7 @@ class Master(Arbiter):
             while message := worker.master_end.recv(MAX_MESSAGE):
                 what, *texts = message.decode(errors="replace").split("\0")
                 self._take(worker.slot, what.encode(), texts)
-            # It has closed its end; its death will be told.
-            with suppress(KeyError):
-                self._selector.unregister(worker.master_end)
+            self.unwatch(worker.master_end)  # it has closed its end; its death will be told
 
     def _take(self, slot: Slot, what: bytes, texts: list[str]) -> None:
         if what == messages.READY:
@@ -243,7 +259,9 @@ class Master(Arbiter):
             if not self._said and all(one.ready for one in self.slots):
                 self._said = True
                 self._say_ready(*texts)
-        elif self._said or self._leaving is not None:
+        elif self._leaving is not None:
+            pass  # the first has told why
+        elif self._said:
             log.error("worker %d cannot serve: %s", slot.index + 1, "; ".join(texts))
         elif what == messages.BAD_SETTINGS:
             self._give_up("\n".join(texts), 2)
@@ -265,8 +283,7 @@ class Master(Arbiter):
             self._ledger.bury(worker.age, "hung" if worker.aborted else "died")
         except (OSError, ValueError) as exc:
             log.error("what worker %d had counted is lost: %s", slot.index + 1, exc)
-        with suppress(KeyError):
-            self._selector.unregister(worker.master_end)
+        self.unwatch(worker.master_end)
         worker.master_end.close()
         if self._leaving is None and pause:
             log.warning("worker %d is started again in %g s", slot.index + 1, pause)

@@ -7,7 +7,6 @@ answer in JSON. Whichever worker takes a request on the admin listener asks the 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -68,6 +67,7 @@ class Team:
         self._server: asyncio.Server | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
+        self._failing = False
 
     def access_log(self, target: str) -> AccessLog:
         """One whose lines do not mix with those of the others."""
@@ -89,8 +89,7 @@ class Team:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
-            with contextlib.suppress(OSError):  # the directory goes with the last of us
-                await self.counted()
+            await self.counted()
         if self._server is not None:
             self._server.close()
 
@@ -100,16 +99,13 @@ class Team:
     async def _keep(self) -> None:
         while True:
             began = time.monotonic()
-            try:
-                await self.counted()
-            except OSError as exc:
-                log.warning("what was counted cannot be written: %s", exc)
+            await self.counted()
             took = time.monotonic() - began
             await asyncio.sleep(max(WRITE_INTERVAL, took * WRITE_SHARE))
 
     async def counted(self) -> list[Packed]:
         """What this worker has counted. It is in the ledger before anybody sees it: what was told
-        once is not taken back. Raises OSError."""
+        once is not taken back, unless it could not be written and we die."""
         assert self._own is not None  # noqa: S101 - `state_of_all` comes first
         async with self._writing:
             families = await self._own.families()
@@ -117,7 +113,14 @@ class Team:
 
     def _written(self, families: list[Metric]) -> list[Packed]:
         told = packed(families)
-        self.ledger.write(self._birth, told)
+        try:
+            self.ledger.write(self._birth, told)
+        except OSError as exc:
+            if not self._failing:
+                log.warning("what was counted cannot be written: %s", exc)
+            self._failing = True
+        else:
+            self._failing = False
         return told
 
     # -- being asked --------------------------------------------------------------------

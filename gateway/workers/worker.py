@@ -122,6 +122,7 @@ class GatewayWorker(Worker):
 
     def init_process(self) -> None:
         """Everything that the process does. Does not return."""
+        self.booted = True  # an exit is ours to explain
         self.app.abandon()
         self.master_end.close()
         signal.set_wakeup_fd(-1)
@@ -134,7 +135,6 @@ class GatewayWorker(Worker):
         settings = shared.loaded.settings
         leash = (self.channel.fileno(), settings.drain_limit + _LEAVING)
         threading.Thread(target=_leash, args=leash, name="leash", daemon=True).start()
-        self.booted = True  # an exit is ours to explain
         sys.exit(self._serve(shared))
 
     def _serve(self, shared: Shared) -> int:

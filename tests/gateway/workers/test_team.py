@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from gateway.admin import Check
+from gateway.checks import examine
 from gateway.lifecycle import Gateway
 from gateway.setting_types import cores
 from gateway.settings import Settings
@@ -21,9 +22,10 @@ from gateway.state import RunningState
 from gateway.workers import team as module
 from gateway.workers.ledger import Ledger
 from gateway.workers.master import MAX_PAUSE, STEADY, Slot
-from gateway.workers.shares import share, warnings
+from gateway.workers.shares import require_gunicorn, share, warnings
 from gateway.workers.team import StateOfAll, Team
 from gateway.workers.worker import GatewayWorker
+from scamp.errors import ConfigError
 from scamp.testing import until
 from stand import Stand, stand
 
@@ -134,6 +136,21 @@ async def test_it_is_written_down_though_nobody_asks(
         await until(lambda: "9.0" in str(one.team.ledger.living()))
 
 
+async def test_a_full_disk_is_told_once_and_hides_nothing(
+    mesh: Stand, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with members(mesh, 1) as (one,):
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(one.team.ledger, "write", full)
+        for count in (1, 2):
+            one.gateway.parts.counters.cut.inc()
+            assert await sample(one.all, "scamp_gateway_answers_cut_total") == count
+    assert caplog.text.count("No space left on device") == 1
+
+
 async def test_one_that_does_not_answer_in_time_holds_nobody_up(
     mesh: Stand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +200,19 @@ def test_rates_that_each_worker_counts_are_told() -> None:
     ):
         assert len(list(warnings(settings, limits_rates=True))) == told
         assert not list(warnings(settings, limits_rates=False))
+
+
+def test_what_manages_processes_must_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_gunicorn()
+    settings = Settings(workers=2, rate_limit_user="1/s")
+    told = [one.text for one in examine(Loaded(settings)) if one.about == "workers"]
+    assert told[0].startswith("each of 2 workers counts requests for rate limits by itself")
+    assert told[1:] == ["2 processes"]
+    monkeypatch.setattr("gateway.workers.shares.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install '\.\[workers\]'"):
+        require_gunicorn()
+    found = [one for one in examine(Loaded(settings)) if one.about == "workers"]
+    assert [one.level for one in found] == ["FAIL"]
 
 
 @pytest.mark.parametrize(
