@@ -173,42 +173,6 @@ def queued(gateway: Crew) -> int:
     )
 
 
-async def test_under_load_only_connections_of_the_killed_worker_break(
-    mesh: Stand, http: aiohttp.ClientSession
-) -> None:
-    async with crew(mesh) as gateway:
-        stop = asyncio.Event()
-        done = broken = 0
-        seen = [0.0]
-
-        async def client() -> None:
-            nonlocal done, broken
-            while not stop.is_set():
-                try:
-                    assert await status(http, f"{gateway.public}{OPEN}") == 200
-                    done += 1
-                except aiohttp.ServerDisconnectedError:
-                    broken += 1  # accepted, and then its worker died
-                except aiohttp.ClientOSError as exc:
-                    assert isinstance(exc.__cause__ or exc, ConnectionResetError)  # noqa: PT017
-                    broken += 1
-
-        clients = [asyncio.create_task(client()) for _ in range(8)]
-        await until(lambda: done > 100)
-        for _ in range(2):
-            seen.append((await gateway.metrics(http))[REQUESTS])
-            gateway.workers()[0].kill()
-            reached = done
-            await until(lambda reached=reached: done > reached + 100)  # type: ignore[misc]
-            await gateway.all_ready(http)
-        stop.set()
-        await asyncio.gather(*clients)
-        seen.append((await gateway.metrics(http))[REQUESTS])
-        assert seen == sorted(seen), "a counter went back"
-        assert broken <= 2 * len(clients)
-        assert len(gateway.workers()) == 2
-
-
 async def test_a_worker_that_stands_still_is_replaced(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:

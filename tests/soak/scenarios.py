@@ -6,5 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from soaking import Scenario
+from tests.soak import dying_workers
 
-SCENARIOS: Final[Mapping[str, Scenario]] = {}
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "workers": dying_workers.scenario,
+}
