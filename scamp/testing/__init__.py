@@ -2,8 +2,9 @@
 
 `MockMesh` has services that answer as a test says, a client, and a discovery cache file for code
 in other processes; `ServiceHarness` runs a service under test in one. `make_ticket` signs tickets
-that `make_verifier` accepts. `scamp.testing.pytest_plugin` has fixtures. All of it over real
-sockets, TLS and signatures, and gone at the end of the test.
+that `make_verifier` accepts. `FaultProxy` is a bad network between a client and a service.
+`scamp.testing.pytest_plugin` has fixtures. All of it over real sockets, TLS and signatures, and
+gone at the end of the test.
 
 For tests of SCAMP itself: `make_identity` gives keys; `TestPeer`, `channel_pair` and `raw_pair`
 are raw ends of connections; `ScriptedPeer` is a service that misbehaves as told by `Manners` and a
@@ -21,6 +22,8 @@ from scamp.testing.ends import (
     raw_pair,
     until,
 )
+from scamp.testing.fault_pipe import Link, Pipe
+from scamp.testing.fault_proxy import Accepting, FaultProxy, Proxied, ProxyConnection
 from scamp.testing.identity import TestIdentity, make_identity
 from scamp.testing.manners import ECHOING, GO, Manners
 from scamp.testing.mesh import Mesh
@@ -45,9 +48,12 @@ from scamp.testing.tickets import (
 __all__ = [
     "ECHOING",
     "GO",
+    "Accepting",
     "Answer",
     "AtHeader",
     "ChannelPair",
+    "FaultProxy",
+    "Link",
     "Manners",
     "Mesh",
     "MockAction",
@@ -58,6 +64,9 @@ __all__ = [
     "PeerConnection",
     "PeerReply",
     "PeerRequest",
+    "Pipe",
+    "Proxied",
+    "ProxyConnection",
     "RawPair",
     "Script",
     "ScriptedPeer",

@@ -64,13 +64,16 @@ class Directory:
             self._timer = None
 
     def put(self, records: dict[Hashable, bytes]) -> None:
-        """Put the record of each owner in, in place of its last. Raises AnnouncementError."""
+        """Put the record of each owner in, in place of its last, and of what another owner said of
+        the same service. Raises AnnouncementError."""
         added, removed = [], []
         for owner, raw in records.items():
             announced = parse_announcement(raw)
             before = self._records.get(owner)
             if before is not None and before[1] != announced.key:
                 removed.append(before[1])
+            for other in [one for one, (_, key) in self._records.items() if key == announced.key]:
+                del self._records[other]
             self._records[owner] = (raw, announced.key)
             added.append(announced)
         self.registry.apply(added=added, removed=removed)

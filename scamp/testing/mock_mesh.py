@@ -38,6 +38,7 @@ from scamp.limits import MIB
 from scamp.server import Service
 from scamp.testing.calls import CallFilter, MockCall, Recorder, UnexpectedCall
 from scamp.testing.directory import Directory, WatchedRegistry
+from scamp.testing.fault_proxy import Proxied
 from scamp.testing.identity import make_identity
 from scamp.testing.mock_service import MockInstance, MockService
 from scamp.testing.mocks import AnswerFields, MockAction
@@ -263,8 +264,9 @@ class MockMesh:
 
     # -- discovery ----------------------------------------------------------------------
 
-    def announce(self, services: Iterable[MockInstance | Service]) -> None:
-        """Take in what these announce now; needed only when a real service has changed."""
+    def announce(self, services: Iterable[MockInstance | Service | Proxied]) -> None:
+        """Take in what these announce now; needed only when a real service has changed, or is to
+        be found behind a `FaultProxy`."""
         if self._directory is not None:
             self._directory.put({one: one.announcement() for one in services})
 

@@ -145,12 +145,12 @@ class ScriptedPeer:
         """``host:port``."""
         return f"{self.host}:{self.port}"
 
-    def announcement(self, now: float | None = None) -> bytes:
-        """The signed record, for a cache file."""
+    def announcement(self, now: float | None = None, *, uri: str | None = None) -> bytes:
+        """The signed record, for a cache file; `uri` where it is to be found elsewhere."""
         spec = AnnouncementSpec(
             identity=self.identity,
             sector=self.sector,
-            uri=f"beepish+tls://{self.address}",
+            uri=uri or f"beepish+tls://{self.address}",
             envelopes=self.envelopes,
             actions=self.actions,
             weight=self.weight,

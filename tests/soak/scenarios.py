@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from soaking import Scenario
-from tests.soak import dying_workers
+from tests.soak import dying_workers, faults
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
+    "faults": faults.echoing,
+    "faults-renumbering": faults.renumbering,
     "workers": dying_workers.scenario,
 }
