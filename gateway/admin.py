@@ -309,8 +309,9 @@ async def _index(request: web.Request) -> web.Response:
         "records refused": sum(status.rejected.values()),
         "discovery age": "never loaded" if age is None else f"{age:.0f} s",
         "discovery": status.last_error or ("stale" if status.stale else "good"),
-        "instances in use": len(instances),
-        "instances out": sum(one["state"] == "out" for one in instances),
+        # Several workers each have their own view of one.
+        "instances in use": len({one["identity"] for one in instances}),
+        "instances out": len({one["identity"] for one in instances if one["state"] == "out"}),
         "connections": sum(one["connections"] for one in instances),
     }
     table = "".join(
