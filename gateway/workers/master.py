@@ -44,6 +44,8 @@ socket wait for so long."""
 _LEAVING: Final = 25.0
 """Seconds beyond delay and limit of draining after which workers are killed."""
 
+_FORK_PAUSE: Final = 1.0
+
 Ready = Callable[[str, str], None]
 
 
@@ -95,7 +97,7 @@ def run_workers(
         count = loaded.settings.workers
         return Team(loaded, ledger, number=index + 1, count=count, birth=birth)
 
-    shared = Shared(loaded, sockets, loop_factory, team)
+    shared = Shared(loaded, sockets, ledger.directory, loop_factory, team)
     master = Master(Application(shared), ledger, ready)
     # What is there now stays, and is shared: no worker's collections should touch its pages.
     gc.collect()
@@ -153,6 +155,7 @@ class Application(BaseApplication):
             "logger_class": Log,
             "proc_name": "scamp-gateway",
             "control_socket_disable": True,
+            "worker_tmp_dir": str(self.shared.directory),
             "child_exit": lambda master, worker: master.lost(worker),
         }
         for name, value in given.items():
@@ -210,7 +213,11 @@ class Master(Arbiter):
         for slot in self.slots:
             if slot.worker is None and slot.due <= now and self._leaving is None:
                 self.app.filling = slot
-                self._fill(slot)
+                try:
+                    self._fill(slot)
+                except OSError as exc:  # no memory, processes or descriptors: for now
+                    slot.due = now + _FORK_PAUSE
+                    log.error("worker %d cannot be started: %s", slot.index + 1, exc)
 
     def _fill(self, slot: Slot) -> None:
         pid = self.spawn_worker()

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.workers.base import Worker
@@ -102,6 +103,8 @@ class Shared:
 
     loaded: Loaded
     sockets: Sockets
+    directory: Path
+    """For what they have in files."""
     loop_factory: LoopFactory | None
     team: Callable[[int, int], Team]
     """By index and birth."""
@@ -123,9 +126,9 @@ class GatewayWorker(Worker):
     def init_process(self) -> None:
         """Everything that the process does. Does not return."""
         self.booted = True  # an exit is ours to explain
+        signal.set_wakeup_fd(-1)
         self.app.abandon()
         self.master_end.close()
-        signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

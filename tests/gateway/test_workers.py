@@ -178,7 +178,7 @@ def queued(gateway: Crew) -> int:
 async def test_a_worker_that_stands_still_is_replaced(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:
-    async with crew(mesh, "--worker-timeout", "2") as gateway:
+    async with crew(mesh, "--worker-timeout", "3") as gateway:
         victim = gateway.workers()[1]
         victim.suspend()
         async with http.get(f"{gateway.admin}/readyz") as answer:
