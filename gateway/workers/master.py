@@ -13,6 +13,7 @@ import os
 import selectors
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -85,14 +86,29 @@ def run_workers(
     """
     for warning in warnings(loaded.settings, limits_rates=loaded.settings.limits_rates):
         log.warning("%s", warning)
+    # Until the arbiter takes signals: what was made so far is taken away again.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     pid = os.getpid()
     sockets = sockets or Sockets.opened(loaded.settings)
     try:
         ledger = Ledger.made()
-    except ConfigError:
-        sockets.close()
-        raise
+        try:
+            return _run(loaded, sockets, ledger, ready, loop_factory)
+        finally:
+            if os.getpid() == pid:
+                ledger.remove()
+    finally:
+        if os.getpid() == pid:
+            sockets.close()
 
+
+def _run(
+    loaded: Loaded,
+    sockets: Sockets,
+    ledger: Ledger,
+    ready: Ready,
+    loop_factory: LoopFactory | None,
+) -> int:
     def team(index: int, birth: int) -> Team:
         count = loaded.settings.workers
         return Team(loaded, ledger, number=index + 1, count=count, birth=birth)
@@ -105,15 +121,11 @@ def run_workers(
     try:
         master.run()
     except SystemExit as exc:
-        if os.getpid() != pid:
+        if os.getpid() != master.pid:
             raise
         if master.bad_settings is not None:
             raise ConfigError(master.bad_settings) from None
         return exc.code if isinstance(exc.code, int) else 1
-    finally:
-        if os.getpid() == pid:
-            sockets.close()
-            ledger.remove()
     return 0
 
 
