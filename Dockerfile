@@ -12,7 +12,7 @@ COPY scamp scamp
 COPY gateway gateway
 RUN pip wheel --no-deps --wheel-dir /wheels . \
  && python -m venv /opt/scamp-gateway \
- && /opt/scamp-gateway/bin/pip install --only-binary=:all: "$(echo /wheels/*.whl)[redis]" \
+ && /opt/scamp-gateway/bin/pip install --only-binary=:all: "$(echo /wheels/*.whl)[redis,workers]" \
  && /opt/scamp-gateway/bin/pip uninstall --yes pip
 
 FROM ${PYTHON}

@@ -7,11 +7,15 @@ is bounded; beyond that lines are dropped and counted. A ticket never gets here.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import queue
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
@@ -33,8 +37,9 @@ MAX_FIELD: Final = 200
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
 
-def line_of(exchange: Exchange, total: float) -> bytes:
-    """The line for one request that took `total` seconds. Times in it are milliseconds."""
+def line_of(exchange: Exchange, total: float, worker: int | None = None) -> bytes:
+    """The line for one request that took `total` seconds, in this one of several `worker`
+    processes. Times in it are milliseconds."""
     action, asked, caller = exchange.action, exchange.asked, exchange.caller
     fields: dict[str, Any] = {
         "time": datetime.fromtimestamp(exchange.wall, UTC),
@@ -67,6 +72,8 @@ def line_of(exchange: Exchange, total: float) -> bytes:
         fields["action"] = _short(asked.action)
         fields["version"] = asked.version
         fields["sector"] = _short(asked.sector)
+    if worker is not None:
+        fields["worker"] = worker
     return orjson.dumps(fields, option=_OPTIONS)
 
 
@@ -80,11 +87,23 @@ class AccessLog:
     `start` it within the event loop before the first request, `close` it after the last.
     """
 
-    def __init__(self, target: str = "-", *, max_waiting: int = MAX_WAITING) -> None:
-        """At most `max_waiting` bytes wait to be written. Files are appended to."""
+    def __init__(
+        self,
+        target: str = "-",
+        *,
+        max_waiting: int = MAX_WAITING,
+        worker: int | None = None,
+        lock: Path | None = None,
+    ) -> None:
+        """At most `max_waiting` bytes wait to be written. Files are appended to. With several
+        processes, `worker` is this one's number, and `lock` a file that they all have: who writes
+        holds it, for in a pipe lines of two could mix."""
         self.enabled = target != "off"
         self._target = target
         self._max_waiting = max_waiting
+        self._worker = worker
+        self._lock = lock
+        self._lock_fd = -1
         self._lines: list[bytes] = []
         self._size = 0
         self._scheduled = False
@@ -110,6 +129,8 @@ class AccessLog:
         if not self.enabled or self._thread is not None:
             return
         self._fd = self._open()
+        if self._lock is not None:
+            self._lock_fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
         self._thread.start()
@@ -118,7 +139,7 @@ class AccessLog:
         """Take the line for one request; returns at once."""
         if self._loop is None:
             return
-        line = line_of(exchange, total)
+        line = line_of(exchange, total, self._worker)
         if self._handed - self._written + self._size + len(line) > self._max_waiting:
             self._dropped += 1
             return
@@ -176,6 +197,8 @@ class AccessLog:
             del order  # or it would stay as long as nothing comes
         if self._target != "-":
             os.close(self._fd)
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
 
     def _open_anew(self) -> None:
         try:
@@ -190,8 +213,9 @@ class AccessLog:
         data = memoryview(b"".join(lines))
         size = len(data)
         try:
-            while data:
-                data = data[os.write(self._fd, data) :]
+            with self._alone():
+                while data:
+                    data = data[os.write(self._fd, data) :]
         except OSError as exc:
             self._failed += len(lines)
             if not self._failing:
@@ -200,3 +224,14 @@ class AccessLog:
         else:
             self._failing = False
         self._written += size
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._lock_fd < 0:
+            yield
+            return
+        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)  # the kernel frees it when its holder dies
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_UN)

@@ -11,7 +11,7 @@ import html
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Final, Protocol
@@ -20,7 +20,6 @@ import orjson
 from aiohttp import hdrs, web
 
 from gateway.strangers import Trust
-from scamp.client import InstanceView
 from scamp.discovery import Announcement, DiscoveryStatus, Offer, Registry
 from scamp.discovery.model import count_actions
 
@@ -43,15 +42,15 @@ class State(Protocol):
         """The follower's latest snapshot."""
         ...
 
-    def instances(self) -> list[InstanceView]:
-        """Every instance that requests have gone to."""
+    async def connections(self) -> list[dict[str, Any]]:
+        """Every instance that requests have gone to, as JSON has it."""
         ...
 
-    def in_flight(self) -> int:
+    async def under_way(self) -> int:
         """Public requests under way."""
         ...
 
-    def readiness(self) -> list[Check]:
+    async def checks(self) -> list[Check]:
         """The gateway is ready when all of them are good."""
         ...
 
@@ -203,7 +202,7 @@ async def _livez(request: web.Request) -> web.Response:
 
 
 async def _readyz(request: web.Request) -> web.Response:
-    checks = request.app[STATE].readiness()
+    checks = await request.app[STATE].checks()
     ready = all(check.ok for check in checks)
     text = "ready\n" if ready else "not ready\n"
     if "verbose" in request.query or not ready:
@@ -289,7 +288,7 @@ def _action(
 
 
 async def _connections(request: web.Request) -> web.Response:
-    return _json({"instances": [asdict(one) for one in request.app[STATE].instances()]})
+    return _json({"instances": await request.app[STATE].connections()})
 
 
 async def _config(request: web.Request) -> web.Response:
@@ -301,18 +300,19 @@ async def _config(request: web.Request) -> web.Response:
 
 async def _index(request: web.Request) -> web.Response:
     state = request.app[STATE]
-    status, instances = state.discovery(), state.instances()
+    status, instances = state.discovery(), await state.connections()
     age = status.age(time.time())
     rows = {
-        "ready": "yes" if all(check.ok for check in state.readiness()) else "no",
-        "requests under way": state.in_flight(),
+        "ready": "yes" if all(check.ok for check in await state.checks()) else "no",
+        "requests under way": await state.under_way(),
         "services": len(state.registry.services()),
         "records refused": sum(status.rejected.values()),
         "discovery age": "never loaded" if age is None else f"{age:.0f} s",
         "discovery": status.last_error or ("stale" if status.stale else "good"),
-        "instances in use": len(instances),
-        "instances out": sum(one.state == "out" for one in instances),
-        "connections": sum(one.connections for one in instances),
+        # Several workers each have their own view of one.
+        "instances in use": len({one["identity"] for one in instances}),
+        "instances out": len({one["identity"] for one in instances if one["state"] == "out"}),
+        "connections": sum(one["connections"] for one in instances),
     }
     table = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>\n"

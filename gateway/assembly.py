@@ -58,7 +58,9 @@ take no descriptor that clients or services need."""
 class Assembly:
     """Builds the parts and connects them."""
 
-    def __init__(self, loaded: Loaded, listening: Callable[[], bool]) -> None:
+    def __init__(
+        self, loaded: Loaded, listening: Callable[[], bool], access_log: AccessLog | None = None
+    ) -> None:
         """`listening` tells whether the public listener is open. Reads the ticket keys and the
         routes file; raises `ConfigError`."""
         settings = loaded.settings
@@ -73,7 +75,7 @@ class Assembly:
         self.limiter = make_limiter(settings)
         # What takes requests.
         self.counters = Metrics(self.registry)
-        self.access_log = AccessLog(settings.access_log)
+        self.access_log = access_log or AccessLog(settings.access_log)
         self.clients = Clients(client_limits(settings))
         self.admin_clients = Clients(ADMIN_CLIENTS)
         self.endpoints = Endpoints()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -16,9 +16,11 @@ from gateway.offline import read_authorized, read_discovery, read_table
 from gateway.ratelimit.shared import connector
 from gateway.routes.leads import lost
 from gateway.routes.load import load_routes
+from gateway.routes.model import Route
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from gateway.takeover import check_path
+from gateway.workers.shares import require_gunicorn, warnings
 from scamp.discovery import Registry
 from scamp.discovery.loader import count_reasons
 from scamp.discovery.model import count_actions
@@ -215,6 +217,23 @@ def _takeover(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "taking over", f"{path}: nobody else can put a socket there")
 
 
+def _workers(settings: Settings) -> Iterator[Finding]:
+    if settings.workers == 1:
+        return
+    require_gunicorn()
+    limited = settings.limits_rates or any(route.rate for route in _usable_routes(settings))
+    for warning in warnings(settings, limits_rates=limited):
+        yield Finding("warn", "workers", warning)
+    yield Finding("ok", "workers", f"{settings.workers} processes")
+
+
+def _usable_routes(settings: Settings) -> Sequence[Route]:
+    try:
+        return load_routes(settings.routes).routes if settings.routes is not None else ()
+    except ConfigError:
+        return ()  # told by itself
+
+
 _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] = (
     ("authorized_services", _authorized),
     ("ticket keys", _keys),
@@ -225,4 +244,5 @@ _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] =
     ("rate limits", _redis),
     ("open files", _descriptors),
     ("taking over", _takeover),
+    ("workers", _workers),
 )

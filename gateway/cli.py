@@ -14,6 +14,8 @@ from gateway import logs, sources
 from gateway.commands.options import Refused, SettingsCommand, load, settings_options
 from gateway.commands.tables import plural
 from gateway.reference import configuration_reference
+from gateway.sources import Loaded
+from gateway.workers.shares import require_gunicorn
 from scamp.cli.lazy import Later, LazyGroup
 from scamp.errors import ConfigError
 
@@ -63,17 +65,29 @@ def run(config: Path | None, **flags: Any) -> None:
     except ConfigError as exc:
         raise Refused(str(exc)) from exc
     logs.configure(settings.log_level, settings.log_format)
-    from gateway.lifecycle import run as serve  # the commands that only look do without
+    serve = _serve_alone if settings.workers == 1 else _serve_with_workers
+    try:
+        code = serve(loaded)
+    except ConfigError as exc:
+        raise Refused(str(exc)) from exc
+    except OSError as exc:  # an address that cannot be bound
+        raise click.ClickException(str(exc)) from exc
+    sys.exit(code)
+
+
+def _serve_alone(loaded: Loaded) -> int:
+    from gateway.lifecycle import run  # the commands that only look do without
     from gateway.takeover import acquire
 
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        try:
-            code = runner.run(serve(loaded, ready=_announce, acquired=acquire(settings)))
-        except ConfigError as exc:
-            raise Refused(str(exc)) from exc
-        except OSError as exc:
-            raise click.ClickException(str(exc)) from exc
-    sys.exit(code)
+        return runner.run(run(loaded, ready=_announce, acquired=acquire(loaded.settings)))
+
+
+def _serve_with_workers(loaded: Loaded) -> int:
+    require_gunicorn()
+    from gateway.workers.master import run_workers
+
+    return run_workers(loaded, ready=_announce, loop_factory=_loop_factory())
 
 
 def _announce(public: str, admin: str) -> None:

@@ -20,6 +20,7 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from gateway.access_log import AccessLog
@@ -69,12 +70,21 @@ def gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Met
 class Gathered(Collector):
     """What other collectors have said, to be made into text elsewhere."""
 
-    def __init__(self) -> None:
-        self.families: list[Metric] = []
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
         """As it was gathered."""
-        return self.families
+        return self._families
+
+
+def rendered(families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
+    """`families` as Prometheus' text or OpenMetrics, whichever `accept` asks for, with its full
+    content type."""
+    encode, content_type = choose_encoder(accept)
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(Gathered(families))
+    return encode(registry), content_type
 
 
 class GatewayCollector(Collector):

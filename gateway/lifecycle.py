@@ -7,7 +7,7 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 from prometheus_client import Metric
@@ -28,6 +28,9 @@ from gateway.sources import Loaded
 from gateway.successors import Held, Successors
 from gateway.takeover import READY_LIMIT, Acquired, Predecessor
 from scamp.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gateway.workers.team import Team
 
 log = logging.getLogger("gateway")
 
@@ -51,9 +54,11 @@ async def run(
     triggers: Triggers | None = None,
     sockets: Sockets | None = None,
     acquired: Acquired | None = None,
+    team: Team | None = None,
 ) -> int:
     """Serve until told to stop; the exit status. The sockets to listen on are `sockets`, or those
-    `acquired`, else they are opened as the settings say; they are closed at the end.
+    `acquired`, else they are opened as the settings say; they are closed at the end. `team` is for
+    one worker of several.
 
     `ready` is called once with the URLs of both listeners when requests are answered, and the
     process that was to be replaced knows. Stopping is bounded: drain delay, drain limit, and a few
@@ -68,7 +73,7 @@ async def run(
         if acquired is not None:
             stack.callback(acquired.close)
         stack.enter_context(triggers.on_signals())
-        gateway = Gateway(loaded, triggers, acquired, notifier)
+        gateway = Gateway(loaded, triggers, acquired, notifier, team)
         try:
             starting = asyncio.create_task(gateway.start())
             if await _unless(triggers.stop, starting):
@@ -109,9 +114,10 @@ class Gateway:
         triggers: Triggers,
         acquired: Acquired | None = None,
         notifier: Notifier | None = None,
+        team: Team | None = None,
     ) -> None:
         """Reads ticket keys and the TLS files; raises `ConfigError` when they are no good. What is
-        `acquired` is closed with the gateway."""
+        `acquired` is closed with the gateway. With a `team` the admin pages tell of all of it."""
         settings = loaded.settings
         self._settings = settings
         self._acquired = acquired
@@ -119,14 +125,19 @@ class Gateway:
         self._successors: Successors | None = None
         self._on_trial = False
         """We serve, and so does the process that is to be replaced: it does not know of us yet."""
+        self._team = team
         self.triggers = triggers
         self._tls_stamps = FollowedTls.stamps(settings)
         self._context = tls_context(settings)
-        self.parts = parts = Assembly(loaded, self._listening)
+        log_of_worker = team.access_log(settings.access_log) if team is not None else None
+        self.parts = parts = Assembly(loaded, self._listening, log_of_worker)
         self._server = public_server(parts.front)
         self._public_runner = web.ServerRunner(self._server)
         self._admin_runner = web.AppRunner(
-            admin_application(parts.state, settings.admin_hosts),
+            admin_application(
+                parts.state if team is None else team.state_of_all(parts.state),
+                settings.admin_hosts,
+            ),
             access_log=None,
             keepalive_timeout=parts.admin_clients.limits.keepalive,
             shutdown_timeout=_CLOSE_LIMIT,
@@ -168,6 +179,8 @@ class Gateway:
         gate = Gate(self.parts.clients, self._server.make_room)
         self._public = Listener(self._public_runner, sockets.public, gate)
         self._admin = Listener(self._admin_runner, sockets.admin, Gate(self.parts.admin_clients))
+        if self._team is not None:
+            await self._team.start()
         if predecessor is None:
             await self._admin.start()
         await self.parts.start()
@@ -358,6 +371,8 @@ class Gateway:
         await _bounded("admin runner", self._admin_runner.cleanup())
         if self._acquired is not None:
             self._acquired.close()
+        if self._team is not None:
+            await _bounded("team", self._team.close())
         log.info("stopped")
 
 

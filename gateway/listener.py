@@ -30,6 +30,8 @@ class Sockets:
     """What the two listeners stand on: bound TCP sockets, each list all on one port.
 
     They may come from elsewhere than from this process: then others may listen on them as well.
+    For several workers there may be several public ones on one address, over which the kernel
+    spreads connections; `part` says which of them are whose.
     """
 
     public: list[socket.socket]
@@ -37,8 +39,9 @@ class Sockets:
 
     @classmethod
     def opened(cls, settings: Settings) -> Self:
-        """Bind both addresses. Raises `ConfigError` with the one that cannot be had."""
-        public = open_sockets(settings.bind)
+        """Bind both addresses, the public one once for each worker. Raises `ConfigError` with the
+        one that cannot be had."""
+        public = open_for_workers(settings.bind, settings.workers)
         try:
             return cls(public, open_sockets(settings.admin_bind))
         except BaseException:
@@ -46,23 +49,56 @@ class Sockets:
                 sock.close()
             raise
 
+    def part(self, index: int, count: int) -> Self:
+        """What worker `index` (from 0) of `count` listens on: of each public address the sockets
+        that are its own, whatever their number; one that it shares where there are too few. The
+        admin listener's are everybody's."""
+        groups: dict[object, list[socket.socket]] = {}
+        for sock in self.public:
+            groups.setdefault(sock.getsockname()[:2], []).append(sock)
+        public: list[socket.socket] = []
+        for group in groups.values():
+            public += group[index::count] or [group[index % len(group)]]
+        return type(self)(public, self.admin)
+
     def close(self) -> None:
         """Close all of them here."""
         for sock in (*self.public, *self.admin):
             sock.close()
 
 
-def open_sockets(address: Address) -> list[socket.socket]:
+def open_for_workers(address: Address, count: int) -> list[socket.socket]:
+    """The sockets of `open_sockets`, `count` times (SO_REUSEPORT). Raises `ConfigError`."""
+    if count == 1:
+        return open_sockets(address)
+    if address.port:
+        # What shares a port shares it with a second gateway of this user, too, started by mistake.
+        for sock in open_sockets(address):
+            sock.close()
+    sockets = open_sockets(address, shared=True)
+    same = Address(address.host, sockets[0].getsockname()[1])
+    try:
+        for _ in range(count - 1):
+            sockets += open_sockets(same, shared=True)
+    except BaseException:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets
+
+
+def open_sockets(address: Address, *, shared: bool = False) -> list[socket.socket]:
     """TCP sockets for `address`, all on the same port, bound and not yet listening.
 
     Without a host: one for IPv4 and, where the machine has it, one for IPv6 that takes no IPv4, so
-    that clients appear with the addresses they have. Raises `ConfigError` with the address.
+    that clients appear with the addresses they have. `shared`: others of this user may bind it as
+    well, if they share it too. Raises `ConfigError` with the address.
     """
     try:
         if address.host is not None:
-            return _bind_all(address.host, address.port)
+            return _bind_all(address.host, address.port, shared)
         for _ in range(_PORT_TRIES):
-            sockets = _bind_everywhere(address.port)
+            sockets = _bind_everywhere(address.port, shared)
             if sockets is not None:
                 return sockets
     except OSError as exc:
@@ -71,14 +107,14 @@ def open_sockets(address: Address) -> list[socket.socket]:
     raise ConfigError(f"cannot listen on {address}: no port that is free for IPv4 and IPv6")
 
 
-def _bind_all(host: str, port: int) -> list[socket.socket]:
+def _bind_all(host: str, port: int, shared: bool) -> list[socket.socket]:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     sockets: list[socket.socket] = []
     try:
         for family, _, _, _, where in dict.fromkeys(found):
             if port == 0 and sockets:
                 where = (where[0], sockets[0].getsockname()[1], *where[2:])
-            sockets.append(_bind(family, where))
+            sockets.append(_bind(family, where, shared))
     except OSError:
         for sock in sockets:
             sock.close()
@@ -86,11 +122,11 @@ def _bind_all(host: str, port: int) -> list[socket.socket]:
     return sockets
 
 
-def _bind_everywhere(port: int) -> list[socket.socket] | None:
+def _bind_everywhere(port: int, shared: bool) -> list[socket.socket] | None:
     """None when the system's choice for IPv4 is taken for IPv6: try again."""
-    four = _bind(socket.AF_INET, ("0.0.0.0", port))  # noqa: S104 - asked for
+    four = _bind(socket.AF_INET, ("0.0.0.0", port), shared)  # noqa: S104 - asked for
     try:
-        six = _bind(socket.AF_INET6, ("::", four.getsockname()[1]))
+        six = _bind(socket.AF_INET6, ("::", four.getsockname()[1]), shared)
     except OSError as exc:
         if exc.errno != errno.EADDRINUSE:
             return [four]  # a machine without IPv6
@@ -101,11 +137,13 @@ def _bind_everywhere(port: int) -> list[socket.socket] | None:
     return [four, six]
 
 
-def _bind(family: int, where: tuple[object, ...]) -> socket.socket:
+def _bind(family: int, where: tuple[object, ...], shared: bool) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(where)

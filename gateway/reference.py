@@ -56,7 +56,12 @@ Files are followed while the gateway runs: the discovery cache, `authorized_serv
 the privilege table, the routes file, the TLS files. One that cannot be used leaves the last good
 one in force; that is logged with the reason and counted. `SIGHUP` looks at all of them at once and
 opens the access log anew. Settings themselves are read at the start only.
+
+Limits are those of one process; with several workers those marked "for all workers together" are
+divided among them ([operations](operations.md#several-workers)).
 """
+
+_SHARED: Final = " For all workers together."
 
 
 def configuration_reference() -> str:
@@ -93,7 +98,7 @@ def _sections() -> Iterator[str]:
         unit = str(extra.get("unit", "")).replace("|", "\\|")
         yield (
             f"| `{name}` | {shown} | {_default(field.default, str(extra.get('unset', '')))} "
-            f"| {unit} | {field.description} |\n"
+            f"| {unit} | {field.description}{_SHARED if extra.get('shared') else ''} |\n"
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 from pydantic_settings import NoDecode
@@ -55,14 +57,40 @@ def setting(
     unit: str = "",
     flag: str | None = None,
     unset: str = "",
+    shared: bool = False,
     **constraints: Any,
 ) -> Any:
     """A field. `flag` is the option's name where it is not the field's (lists are repeated);
-    empty: there is none. `unset` tells what None means."""
-    extra: dict[str, JsonValue] = {"unit": unit, "flag": flag, "unset": unset}
+    empty: there is none. `unset` tells what None means. `shared`: a limit for all worker processes
+    together, of which each gets its part."""
+    extra: dict[str, JsonValue] = {"unit": unit, "flag": flag, "unset": unset, "shared": shared}
     return Field(default, description=description, json_schema_extra=extra, **constraints)
 
 
+MAX_WORKERS: Final = 256
+"""More than any machine needs, and few enough to be started by mistake."""
+
+
+def cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
+    """Cores that this process may keep busy: those it may run on, and no more than the container's
+    share of CPU time (`quota`, cgroup v2), rounded up. At least 1."""
+    try:
+        usable = len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        usable = os.cpu_count() or 1
+    try:
+        share, period = quota.read_text().split()
+        usable = min(usable, math.ceil(int(share) / int(period)))
+    except (OSError, ValueError):  # no such container, or "max": no limit
+        pass
+    return max(1, min(usable, MAX_WORKERS))
+
+
+def _count(value: object) -> object:
+    return cores() if str(value).strip().lower() in ("auto", "0") else value
+
+
+Workers = Annotated[int, BeforeValidator(_count), Field(ge=1, le=MAX_WORKERS)]
 Bind = Annotated[Address, NoDecode, BeforeValidator(Address.parse), PlainSerializer(str)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(split)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split)]

@@ -28,7 +28,17 @@ from pydantic_settings import (
 from gateway.credentials import AuthMode, Credentials, check_origins
 from gateway.ratelimit.buckets import MAX_ENTRIES
 from gateway.ratelimit.url import check_url
-from gateway.setting_types import Address, Bind, LogLevel, Names, Networks, Paths, PerTime, setting
+from gateway.setting_types import (
+    Address,
+    Bind,
+    LogLevel,
+    Names,
+    Networks,
+    Paths,
+    PerTime,
+    Workers,
+    setting,
+)
 from gateway.translate import parse_service
 from scamp import limits
 from scamp.config import SEARCHED, VARIABLES
@@ -176,7 +186,11 @@ class Settings(BaseSettings):
         ge=0,
     )
     max_connections_per_instance: int = setting(
-        limits.MAX_CONNECTIONS, "Connections to one instance of a service.", unit="count", ge=1
+        limits.MAX_CONNECTIONS,
+        "Connections to one instance of a service.",
+        unit="count",
+        ge=1,
+        shared=True,
     )
     max_requests_per_connection: int = setting(
         128,
@@ -187,7 +201,7 @@ class Settings(BaseSettings):
     )
     max_waiters_per_instance: int = setting(
         limits.MAX_WAITERS, "Requests that may wait for a connection to one instance.",
-        unit="count", ge=0,
+        unit="count", ge=0, shared=True,
     )  # fmt: skip
     retries: int = setting(
         limits.MAX_RETRIES, "Retries of one request, where that is safe.", unit="count", ge=0, le=10
@@ -202,13 +216,13 @@ class Settings(BaseSettings):
         None,
         "Requests of one action under way at once; beyond it they get 503, and other actions are "
         "served on. 0 is no limit.",
-        unit="count", ge=0, unset="half of max_in_flight",
+        unit="count", ge=0, unset="half of max_in_flight", shared=True,
     )  # fmt: skip
     max_in_flight_per_instance: int | None = setting(
         None,
         "Requests to one instance of a service under way at once, with those that wait for a "
         "connection to it. 0 is no limit.",
-        unit="count", ge=0, unset="half of max_in_flight",
+        unit="count", ge=0, unset="half of max_in_flight", shared=True,
     )  # fmt: skip
     slow_start: float = setting(
         10.0,
@@ -338,7 +352,7 @@ class Settings(BaseSettings):
         flag="",
     )
     max_in_flight: int = setting(
-        5000, "Requests under way at once; beyond it they get 503.", unit="count", ge=1
+        5000, "Requests under way at once; beyond it they get 503.", unit="count", ge=1, shared=True
     )
     error_status: dict[str, Annotated[int, Field(ge=400, le=599)]] = setting(
         {},
@@ -355,7 +369,7 @@ class Settings(BaseSettings):
         10_000,
         "Connections of clients at once, TLS handshakes under way included. Beyond it the one that "
         "has been idle for longest gives way, else the new one gets 503, with TLS none.",
-        unit="count", ge=1,
+        unit="count", ge=1, shared=True,
     )  # fmt: skip
     max_connections_per_address: int = setting(
         1000,
@@ -477,10 +491,10 @@ class Settings(BaseSettings):
         gt=0,
     )
     max_event_streams: int = setting(
-        1000, "Event streams open at once; beyond it they get 503.", unit="count", ge=0
+        1000, "Event streams open at once; beyond it they get 503.", unit="count", ge=0, shared=True
     )
     max_event_streams_per_subscription: int = setting(
-        1000, "Of these, with the same service and codes.", unit="count", ge=1
+        1000, "Of these, with the same service and codes.", unit="count", ge=1, shared=True
     )
     max_event_streams_per_caller: int = setting(
         100,
@@ -494,6 +508,7 @@ class Settings(BaseSettings):
         "caller gets a quarter of them.",
         unit="count",
         ge=1,
+        shared=True,
     )
 
     # -- descriptions -------------------------------------------------------------------
@@ -514,7 +529,17 @@ class Settings(BaseSettings):
 
     # -- process ------------------------------------------------------------------------
 
-    workers: int = setting(1, "Worker processes. Only 1 in this version.", unit="count")
+    workers: Workers = setting(
+        1,
+        "Worker processes; auto: one for each core. More than one need the extra `workers`.",
+        unit="count|auto",
+    )
+    worker_timeout: int = setting(
+        30,
+        "With several workers: one whose event loop stands still for so long is killed and "
+        "replaced.",
+        unit="seconds", ge=2, le=3600,
+    )  # fmt: skip
 
     # -- taking over ------------------------------------------------------------------
 
@@ -551,13 +576,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         # `sources.load` asks each source itself, to be able to say where a bad value stands.
         return (init_settings,)
-
-    @field_validator("workers")
-    @classmethod
-    def _one_worker(cls, value: int) -> int:
-        if value != 1:
-            raise ValueError("this version runs one worker process; start more gateways instead")
-        return value
 
     @field_validator("error_status")
     @classmethod

@@ -50,6 +50,15 @@ class Loaded:
     warnings: tuple[str, ...] = ()
 
 
+def configuration(loaded: Loaded) -> dict[str, Any]:
+    """Every setting with value and origin, as JSON has it; secrets left out."""
+    shown = loaded.settings.model_dump(mode="json")
+    return {
+        name: {"value": value, "origin": loaded.origins.get(name, "default")}
+        for name, value in shown.items()
+    }
+
+
 def load(
     flags: Mapping[str, Any] | None = None,
     *,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, Metric
 
 from gateway.actions import Sectors
 from gateway.admin import Check
-from gateway.exposition import Gathered
+from gateway.exposition import rendered
 from gateway.front import Front
-from gateway.sources import Loaded
+from gateway.sources import Loaded, configuration
 from scamp.client import InstanceView, Requester
 from scamp.discovery import DiscoveryStatus, Registry
 
@@ -70,28 +70,36 @@ class RunningState:
             Check("draining", not self._front.draining, "yes" if self._front.draining else "no"),
         ]
 
+    async def checks(self) -> list[Check]:
+        """As `readiness`."""
+        return self.readiness()
+
+    async def connections(self) -> list[dict[str, Any]]:
+        """As `instances`."""
+        return [asdict(one) for one in self.instances()]
+
+    async def under_way(self) -> int:
+        """As `in_flight`."""
+        return self.in_flight()
+
     def configuration(self) -> Mapping[str, Any]:
         """Every setting with value and origin, secrets left out."""
-        shown = self._loaded.settings.model_dump(mode="json")
-        return {
-            name: {"value": value, "origin": self._loaded.origins.get(name, "default")}
-            for name, value in shown.items()
-        }
+        return configuration(self._loaded)
+
+    async def families(self) -> list[Metric]:
+        """All that is counted, read a family in a turn of the loop: at once it would hold every
+        request up for a quarter of a second when there are a thousand actions."""
+        families = []
+        for family in self.exposition.collect():
+            families.append(family)
+            await asyncio.sleep(0)
+        return families
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
-        """The exposition, as Prometheus' text or OpenMetrics.
-
-        Read a family in a turn of the loop and made into text by a thread: at once it would hold
-        every request up for a quarter of a second when there are a thousand actions.
-        """
-        encode, content_type = choose_encoder(accept)
-        gathered = Gathered()
-        for family in self.exposition.collect():
-            gathered.families.append(family)
-            await asyncio.sleep(0)
-        snapshot = CollectorRegistry(auto_describe=False)
-        snapshot.register(gathered)
-        return await asyncio.to_thread(encode, snapshot), content_type
+        """The exposition, as Prometheus' text or OpenMetrics. Made into text by a thread, for the
+        reason that `families` has."""
+        families = await self.families()
+        return await asyncio.to_thread(rendered, families, accept)
 
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""

@@ -60,6 +60,7 @@ LOOPLESS: Final = frozenset(
         *("openapi.sight", "ratelimit.buckets", "ratelimit.rate", "ratelimit.url"),
         *("routes.compose", "routes.entries", "routes.explain", "routes.leads", "routes.load"),
         *("routes.match", "routes.model", "routes.places", "routes.template"),
+        "workers.shares",
     )
 )
 """Modules of the gateway that decide and do not serve: they import each other and scamp, and none
@@ -170,7 +171,7 @@ def test_what_a_gateway_is_put_together_by_is_at_the_top() -> None:
         for name, _ in imported(path.read_text(), module, package=package):
             for one in users.keys() & {name, name.rpartition(".")[0]}:
                 users[one].add(module)
-    assert users.pop("gateway.lifecycle") == {"gateway.cli"}
+    assert users.pop("gateway.lifecycle") == {"gateway.cli", "gateway.workers.worker"}
     assert set().union(*users.values()) == {"gateway.assembly", "gateway.lifecycle"}
 
 

@@ -193,3 +193,25 @@ async def test_standard_output_is_written_to(capfd: pytest.CaptureFixture[str]) 
     log.close()
     assert orjson.loads(capfd.readouterr().out)["request_id"] == "out"
     os.fstat(1)
+
+
+async def test_lines_of_several_processes_do_not_mix_in_a_pipe(tmp_path: Path) -> None:
+    """A pipe takes more than 4 KiB from one writer in pieces, and others come between."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reading = asyncio.create_task(asyncio.to_thread(path.read_bytes))
+    logs = [AccessLog(str(path), worker=number, lock=tmp_path / "lock") for number in range(4)]
+    keep = await asyncio.to_thread(os.open, path, os.O_WRONLY)
+    for one in logs:
+        one.start()
+    made = exchange("x" * 150)
+    for _ in range(3):
+        for one in logs:
+            for _ in range(1000):
+                one.record(made, 0.0)
+        await asyncio.sleep(0)
+    for one in logs:
+        await asyncio.to_thread(one.close, 20.0)
+    os.close(keep)
+    workers = [orjson.loads(line)["worker"] for line in (await reading).splitlines()]
+    assert sorted(workers) == [number for number in range(4) for _ in range(3000)]

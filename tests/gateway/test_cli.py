@@ -87,7 +87,7 @@ def test_everything_that_is_missing_is_told_at_once() -> None:
     [
         (["--discovery-cache", "x"], "no ticket key: give --ticket-key"),
         (["--ticket-key", "x"], "no discovery cache: give --discovery-cache"),
-        (["--workers", "2"], "--workers: workers '2': this version runs one worker process"),
+        (["--workers", "999"], "--workers: workers '999': Input should be less than or equal to"),
         (["--auth-mode", "of"], "'of' is not one of 'enforce', 'verify', 'forward'"),
         (["--bind", "nonsense"], "--bind: bind 'nonsense': not HOST:PORT"),
         (["--config", "/none"], "/none: No such file"),

@@ -200,7 +200,8 @@ IN_THE_ENVIRONMENT = {
     "max_event_streams_per_caller": "7",
     "max_event_subscriptions": "7",
     "docs": "false",
-    "workers": "1",
+    "workers": "2",
+    "worker_timeout": "7",
     "takeover_socket": "/run/scamp-gateway/takeover",
     "log_level": "debug",
     "log_format": "text",
@@ -220,7 +221,7 @@ def test_every_setting_can_be_given_in_the_environment(
         monkeypatch.setenv(ENV_PREFIX + name.upper(), text)
     given = sources.load().settings
     same = {name for name in IN_THE_ENVIRONMENT if getattr(given, name) == getattr(defaults, name)}
-    assert same == {"workers"}  # there is only one value so far
+    assert not same
     twins = {"tls_key_password_file", "rate_limit_redis_file"}
     assert IN_THE_ENVIRONMENT.keys() | twins == Settings.model_fields.keys()
 
@@ -254,7 +255,7 @@ def test_every_setting_can_be_given_in_the_environment(
         ("bind = '80'", "not HOST:PORT"),
         ("bind = ':65536'", "not HOST:PORT"),
         ("auth_mode = 'of'", "Input should be 'enforce', 'verify' or 'forward'"),
-        ("workers = 4", "this version runs one worker process"),
+        ("workers = -1", "workers -1: Input should be greater than or equal to 1"),
         ("sectors = []", "at least 1"),
         ("events_open = ['a:b:c']", "'a:b:c' is not [SECTOR:]SERVICE"),
         ("ping_services = ['a:b:c']", "'a:b:c' is not [SECTOR:]SERVICE"),
@@ -427,7 +428,7 @@ def test_unknown_names_hide_no_bad_values(tmp_path: Path, monkeypatch: pytest.Mo
     path = tmp_path / "gateway.toml"
     path.write_text("retrys = 1\nretries = 'many'\nauth_mode = 'of'\n")
     with pytest.raises(ConfigError) as caught:
-        sources.load({"workers": "4"}, config=path)
+        sources.load({"workers": "many"}, config=path)
     places = [line.split(": ")[0] for line in str(caught.value).splitlines()]
     assert sorted(places) == sorted(
         [f"{ENV_PREFIX}BINDD", *(f"{path}:{line}" for line in (1, 2, 3)), "--workers"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from soaking import Scenario
-from tests.soak import faults
+from tests.soak import dying_workers, faults
 from tests.soak.abuse import abuse
 from tests.soak.crowd import crowd
 from tests.soak.overload import overload
@@ -19,4 +19,5 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
     "rolling": rolling,
     "abuse": abuse,
     "crowd": crowd,
+    "workers": dying_workers.scenario,
 }

@@ -1,0 +1,111 @@
+"""The master without processes: what it makes of what workers say, and of a full machine."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from gateway.listener import Sockets
+from gateway.settings import Settings
+from gateway.sources import Loaded
+from gateway.workers import worker as messages
+from gateway.workers.ledger import Ledger
+from gateway.workers.master import Application, Master
+from gateway.workers.team import Team
+from gateway.workers.worker import GatewayWorker, Shared
+
+
+@pytest.fixture
+def said() -> list[tuple[str, str]]:
+    return []
+
+
+@pytest.fixture
+def master(tmp_path: Path, said: list[tuple[str, str]]) -> Iterator[Master]:
+    loaded, ledger = Loaded(Settings(workers=2)), Ledger(tmp_path)
+
+    def team(index: int, birth: int) -> Team:
+        raise NotImplementedError
+
+    shared = Shared(loaded, Sockets([], []), tmp_path, None, team)
+    made = Master(Application(shared), ledger, lambda *urls: said.append(urls))
+    yield made
+    made._abandon()
+
+
+def fill(master: Master, index: int, birth: int) -> socket.socket:
+    """Put a worker into a place; the worker's end of the channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    slot = master.slots[index]
+    one = SimpleNamespace(
+        master_end=ours, channel=theirs, slot=slot, began=0.0, age=birth, aborted=False
+    )
+    slot.worker = worker = cast(GatewayWorker, one)
+    master.watch(ours, lambda: master._hear(worker))
+    return theirs
+
+
+READY = b"\0".join([messages.READY, b"http://a", b"http://b"])
+
+
+def test_it_is_told_once_that_all_are_ready(
+    master: Master, said: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(fill(master, 0, 1)) as one, closing(fill(master, 1, 2)) as two:
+        one.send(READY)
+        master.wait_for_signals(0)
+        assert said == []
+        two.send(READY)
+        master.wait_for_signals(0)
+        assert said == [("http://a", "http://b")]
+        master.handle_hup()
+        assert one.recv(100) == two.recv(100) == messages.RELOAD
+        worker = master.slots[0].worker
+        assert worker is not None
+        master.lost(worker)
+    with closing(fill(master, 0, 3)) as three:
+        three.send(READY)
+        master.wait_for_signals(0)
+        three.send(messages.BAD_SETTINGS + b"\0the key is bad")
+        master.wait_for_signals(0)
+    assert len(said) == 1
+    assert "worker 1 cannot serve: the key is bad" in caplog.text
+    assert master.bad_settings is None, "the others go on"
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "bad_settings"),
+    [(messages.BAD_SETTINGS, 2, "the key\nis bad"), (messages.FAILED, 1, None)],
+)
+def test_what_the_first_workers_cannot_do_ends_it(
+    master: Master, what: bytes, status: int, bad_settings: str | None
+) -> None:
+    with closing(fill(master, 0, 1)) as one, closing(fill(master, 1, 2)) as two:
+        one.send(what + b"\0the key\nis bad")
+        with pytest.raises(SystemExit) as caught:
+            master.wait_for_signals(0)
+        assert caught.value.code == status
+        assert two.recv(100) == messages.INTERRUPT
+    assert master.bad_settings == bad_settings
+
+
+def test_a_machine_on_which_nothing_can_be_started_is_tried_again(
+    master: Master, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_fork() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(master, "spawn_worker", no_fork)
+    with caplog.at_level(logging.ERROR):
+        master.spawn_workers()
+        master.spawn_workers()
+    assert caplog.text.count("cannot be started") == 2, "once for each place"
+    assert all(slot.due > 0 for slot in master.slots)
