@@ -518,6 +518,7 @@ with asyncio.Runner(loop_factory=loop) as runner:
 """
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_without_descriptors_it_neither_spins_nor_ends(loop: str) -> None:
     process = await asyncio.create_subprocess_exec(
