@@ -173,7 +173,8 @@ async def abuse(options: Options) -> Outcome:
                     await honest.more_than(before)
                     _note(outcome, attack, told)
                     outcome.counts[f"{attack.name}_memory"] = watch.look()[0]
-            await _until(lambda: watch.look()[1] <= descriptors + 4)
+            # After a crowd the requests of the honest may each have a connection to the service.
+            await _until(lambda: watch.look()[1] <= descriptors + CLIENTS + 4)
         finally:
             looking.cancel()
             await honest.stop()
