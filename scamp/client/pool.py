@@ -50,7 +50,7 @@ class Slot(Protocol):
 
     @property
     def doubtful(self) -> bool:
-        """True when it was idle and nothing has come since: the peer may just be closing it."""
+        """True when the peer may have been idle on it, and so may just be closing it."""
 
 
 class Need(Enum):

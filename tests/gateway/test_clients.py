@@ -68,6 +68,16 @@ def test_what_is_kept_for_an_address_goes_with_its_last_connection() -> None:
     assert (clients.open, clients.addresses) == (0, 0)
 
 
+def test_a_peak_between_two_looks_is_told_once() -> None:
+    clients = Clients()
+    keys = [clients.key("192.0.2.1")] * 3
+    for key in keys:
+        clients.enter(key)
+    for key in keys[1:]:
+        clients.leave(key)
+    assert [clients.load(), clients.load()] == [(1, 3), (1, 1)]
+
+
 def test_of_ipv6_a_64_counts_as_one_and_proxies_do_not_count() -> None:
     clients = Clients(ClientLimits(exempt=(ip_network("10.0.0.0/8"), ip_network("fd00::/8"))))
     assert clients.key("2001:db8::1") == clients.key("2001:db8::ffff:1")
@@ -518,6 +528,7 @@ with asyncio.Runner(loop_factory=loop) as runner:
 """
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_without_descriptors_it_neither_spins_nor_ends(loop: str) -> None:
     process = await asyncio.create_subprocess_exec(
