@@ -12,7 +12,7 @@ import termios
 from contextlib import suppress
 from typing import Any, Final
 
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
 from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
@@ -128,7 +128,7 @@ class Connection(web.RequestHandler):
         aiohttp only queues its error behind the request whose body it is, which would go on waiting
         for the rest until the idle limit.
         """
-        if len(data) <= SLICE:
+        if len(data) <= SLICE or len(data) <= self._body_left():
             self._take(data)
             return
         for start in range(0, len(data), SLICE):
@@ -137,11 +137,20 @@ class Connection(web.RequestHandler):
                 return
             self._take(data[start : start + SLICE])
 
+    def _body_left(self) -> int:
+        """Bytes to come that are of a body for certain."""
+        if self._body.is_eof():
+            return 0
+        message = self._messages[-1][0] if self._messages else self._current_request
+        length = getattr(message, "headers", {}).get(hdrs.CONTENT_LENGTH, "")
+        return int(length) - self._body.total_bytes if length else 0
+
     def _take(self, data: bytes) -> None:
-        if self._over:
+        if self._over or self._upgraded:
             return
         count, busy = self._request_count, not self._waits
         super().data_received(data)
+        self._message_tail = b""  # behind an upgrade; the connection ends with its answer
         if self._request_count != count:
             size = len(data)
             if self._head:

@@ -542,6 +542,21 @@ async def test_requests_that_wait_have_the_limit_of_all_heads_too(
         await until(lambda: gateway.clients.heads == 0)
 
 
+async def test_what_comes_behind_an_upgrade_is_not_kept() -> None:
+    peer = ScriptedPeer(silent)
+    async with Fronted(peer) as gateway:
+        wire = await gateway.connect()
+        wire.writer.write(
+            b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
+            + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+            + bytes(10_000)
+        )
+        await peer.until(lambda: peer.requests == 1)
+        one = connections(gateway)[0]
+        one.data_received(bytes(10_000))
+        assert not one._message_tail
+
+
 async def test_a_head_in_the_same_bytes_as_a_request_counts() -> None:
     """One read brings up to 256 KiB: a small request, and most of what would be a limit."""
     head = b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
