@@ -43,9 +43,6 @@ parsed, and aiohttp's 32 of them on each connection are gigabytes."""
 LINGER: Final = 1.0
 """Seconds in which one whose head was refused can read why."""
 
-_IN_BODY: Final = -1
-"""In place of a count of bytes: they are of a body that is not whole."""
-
 _PLAIN_END: Final = b"\r\n0\r\n\r\n"
 """How a body in chunks ends when no trailer comes behind it."""
 
@@ -149,12 +146,13 @@ class Connection(web.RequestHandler):
         if self._over or self._upgraded:
             return
         count, busy = self._request_count, not self._waits
+        in_body = not self._body.is_eof()  # this may be the rest of it
         super().data_received(data)
         self._message_tail = b""  # behind an upgrade; the connection ends with its answer
         if self._request_count != count:
             size = len(data)
             if self._head:
-                size += max(0, self._head)
+                size += self._head
                 self._forget_head()
             self._body = self._messages[-1][1]
             if busy and data:
@@ -164,7 +162,7 @@ class Connection(web.RequestHandler):
                 self._head_timer = None
         elif data and self._buffer_paused and self._messages:  # the rest of a read; not parsed yet
             self._count_ahead(len(data))
-        elif data:
+        elif data and not in_body:  # a head may begin behind the end of a body; let it
             self._count_head(len(data))
         size = len(_PLAIN_END)
         self._last = data[-size:] if len(data) >= size else (self._last + data)[-size:]
@@ -187,14 +185,7 @@ class Connection(web.RequestHandler):
         self._head_timer = self._loop.call_later(timeout, self._head_late)
 
     def _count_head(self, size: int) -> None:
-        """No request came of these bytes: they are of a body, or of a head that is not whole."""
-        if not self._body.is_eof():
-            self._forget_head()
-            self._head = _IN_BODY
-            return
-        if self._head == _IN_BODY:  # its last piece; a head may begin in it
-            self._head = 0
-            return
+        """No request came of these bytes: they are of a head that is not whole."""
         self._head += size
         self._clients.heads += size
         most = SMALL_HEAD if self._clients.heads > MAX_HEADS else MAX_HEAD
@@ -230,7 +221,7 @@ class Connection(web.RequestHandler):
         self._ahead = 0
 
     def _forget_head(self) -> None:
-        self._clients.heads -= max(0, self._head)
+        self._clients.heads -= self._head
         self._head = 0
 
     @property

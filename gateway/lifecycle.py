@@ -18,7 +18,7 @@ from gateway.assembly import Assembly
 from gateway.descriptors import raise_limit
 from gateway.following import CertificateCollector, FollowedTls, Following
 from gateway.listener import Listener, Sockets, tls_context
-from gateway.memory import Trimmer
+from gateway.memory import Trimmer, large_pieces_apart
 from gateway.public import public_server
 from gateway.signals import Triggers
 from gateway.sources import Loaded
@@ -63,6 +63,7 @@ async def run(
     """
     triggers = triggers or Triggers()
     raise_limit()
+    large_pieces_apart()
     notifier = Notifier()
     if acquired is None and sockets is not None:
         acquired = Acquired(sockets)

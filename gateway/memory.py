@@ -1,9 +1,8 @@
-"""Memory after a peak: what the C library keeps of it goes back to the operating system.
+"""Memory that is free goes back to the operating system, as far as the C library is concerned.
 
 glibc gives back by itself only what is free at the end of its heap, and something always lives
-there. After 5,000 connections with 2,000 requests under way, nearly half of what was resident was
-free in the middle; ``malloc_trim`` gives that back, in some tens of milliseconds.
-`docs/capacity.md` has figures, and says what Python keeps besides.
+there. So large pieces stay out of it (`large_pieces_apart`), and after a peak what is free in the
+middle is given back too (`Trimmer`). `docs/capacity.md` has figures, and says what Python keeps.
 """
 
 from __future__ import annotations
@@ -12,11 +11,23 @@ import asyncio
 import ctypes
 import gc
 import logging
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 log = logging.getLogger("gateway.memory")
+
+LARGE: Final = 128 * 1024
+"""Bytes from which on a piece is one of its own. It is where glibc begins, which goes up to 32 MiB
+with the largest piece that was freed; then each connection's buffer for TLS (256 KiB in uvloop) is
+in the heap, becomes resident as a whole, and leaves a hole."""
+
+TOP: Final = 1024 * 1024
+"""Bytes at the end of the heap that may be free: not each request moves it."""
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_MMAP_THRESHOLD: Final = -3
 
 LOOK: Final = 2.0
 """Seconds between looks at how many clients there are."""
@@ -31,6 +42,20 @@ all that is in memory while nobody is served."""
 AGAIN: Final = (2, 8, 64)
 """Looks after the end of a peak at which there may be more: what clients had is gone by then, and
 the connections to services that were made for them, which are idle for a while first."""
+
+
+def large_pieces_apart(environment: Mapping[str, str] = os.environ) -> bool:
+    """Have glibc keep pieces of LARGE bytes and more out of its heap; False where there is no
+    glibc, or where the environment says itself how it is to be. To be called once, at the start."""
+    own = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES")
+    if any(name in environment for name in own):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    mallopt.argtypes = [ctypes.c_int, ctypes.c_int]
+    return bool(mallopt(_M_MMAP_THRESHOLD, LARGE) and mallopt(_M_TRIM_THRESHOLD, TOP))
 
 
 class Peak:

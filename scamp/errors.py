@@ -49,6 +49,7 @@ error can be copied and pickled, and keeps its fields: pools of processes send t
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 
@@ -65,6 +66,12 @@ class ScampError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions are made again from `args`, which are not what every `__init__` here takes.
         return _made_again, (type(self), self.args), self.__dict__ or None
+
+
+def again(error: ScampError) -> ScampError:
+    """The same error for one more who is told. Who keeps an error raises it so: what is raised has
+    the frames through which it went, and all that lived in them, bodies too."""
+    return copy(error)
 
 
 def _made_again(kind: type[ScampError], args: tuple[Any, ...]) -> ScampError:

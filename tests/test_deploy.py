@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 
 from gateway.settings import Settings
+from tests.soak.crowd import SHIPPED
 
-DEPLOY = Path(__file__).parents[1] / "deploy"
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
 CLOSING = 5.0
 """Seconds that a stop may take beyond the drain."""
 
@@ -19,3 +21,12 @@ def test_systemd_waits_for_the_drain() -> None:
     fields = Settings.model_fields
     drain = fields["drain_delay"].default + fields["drain_limit"].default
     assert float(found[1]) >= drain + CLOSING
+
+
+def test_the_allocator_of_the_soak_is_the_one_that_is_shipped() -> None:
+    unit = (DEPLOY / "systemd" / "scamp-gateway.service").read_text()
+    image = (ROOT / "Dockerfile").read_text()
+    for name, value in SHIPPED.items():
+        assert f"\nEnvironment={name}={value}\n" in unit
+        assert f"\n    {name}={value} \\\n" in image
+    assert "libjemalloc2" in image

@@ -30,6 +30,7 @@ from scamp.errors import (
     LocalProtocolError,
     ReplyTimeout,
     ScampError,
+    again,
 )
 from scamp.limits import (
     DISCARD_LIMIT,
@@ -102,13 +103,22 @@ class Exchange:
         Raises ConnectionLost too. Safe to cancel: `abandon` afterwards.
         """
         result = self.result
-        if not result.done():
-            timer = asyncio.get_running_loop().call_at(at, self._expire, seconds)
-            try:
-                await result
-            finally:
-                timer.cancel()
-        return result.result()
+        try:
+            if not result.done():
+                timer = asyncio.get_running_loop().call_at(at, self._expire, seconds)
+                try:
+                    await result
+                finally:
+                    timer.cancel()
+            return result.result()
+        except Exception:
+            # What is raised has the frames of all who called, and so this exchange and the bodies:
+            # it must not have what is raised, or both would stay until garbage is collected.
+            self.result = asyncio.get_running_loop().create_future()
+            self.result.cancel()
+            raise
+        finally:
+            del result
 
     def _expire(self, seconds: float) -> None:
         self.fail(ReplyTimeout(seconds))
@@ -125,7 +135,7 @@ class Exchange:
         if reply is None or self.result.done():
             return
         if reply.error is not None:
-            self.fail(reply.error)
+            self.fail(again(reply.error))
         else:
             self.result.set_result(reply)
 

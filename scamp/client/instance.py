@@ -29,6 +29,7 @@ from scamp.errors import (
     QueueTimeout,
     Saturated,
     ScampError,
+    again,
 )
 from scamp.limits import CLOSE_TIMEOUT, SILENT_AFTER
 
@@ -234,6 +235,7 @@ class Instance:
             raise
         finally:
             timer.cancel()
+            del waiter  # it has the error, whose frames have us
 
     def _look_later(self) -> None:
         """While requests wait, see from time to time whether to dial or to refuse more."""
@@ -501,7 +503,8 @@ class Instance:
 
 def _fail(waiter: Waiter, error: Exception) -> None:
     if not waiter.future.done():
-        waiter.future.set_exception(error)
+        # Others may be told the same, and the instance keeps it.
+        waiter.future.set_exception(again(error) if isinstance(error, ScampError) else error)
 
 
 def _expire(waiter: Waiter, seconds: float) -> None:

@@ -18,6 +18,7 @@ from scamp.errors import (
     ReplyFailed,
     RequestAborted,
     ScampError,
+    again,
 )
 from scamp.limits import (
     MAX_INFLIGHT,
@@ -235,6 +236,7 @@ class Channel(asyncio.Protocol):
         self._stop_timers()
         # Each holds the other: what a lost connection had would stay until a collection of garbage.
         handler, self._handler, self._transport = self._handler, _NOBODY, None
+        self.when_unstalled = None
         if self._move(ChannelEvent.GONE) is ChannelState.REFUSED:
             return  # nobody has been told that it was open
         if self._reason is None:
@@ -300,7 +302,7 @@ class Channel(asyncio.Protocol):
         """Bytes of `message` that may be sent now. Raises ConnectionLost on a lost channel."""
         if self.closing:
             # Not _check: the message is open, so its header may be out.
-            raise (self.failure or self._lost(written=True)).with_traceback(None)
+            raise again(self.failure) if self.failure else self._lost(written=True)
         if not self._writable:
             return 0
         if self._queued >= WRITE_HIGH:
@@ -443,8 +445,7 @@ class Channel(asyncio.Protocol):
 
     def _check(self) -> None:
         if self.failure is not None:
-            # Raised to everybody who asks: without the frames of those who asked before.
-            raise self.failure.with_traceback(None)
+            raise again(self.failure)
         if self.closing:
             raise self._lost(written=False)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from scamp.errors import IdleTimeout, LocalProtocolError, ScampError
+from scamp.errors import IdleTimeout, LocalProtocolError, ScampError, again
 from scamp.limits import BODY_IDLE, MAX_DATA_SENT, MAX_PIECES, READ_PAUSE
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class _Waiting:
             self._waiter = None
             if waiter.done() and not waiter.cancelled():
                 waiter.exception()  # seen: a cancel may have come between it and us
+            del waiter  # it has the error, whose frames have us
 
 
 def _expire(waiter: asyncio.Future[None], idle: float) -> None:
@@ -185,7 +186,7 @@ class IncomingMessage(_Waiting):
         """
         while True:
             if self.error is not None:
-                raise self.error.with_traceback(None)  # others may have been told, with frames
+                raise again(self.error)
             if self._given_up:
                 raise LocalProtocolError("the rest of the body was discarded")
             data = self.read_nowait()

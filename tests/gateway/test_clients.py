@@ -368,6 +368,19 @@ async def test_a_body_behind_a_request_under_way_is_no_head() -> None:
             assert (answer.status, len(answer.body)) == (200, size)
 
 
+async def test_the_last_piece_of_a_body_is_no_head() -> None:
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        wire.send("POST", ECHO, [("Content-Length", "3")])
+        wire.writer.write(b"[")
+        await until(lambda: any(one._body.total_bytes for one in connections(gateway)))
+        (one,) = connections(gateway)
+        wire.writer.write(b"1]")
+        assert (await wire.answer()).body == b"[1]"
+        await until(lambda: one.idle_since is not None)
+        assert (one._head, gateway.clients.heads) == (0, 0)
+
+
 # -- bodies -----------------------------------------------------------------------------
 
 SLOW = FrontOptions(body_idle=0.3)

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from gateway import memory
-from gateway.memory import AGAIN, PEAK, Peak, Trimmer
+from gateway.memory import AGAIN, PEAK, Peak, Trimmer, large_pieces_apart
+
+PIECES_APART = """
+import ctypes, sys
+from gateway.memory import LARGE, large_pieces_apart
+
+class Info(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd",
+        "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")]
+
+info = ctypes.CDLL(None).mallinfo2
+info.restype = Info
+assert large_pieces_apart() == (sys.argv[1] == "1")
+del (large := [bytearray(1 << 24)])[:]
+before = info().hblks
+pieces = [bytearray(2 * LARGE) for _ in range(3)]
+print(info().hblks - before)
+"""
 
 
 def test_memory_is_given_back_when_half_of_a_peak_has_gone_and_later_again() -> None:
@@ -87,3 +109,26 @@ async def test_without_such_a_c_library_there_is_nothing_to_do(
 ) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())
     await asyncio.wait_for(Trimmer(lambda: (0, 0)).run(), 5)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallinfo2"), reason="needs glibc 2.33")
+@pytest.mark.parametrize(("environment", "apart"), [({}, 3), ({"GLIBC_TUNABLES": ""}, 0)])
+def test_large_pieces_stay_apart_whatever_was_freed(
+    environment: dict[str, str], apart: int
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    answer = subprocess.run(
+        [sys.executable, "-c", PIECES_APART, "1" if apart else "0"],
+        env={**kept, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (answer.stdout, answer.stderr) == (f"{apart}\n", "")
+
+
+def test_without_such_a_c_library_pieces_stay_where_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())
+    assert not large_pieces_apart({})

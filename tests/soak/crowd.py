@@ -52,6 +52,15 @@ ENCRYPTED: Final = 2000
 GROWTH: Final = 0.10
 """By how much memory may be above the start when all is over."""
 
+MALLOC: Final = {"PYTHONMALLOC": "malloc"}
+SHIPPED: Final = {
+    **MALLOC,
+    "LD_PRELOAD": "libjemalloc.so.2",
+    "MALLOC_CONF": "background_thread:true,dirty_decay_ms:1000",
+}
+"""The environment in the image and in the systemd unit. Where there is no jemalloc the loader only
+says so."""
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -281,18 +290,17 @@ def resident(level: Level) -> int:
 
 
 async def crowd(options: Options) -> Outcome:
-    """The scenario: once as the gateway comes, once with an allocator that gives memory back."""
+    """The scenario: in a bare environment, where pieces of memory have to come back, and in that of
+    the image and the systemd unit, where resident memory has to."""
     size, outcome = FULL if options.full else SHORT, Outcome()
-    with stage(options.folder / "usual", size.instances) as scene:
+    with stage(options.folder / "bare", size.instances) as scene:
         await _come_and_go(scene, size, outcome, in_use, wait_for_idle=options.full)
         _tell(scene, size, outcome)
-    with stage(
-        options.folder / "malloc", size.instances, environment={"PYTHONMALLOC": "malloc"}
-    ) as scene:
-        await _come_and_go(scene, size, outcome, resident, wait_for_idle=False)
-        for name in ("start", "held", "after"):
-            outcome.counts[f"malloc_{name}_mib"] = scene.levels[name].resident // MIB
+        if options.full:
+            await _second(scene, size, outcome)
+    await _come_back(options, "shipped", SHIPPED, outcome)
     if options.full:
+        await _come_back(options, "malloc", MALLOC, outcome)
         await _encrypted(options.folder / "tls", outcome)
         _unused(options.folder, outcome)
     return outcome
@@ -345,6 +353,35 @@ async def _come_and_go(
 
     outcome.require(await eventually(all_gone), "idle connections of clients stay open")
     await _nothing_left(scene, outcome, measure)
+
+
+async def _second(scene: Stage, size: Size, outcome: Outcome) -> None:
+    """What the first crowd left serves the next one: it takes no more."""
+    first = scene.levels["held"].resident
+    await _come_and_go(scene, size, outcome, in_use, wait_for_idle=False)
+    second = scene.levels["held"].resident
+    outcome.counts["second_held_mib"] = second // MIB
+    outcome.counts["second_after_mib"] = scene.levels["after"].resident // MIB
+    outcome.require(
+        second <= first * (1 + GROWTH),
+        f"a second crowd took {second // MIB} MiB, the first {first // MIB}",
+    )
+
+
+async def _come_back(
+    options: Options, name: str, environment: Mapping[str, str], outcome: Outcome
+) -> None:
+    """The crowd with allocators that give everything back."""
+    size = FULL if options.full else SHORT
+    with stage(options.folder / name, size.instances, environment=environment) as scene:
+        await _come_and_go(scene, size, outcome, resident, wait_for_idle=False)
+        outcome.counts[f"{name}_jemalloc"] = _has_jemalloc(scene.front.process)
+        for step in ("start", "held", "after"):
+            outcome.counts[f"{name}_{step}_mib"] = scene.levels[step].resident // MIB
+
+
+def _has_jemalloc(process: Process) -> bool:
+    return "libjemalloc" in Path(f"/proc/{process.popen.pid}/maps").read_text()
 
 
 async def _warm_up(scene: Stage, instances: int) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-import psutil
 
 from benchmarks.mesh import Gateway, gateway
 from scamp.limits import MIB
@@ -33,6 +32,9 @@ EVERY: Final = 1.0
 """Seconds between two faults."""
 SETTLING: Final = 20.0
 """Seconds within which all is well again after the last fault."""
+GROWTH: Final = 64 * MIB
+"""Bytes by which memory may ever be above the start: 1 MiB for each client. A request has up to
+half of that in buffers for bodies both ways, and may have a connection to a service for itself."""
 WELL: Final = 100
 """Requests that all must succeed then."""
 
@@ -58,7 +60,7 @@ async def faults(options: Options, kind: str) -> Outcome:
             await _until_it_serves(running)
             number = CLIENTS if options.full else FEW_CLIENTS
             clients = Clients(running.url, dict([running.authorization]), number, rng)
-            before, descriptors = _memory(running), _descriptors(running)
+            before, descriptors = running.process.forget_peak(), _descriptors(running)
             task = asyncio.create_task(clients.run())
             rounds = int(options.minutes * 60 / EVERY)
             for _ in range(rounds if options.full or kind == "echoing" else rounds // 2):
@@ -71,8 +73,13 @@ async def faults(options: Options, kind: str) -> Outcome:
             outcome.wrong += clients.tally.wrong
             _count_executed(folder / "executed", clients.tally, outcome)
             await _look_afterwards(running, outcome)
+        peak, limit = running.process.peak(), before + GROWTH
         outcome.counts["memory_before_mib"] = before // MIB
-        outcome.counts["memory_after_mib"] = _memory(running) // MIB
+        outcome.counts["memory_peak_mib"] = peak // MIB
+        outcome.counts["memory_after_mib"] = running.process.resident() // MIB
+        outcome.require(
+            peak <= limit, f"{peak // MIB} MiB were resident, {limit // MIB} at most may be"
+        )
         await _until_closed(running, descriptors, outcome)
         outcome.counts.update({f"fault_{name}": count for name, count in mesh.faults.items()})
         _look_at_log(folder / "gateway.log", outcome)
@@ -153,11 +160,6 @@ async def _samples(session: aiohttp.ClientSession, running: Gateway) -> dict[str
     async with session.get(f"{running.admin}/metrics") as response:
         text = await response.text()
     return {name + labels: float(value) for name, labels, value in _SAMPLE.findall(text)}
-
-
-def _memory(running: Gateway) -> int:
-    """Resident now, in bytes."""
-    return sum(psutil.Process(one.pid).memory_info().rss for one in running.process.tree())
 
 
 def _descriptors(running: Gateway) -> int:
