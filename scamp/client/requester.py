@@ -8,6 +8,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator, Iterable
+from copy import copy
 from functools import partial
 from typing import Any, Final
 
@@ -157,11 +158,14 @@ class Requester:
                 self._count(exc)
                 raise
             try:
-                return await self._attempt(call, instance, offer, done + 1, began)
+                again = instance in avoid
+                return await self._attempt(call, instance, offer, done + 1, began, again)
             except OnlyWaited as waited:
-                failure = waited.error or failure
-                if instance in avoid and waited.error is not None:
-                    raise waited.error from None  # not in circles
+                if waited.error is not None:
+                    failure = copy(waited.error)  # others have it, too
+                    failure.attempts, failure.instance = done, instance.address
+                    if again:
+                        raise failure from None  # not in circles
                 avoid.append(instance)
                 continue
             except ScampError as exc:
@@ -215,7 +219,13 @@ class Requester:
     # -- one attempt --------------------------------------------------------------------
 
     async def _attempt(
-        self, call: Call, instance: Instance, offer: Offer, number: int, began: float
+        self,
+        call: Call,
+        instance: Instance,
+        offer: Offer,
+        number: int,
+        began: float,
+        again: bool,
     ) -> Reply:
         body = call.body
         held = isinstance(body, bytes) and len(body) <= MAX_INFLIGHT
@@ -223,7 +233,7 @@ class Requester:
         # After so many losses do not meet a peer that is just closing an idle connection again.
         last = number > 1 and number > self.options.retries
         need = Need.ALONE if not held else Need.FRESH if last else Need.SHARED
-        exchange = await self._place(call, instance, offer, need)
+        exchange = await self._place(call, instance, offer, need, again)
         sent = time.monotonic()
         upload: asyncio.Task[None] | None = None
         deadline = call.deadline
@@ -283,8 +293,11 @@ class Requester:
             exchange.abandon()
             raise
 
-    async def _place(self, call: Call, instance: Instance, offer: Offer, need: Need) -> Exchange:
-        """Start the request on a connection of `instance`, when one has a place."""
+    async def _place(
+        self, call: Call, instance: Instance, offer: Offer, need: Need, again: bool
+    ) -> Exchange:
+        """Start the request on a connection of `instance`, when one has a place. Who was there
+        before and comes `again` waits for that without looking elsewhere."""
         started: list[Exchange] = []
         held = need is not Need.ALONE
 
@@ -299,7 +312,7 @@ class Requester:
             started.append(exchange)
 
         try:
-            await instance.place(start, need=need, deadline=call.deadline)
+            await instance.place(start, need=need, deadline=call.deadline, patient=again)
         except BaseException:
             if started:
                 started[0].abandon()
@@ -417,7 +430,7 @@ def _note_silence(
     that the action takes, or SILENT_WAIT: impatient callers say nothing of it."""
     patient = waited >= SILENT_WAIT or not (left or call.caller_lowered)
     if patient and exchange.connection.mute:
-        instance.unanswered(ReplyTimeout(waited))
+        instance.left_unanswered(ReplyTimeout(waited))
 
 
 def _only_waited(error: ScampError, instance: Instance) -> bool:
