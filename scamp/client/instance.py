@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
-from scamp.client.balance import share
 from scamp.client.connection import ClientConnection
 from scamp.client.deadline import Deadline
 from scamp.client.dialing import Dialer, format_address, is_resumed
+from scamp.client.health import BACKOFF_MAX, Health
 from scamp.client.options import ClientOptions
 from scamp.client.pool import PROBE_DELAY, Need, PoolCore
 from scamp.client.queueing import StandingQueue
@@ -25,24 +25,19 @@ from scamp.discovery import Announcement
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
-    FingerprintMismatch,
     QueueTimeout,
     Saturated,
     ScampError,
     again,
 )
-from scamp.limits import CLOSE_TIMEOUT, SILENT_AFTER
+from scamp.limits import CLOSE_TIMEOUT
 
 log: logging.Logger = logging.getLogger("scamp.client")
 
-BACKOFF_FIRST: Final = 1.0
-BACKOFF_MAX: Final = 60.0
 WARM_FIRST: Final = 0.05
 """Seconds after which a connection that an idle service closed is opened again; doubles."""
-PANIC_INTERVAL: Final = 0.1
-"""Seconds between attempts on an instance that is out, when every instance is."""
 DIAL_PATIENCE: Final = 0.5
-"""Seconds after which those who wait for the first connection may go elsewhere: the host may take
+"""Seconds after which who waits for a first connection may go elsewhere: the host may take
 connections and go no further."""
 LOOKS: Final = 4
 """How often within `ClientOptions.queue_target` a queue is looked at."""
@@ -69,16 +64,11 @@ class Waiter:
     starter: Callable[[ClientConnection], None]
 
 
-class Instance:
-    """Connections to one (address, fingerprint), and the health that decides whether to use it.
+class Instance(Health):
+    """Connections to one (address, fingerprint), and what they tell of its health.
 
-    A failure to connect or to verify, or the loss of a connection in use, takes it out for a while
-    (1 s, doubling to 60 s, with jitter), until a background connection succeeds; the next time it
-    is for twice as long, unless something was answered meanwhile. So does a PING without an answer,
-    and SILENT_AFTER requests in a row without any reply: a process that hangs may still accept
-    connections. Errors that the service answers with never do, nor does a service that closes an
-    idle connection just as a request is on its way. What comes back begins with a part of its
-    weight.
+    A service that closes an idle connection just as a request is on its way is as healthy as
+    before. One that is out is dialled in the background until that succeeds.
     """
 
     def __init__(
@@ -89,6 +79,7 @@ class Instance:
         traits: TraitStore,
         stats: ClientStats,
     ) -> None:
+        super().__init__(options.slow_start)
         self.service = service
         self.host: str = service.host
         self.port: int = service.port
@@ -108,27 +99,16 @@ class Instance:
         self._tasks: set[asyncio.Task[None]] = set()
         self._recovery: asyncio.Task[None] | None = None
         self._closed = False
-        self._failures = 0
-        self._out_until = 0.0
-        self._last_refusal = 0.0
         self._last_used = 0.0
         self._warm_delay = WARM_FIRST
         self._timer: asyncio.TimerHandle | None = None  # while requests wait
         self._limit = options.max_in_flight or math.inf
         self.since: float = self._loop.time()
         """Loop time since when it is in use."""
-        self.out: bool = False
-        self.shunned: bool = False
-        """True while it is out, or does not get beyond accepting a first connection."""
-        self.warming_until: float = 0.0
-        """Loop time until which it has a part of its weight only."""
-        self.silence: int = 0
-        """Requests in a row that ran out of time without a reply; who gets a reply sets it to 0."""
         self.in_flight: int = 0
         """Requests that the requester has given to this instance and that are not over."""
         self.tight: int = min(options.max_in_flight or sys.maxsize, max(1, options.max_waiters))
         """Requests in flight below which it is not full for certain."""
-        self.last_error: ScampError | None = None
 
     # -- what others ask ----------------------------------------------------------------
 
@@ -155,7 +135,7 @@ class Instance:
     @property
     def full(self) -> bool:
         """True when it has as many requests in flight, or waiting, as it may have."""
-        return self.in_flight >= self._limit or self._pool.waiting >= max(1, self._pool.max_waiters)
+        return self.in_flight >= self._limit or self._pool.waiting >= self._pool.max_waiters
 
     def saturated(self) -> Saturated:
         """What to tell when it is full."""
@@ -163,26 +143,10 @@ class Instance:
             return Saturated("requests in flight on one instance", reason="instance")
         return Saturated("requests waiting for a connection to one instance", reason="queue_full")
 
-    @property
-    def refusing(self) -> bool:
-        """True when it is out for not having let us in; one that lost connections may do so now."""
-        return self.out and isinstance(self.last_error, ConnectFailed)
-
-    def retry_at(self) -> float:
-        """Loop time of the next attempt, when it is out."""
-        return self._out_until
-
     def may_panic(self, now: float) -> bool:
-        """True when it is out but may be tried all the same, because every other one is out too.
-
-        Never when somebody else answers at its address: that does not pass by itself, so only the
-        background looks at it, in its own time.
-        """
-        if self._pool.dialing or any(slot.room for slot in self._pool.slots):
-            return True
-        if isinstance(self.last_error, FingerprintMismatch):
-            return False
-        return now - self._last_refusal >= PANIC_INTERVAL
+        """As for any `Health`; and where there is a connection, or soon may be, at any time."""
+        reachable = self._pool.dialing or any(slot.room for slot in self._pool.slots)
+        return bool(reachable) or super().may_panic(now)
 
     @property
     def withdrawn(self) -> bool:
@@ -205,16 +169,21 @@ class Instance:
         *,
         need: Need,
         deadline: Deadline,
+        patient: bool = False,
     ) -> None:
         """Call `starter` with a connection that has a place, now or when one comes free.
 
-        `starter` must begin the request at once, and with Need.ALONE let nothing else on.
+        `starter` must begin the request at once, and with Need.ALONE let nothing else on. Who is
+        `patient` waits for a first connection however long that takes.
+
         Raises ConnectFailed, QueueTimeout, Saturated, OnlyWaited, and whatever `starter` raises.
         When cancelled nothing has been started, or `starter` has been called and its exchange must
         be abandoned.
         """
         self._last_used = self._loop.time()
         self._warm_delay = WARM_FIRST
+        if need is Need.FRESH and self.refusing:
+            need = Need.SHARED  # there will be no other connections than there are
         connection = self._pool.pick(need)
         if connection is not None:
             starter(connection)
@@ -227,14 +196,17 @@ class Instance:
         waiter = Waiter(loop.create_future(), starter)
         self._pool.wait(waiter, need, loop.time())
         self._dial()
-        timer = loop.call_at(deadline.at, _expire, waiter, deadline.seconds)
+        timers = [loop.call_at(deadline.at, _expire, waiter, deadline.seconds)]
+        if not patient and not self._pool.slots:
+            timers.append(loop.call_later(DIAL_PATIENCE, self._still_connecting, waiter))
         try:
             await waiter.future
         except BaseException:
             self._pool.forget(waiter)
             raise
         finally:
-            timer.cancel()
+            for timer in timers:
+                timer.cancel()
             del waiter  # it has the error, whose frames have us
 
     def _look_later(self) -> None:
@@ -257,8 +229,8 @@ class Instance:
                 continue
             try:
                 waiter.starter(connection)
-            except ScampError as exc:
-                waiter.future.set_exception(exc)
+            except Exception as exc:
+                waiter.future.set_exception(exc)  # whatever it is, it is this request's affair
             else:
                 waiter.future.set_result(None)
         self._dial()
@@ -269,7 +241,7 @@ class Instance:
         if self._closed:
             return
         self._look_later()
-        if self.out and self._pool.slots and self._loop.time() < self._out_until:
+        if self.refusing and self._pool.slots and self.resting(self._loop.time()):
             return  # those who wait are served by the connections that work
         for _ in range(self._pool.dials(self._loop.time())):
             self._pool.dialing += 1
@@ -282,7 +254,6 @@ class Instance:
         return task
 
     async def _dial_once(self) -> None:
-        patience = self._loop.call_later(DIAL_PATIENCE, self._still_connecting)
         try:
             await self._connect()
         except ConnectFailed as exc:
@@ -299,19 +270,17 @@ class Instance:
             raise
         else:
             self._pool.dialing -= 1
-        finally:
-            patience.cancel()
         self._serve_open()
 
     def _serve_open(self) -> None:
         if not self._closed:
             self._serve()
 
-    def _still_connecting(self) -> None:
-        """A dial takes long. Without any connection, let those who wait look elsewhere, once."""
+    def _still_connecting(self, waiter: Waiter) -> None:
+        """A first connection takes long: let who waits for it look elsewhere."""
         if not self._pool.slots and not self._closed:
             self.shunned = True
-            self._fail_waiters(OnlyWaited())
+            _fail(waiter, OnlyWaited())
 
     async def _connect(self) -> None:
         """Open one connection and add it. Raises ConnectFailed, after noting it."""
@@ -351,7 +320,8 @@ class Instance:
             channel.set_heartbeat(self._options.ping_interval)
         self._connections.add(connection)
         self._pool.add(connection)
-        self._recovered()
+        if self.connected(self._loop.time()):
+            log.info("%s (%s) is back", self.address, self.service.identity)
 
     def _changed(self, connection: ClientConnection) -> None:
         """A connection has a free place, takes nothing new any more, or is closed."""
@@ -370,7 +340,7 @@ class Instance:
         self._serve_open()
 
     def _answered(self, connection: ClientConnection) -> None:
-        self._failures = 0
+        self.answered()
         if connection.channel is not None:
             self._dialer.keep(connection.channel)
 
@@ -412,21 +382,12 @@ class Instance:
 
     def _failed(self, error: ScampError) -> None:
         """Take the instance out for a while and recover it in the background."""
-        self.last_error = error
-        if isinstance(error, ConnectFailed):
-            self._last_refusal = self._loop.time()
+        was_out, now = self.out, self._loop.time()
         if self._closed:
+            self.note(error, now)
             return
-        loop = self._loop
-        if self.out and loop.time() < self._out_until:
-            return  # one outage, however many connections it took down
-        if not self.out:
+        if self.failed(error, now) and not was_out:
             log.warning("%s (%s) is out: %s", self.address, self.service.identity, error)
-        self.out = self.shunned = True
-        delay = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** min(self._failures, 10))
-        delay *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
-        self._failures += 1
-        self._out_until = loop.time() + delay
         if self._recovery is None:
             self._recovery = self._spawn(self._recover())
 
@@ -436,32 +397,17 @@ class Instance:
         self._failed(error)
         return error
 
-    def unanswered(self, error: ScampError) -> None:
+    def left_unanswered(self, error: ScampError) -> None:
         """A request ran out of time, and nothing that shared its connection had a reply either."""
-        self.silence += 1
-        if self.silence >= SILENT_AFTER:
+        if self.unanswered():
             self._failed(error)
-
-    def _recovered(self) -> None:
-        if self.out:
-            log.info("%s (%s) is back", self.address, self.service.identity)
-            self.warm_up(self._loop.time())
-        self.out = self.shunned = False
-
-    def warm_up(self, now: float) -> None:
-        """Begin with a part of its weight: what has just started is slow, and everybody comes."""
-        self.warming_until = now + self._options.slow_start
-
-    def share(self, now: float) -> float:
-        """The part of its weight that counts when it is compared with others."""
-        return share(self.warming_until, now, self._options.slow_start)
 
     async def _recover(self) -> None:
         """Dial in the background until it works."""
         loop = self._loop
         try:
             while self.out:
-                await asyncio.sleep(max(0.0, self._out_until - loop.time()))
+                await asyncio.sleep(max(0.0, self.retry_at - loop.time()))
                 if not self.out:
                     return
                 try:

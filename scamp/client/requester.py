@@ -158,11 +158,14 @@ class Requester:
                 self._count(exc)
                 raise
             try:
-                return await self._attempt(call, instance, offer, done + 1, began)
+                patient = instance in avoid
+                return await self._attempt(call, instance, offer, done + 1, began, patient)
             except OnlyWaited as waited:
-                failure = waited.error or failure
-                if instance in avoid and waited.error is not None:
-                    raise again(waited.error) from None  # not in circles
+                if waited.error is not None:
+                    failure = again(waited.error)
+                    failure.attempts, failure.instance = done, instance.address
+                    if patient:
+                        raise failure from None  # not in circles
                 avoid.append(instance)
                 continue
             except ScampError as exc:
@@ -216,7 +219,13 @@ class Requester:
     # -- one attempt --------------------------------------------------------------------
 
     async def _attempt(
-        self, call: Call, instance: Instance, offer: Offer, number: int, began: float
+        self,
+        call: Call,
+        instance: Instance,
+        offer: Offer,
+        number: int,
+        began: float,
+        patient: bool,
     ) -> Reply:
         body = call.body
         held = isinstance(body, bytes) and len(body) <= MAX_INFLIGHT
@@ -224,7 +233,7 @@ class Requester:
         # After so many losses do not meet a peer that is just closing an idle connection again.
         last = number > 1 and number > self.options.retries
         need = Need.ALONE if not held else Need.FRESH if last else Need.SHARED
-        exchange = await self._place(call, instance, offer, need)
+        exchange = await self._place(call, instance, offer, need, patient)
         sent = time.monotonic()
         upload: asyncio.Task[None] | None = None
         deadline = call.deadline
@@ -285,8 +294,11 @@ class Requester:
             exchange.abandon()
             raise
 
-    async def _place(self, call: Call, instance: Instance, offer: Offer, need: Need) -> Exchange:
-        """Start the request on a connection of `instance`, when one has a place."""
+    async def _place(
+        self, call: Call, instance: Instance, offer: Offer, need: Need, again: bool
+    ) -> Exchange:
+        """Start the request on a connection of `instance`, when one has a place. Who was there
+        before and comes `again` waits for that without looking elsewhere."""
         started: list[Exchange] = []
         held = need is not Need.ALONE
 
@@ -301,7 +313,7 @@ class Requester:
             started.append(exchange)
 
         try:
-            await instance.place(start, need=need, deadline=call.deadline)
+            await instance.place(start, need=need, deadline=call.deadline, patient=again)
         except BaseException:
             if started:
                 started[0].abandon()
@@ -421,7 +433,7 @@ def _note_silence(
     an upload: how long that took was its caller's choice."""
     patient = waited >= SILENT_WAIT or not (left or call.caller_lowered)
     if patient and exchange.connection.mute:
-        instance.unanswered(ReplyTimeout(waited or call.deadline.seconds))
+        instance.left_unanswered(ReplyTimeout(waited or call.deadline.seconds))
 
 
 def _only_waited(error: ScampError, instance: Instance) -> bool:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from scamp.client.balance import Balance
 from scamp.client.dialing import Dialer
@@ -16,6 +17,9 @@ from scamp.client.traits import TraitStore
 from scamp.discovery import Announcement, Change, Offer, Registry
 from scamp.errors import EnvelopeNotOffered, NoUsableInstance
 from scamp.limits import MAX_PLANNED
+
+LEAST_WEIGHT: Final = 1e-9
+"""What is less counts as so much: parts of it are still numbers to divide by."""
 
 Choice = tuple[Instance, Offer]
 _Balance = Balance[Instance, Offer]
@@ -83,9 +87,9 @@ class Router:
     ) -> Choice:
         """An instance for one attempt, at loop time `now`, rather one that was not tried.
 
-        Least requests in flight divided by weight, of two drawn by weight. When all are out,
-        one that has only lost connections, else the one due next. Raises EnvelopeNotOffered,
-        NoUsableInstance, and Saturated when all that are up are full.
+        Least requests in flight divided by weight, of two drawn by weight. When all are out, one
+        that has only lost connections, else the one that refused one longest ago. Raises
+        EnvelopeNotOffered, NoUsableInstance, and Saturated when all that are up are full.
         """
         plan = self._plans.get((id(offers), envelope))
         if plan is None:
@@ -97,7 +101,7 @@ class Router:
 
     def _least_bad(self, balance: _Balance, tried: Sequence[Instance], now: float) -> Choice:
         """Everything fresh is out or full. One that was tried but is up comes first, then one that
-        does not get beyond connecting, then the next due."""
+        does not get beyond connecting, then one that is out."""
         again = balance.pick(now) if tried else None
         if again is not None:
             return again
@@ -107,22 +111,23 @@ class Router:
             return min(room, key=lambda choice: (choice[0] in tried, choice[0].in_flight))
         if up:
             raise up[0][0].saturated()
-        return self._next_due(balance.choices, tried, now)
+        return self._of_the_out(balance.choices, tried, now)
 
     @staticmethod
-    def _next_due(choices: Sequence[Choice], tried: Sequence[Instance], now: float) -> Choice:
+    def _of_the_out(choices: Sequence[Choice], tried: Sequence[Instance], now: float) -> Choice:
         # Whoever lets nobody in comes last: it would cost a retry. Connections that were lost may
-        # be had again at once, even where one was just lost.
+        # be had again at once, even where one was just lost. Of those that let nobody in, the one
+        # that did so longest ago: so a few requests find the one that is back, among many.
         in_turn = sorted(
             choices,
-            key=lambda choice: (choice[0].refusing, choice[0] in tried, choice[0].retry_at()),
+            key=lambda choice: (choice[0].refusing, choice[0] in tried, choice[0].refused_at),
         )
         for choice in in_turn:
             if choice[0].may_panic(now):
                 if choice[0].full:
                     raise choice[0].saturated()
                 return choice
-        wait = max(0.0, min(choice[0].retry_at() for choice in choices) - now)
+        wait = max(0.0, min(choice[0].retry_at for choice in choices) - now)
         raise NoUsableInstance(in_turn[0][1].action.spelling, wait)
 
     def _make_plan(self, offers: tuple[Offer, ...], envelope: str, now: float) -> _Plan:
@@ -143,7 +148,7 @@ class Router:
             if instance is not known:
                 fresh.append(instance)
             choices.append((instance, offer))
-            weights.append(float(service.weight))
+            weights.append(max(LEAST_WEIGHT, float(service.weight)))
         if not choices:
             raise self._nowhere(offers, envelope)
         self._warm_up(fresh, choices, now)

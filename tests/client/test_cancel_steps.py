@@ -13,7 +13,7 @@ from emptied import assert_tables_empty, quiet
 from stepping import HOWS, How, every_step, in_any_task
 
 from scamp.authz import AuthzSource
-from scamp.client import ClientOptions, authz_fetcher, instance
+from scamp.client import ClientOptions, authz_fetcher, health
 from scamp.errors import ReplyTimeout
 from scamp.testing import ECHOING, GO, Manners, Mesh, ScriptedPeer, make_identity, until
 from scamp.testing.events import Publisher
@@ -160,7 +160,7 @@ async def check(case: Case, mesh: Mesh) -> None:
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance that is out is tried again soon."""
-    monkeypatch.setattr(instance, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(health, "BACKOFF_FIRST", 0.01)
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -11,6 +11,7 @@ import pytest
 from stepping import nothing_unhandled
 
 from scamp.client import ClientOptions, Requester
+from scamp.client import health as health_module
 from scamp.client import instance as instance_module
 from scamp.client.dialing import Dialer
 from scamp.client.instance import Instance
@@ -47,8 +48,8 @@ def instance_of(mesh: Mesh, peer: ScriptedPeer) -> Instance:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Backoff in milliseconds."""
-    monkeypatch.setattr(instance_module, "BACKOFF_FIRST", 0.01)
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
     random.seed(1)
     return iter(())
 
@@ -268,9 +269,9 @@ async def test_pauses_between_attempts_grow() -> None:
         loop = asyncio.get_running_loop()
         for failures in range(9):
             instance._failures = failures
-            instance._out_until = 0.0
+            instance._retry_at = 0.0
             instance._failed(ConnectFailed("x", "y"))
-            pause = instance.retry_at() - loop.time()
+            pause = instance.retry_at - loop.time()
             longest = min(60.0, 2.0**failures)
             assert longest / 2 - 1 < pause <= longest
 

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from scamp.client import ClientOptions
+from scamp.client import health as health_module
 from scamp.client import instance as instance_module
 from scamp.client import pool as pool_module
 from scamp.client import requester as requester_module
@@ -234,7 +235,7 @@ async def test_without_anywhere_else_to_go_they_wait_on(monkeypatch: pytest.Monk
 async def test_an_instance_that_said_nothing_is_found_again_when_it_speaks(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(instance_module, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(health_module, "BACKOFF_FIRST", 0.01)
     options = ClientOptions(retries=0, connect_timeout=0.2)
     async with Mesh(options=options) as mesh:
         async with mute() as (stuck, accepted):
@@ -255,8 +256,8 @@ async def test_an_instance_that_said_nothing_is_found_again_when_it_speaks(
 async def test_pauses_grow_when_an_instance_comes_back_and_answers_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(instance_module, "BACKOFF_FIRST", 0.001)
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 60.0)
+    monkeypatch.setattr(health_module, "BACKOFF_FIRST", 0.001)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 60.0)
     peer = ScriptedPeer(first(4, hang_up))
     async with Mesh(peer, options=ONCE) as mesh:
         for failures in range(1, 5):
@@ -272,7 +273,7 @@ async def test_pauses_grow_when_an_instance_comes_back_and_answers_nothing(
 async def test_what_comes_back_begins_with_a_part_of_its_weight(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(instance_module, "BACKOFF_FIRST", 0.001)
+    monkeypatch.setattr(health_module, "BACKOFF_FIRST", 0.001)
     peer = ScriptedPeer(first(1, hang_up))
     async with Mesh(peer, options=ONCE) as mesh:
         with pytest.raises(ConnectionLost):
@@ -300,7 +301,7 @@ async def test_what_comes_beside_another_one_gets_a_small_part_at_first() -> Non
 async def test_another_ones_certificate_is_not_tried_again_by_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
     peer = ScriptedPeer(identity=make_identity(0), shows=make_identity(1))
     async with Mesh(peer, options=ClientOptions(retry_minimum=100)) as mesh:
         with pytest.raises(FingerprintMismatch):
@@ -315,7 +316,7 @@ async def test_another_ones_certificate_is_not_tried_again_by_requests(
 async def test_a_refused_connection_is_tried_again_when_there_is_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
     peer = ScriptedPeer()
     async with Mesh(peer, options=ONCE) as mesh:
         peer.stop_listening()
@@ -329,7 +330,7 @@ async def test_a_refused_connection_is_tried_again_when_there_is_nothing_else(
 async def test_what_nobody_foresaw_does_not_end_the_recovery(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(instance_module, "BACKOFF_FIRST", 0.001)
+    monkeypatch.setattr(health_module, "BACKOFF_FIRST", 0.001)
     peer = ScriptedPeer()
     async with Mesh(peer, options=ONCE) as mesh:
         peer.stop_listening()
@@ -396,7 +397,7 @@ async def test_one_connection_that_fails_is_one_retry_however_many_waited_for_it
 async def test_who_only_waited_does_not_go_in_circles_when_nothing_is_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
     peers = [ScriptedPeer(identity=make_identity(number)) for number in range(3)]
     async with Mesh(*peers, options=ClientOptions()) as mesh:
         for peer in peers:

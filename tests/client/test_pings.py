@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 
 from scamp.client import Call, ClientOptions, Deadline
-from scamp.client import instance as instance_module
+from scamp.client import health as health_module
 from scamp.client import requester as requester_module
 from scamp.errors import ConnectionLost, QueueTimeout, ReplyTimeout
 from scamp.limits import SILENT_AFTER
@@ -34,7 +34,7 @@ READ, WRITE = "noauth,read", "noauth,update"
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance that is out may be tried again at once when there is no other."""
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
 
 
 def pinging(*names: str, interval: float = OFTEN) -> ClientOptions:
@@ -202,7 +202,7 @@ async def test_that_it_accepts_connections_does_not_make_it_well(
 ) -> None:
     """It comes back, for it may be; but one more request without a reply takes it out again, for
     longer."""
-    monkeypatch.setattr(instance_module, "BACKOFF_FIRST", 0.01)
+    monkeypatch.setattr(health_module, "BACKOFF_FIRST", 0.01)
     peer = ScriptedPeer(silent)
     async with Mesh(peer) as mesh:
         await time_out(mesh, SILENT_AFTER)

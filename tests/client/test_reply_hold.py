@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from scamp.client import ClientOptions
-from scamp.client import instance as instance_module
+from scamp.client import health as health_module
 from scamp.errors import ConnectionLost, ReplyFailed
 from scamp.limits import MAX_INFLIGHT
 from scamp.testing import ECHOING, GO, Manners, Mesh, PeerRequest, Script, ScriptedPeer
@@ -26,7 +26,7 @@ kinds = pytest.mark.parametrize("manners", [ECHOING, GO], ids=["echoing", "renum
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance that is out may be tried again at once when there is no other."""
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
 
 
 def broken_off(go_on: asyncio.Event, *, txerr: bool) -> Script:

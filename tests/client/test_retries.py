@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from scamp.client import Call, ClientOptions, Deadline
-from scamp.client import instance as instance_module
+from scamp.client import health as health_module
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -83,7 +83,7 @@ async def test_an_action_that_writes_is_never_executed_twice(
     manners: Manners,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)  # so that all are tried
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)  # so that all are tried
     peers = two(fault, WRITE, manners)
     async with Mesh(*peers, options=FREE) as mesh:
         for number in range(10):

@@ -6,12 +6,14 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from scamp.client import router as router_module
 from scamp.client.dialing import Dialer
-from scamp.client.instance import PANIC_INTERVAL, Instance
+from scamp.client.health import PANIC_INTERVAL
+from scamp.client.instance import Instance
 from scamp.client.options import ClientOptions
 from scamp.client.router import Router
 from scamp.client.stats import ClientStats
@@ -70,8 +72,8 @@ async def place() -> AsyncIterator[Place]:
 def take_out(instance: Instance, seconds: float = 60.0) -> None:
     instance.out = instance.shunned = True
     now = asyncio.get_running_loop().time()
-    instance._out_until = now + seconds
-    instance._last_refusal = now
+    instance._retry_at = now + seconds
+    instance._refused_at = now
 
 
 async def test_no_offers_is_nowhere_to_go(place: Place) -> None:
@@ -157,18 +159,48 @@ async def test_one_that_was_tried_and_is_up_is_better_than_one_that_is_out(place
     assert place.choose(first) is first
 
 
-async def test_when_all_are_out_the_next_due_is_tried_but_not_in_a_storm(place: Place) -> None:
+async def test_when_all_are_out_they_are_tried_in_turn_but_not_in_a_storm(place: Place) -> None:
     place.add(1, 1)
     first = place.choose()
     second = place.choose(first)
-    take_out(first, 30)
     take_out(second, 10)
+    take_out(first, 30)
     with pytest.raises(NoUsableInstance) as caught:
         place.choose()
     assert 9 < caught.value.retry_after <= 10
     later = asyncio.get_running_loop().time() + 2 * PANIC_INTERVAL
     chosen, _ = place.router.choose(place.offers, "json", (), later)
     assert chosen is second
+
+
+async def test_among_many_that_are_out_a_few_requests_find_the_one_that_is_back(
+    place: Place,
+) -> None:
+    """Whatever their pauses are, and though a budget leaves each request a single try."""
+    place.add(*[1] * 20)
+    place.choose()
+    instances = list(place.router._instances.values())
+    now = asyncio.get_running_loop().time()
+    for instance in instances:
+        instance.failed(ConnectFailed("there", "refused"), now)
+    tried = []
+    for _ in instances:
+        now += 2 * PANIC_INTERVAL
+        instance, _ = place.router.choose(place.offers, "json", (), now)
+        instance.failed(ConnectFailed("there", "refused"), now)
+        tried.append(instance)
+    assert set(tried) == set(instances)
+
+
+async def test_a_weight_of_hardly_anything_is_still_one(place: Place) -> None:
+    for peer in place.add(1, 1):
+        place.registry.apply(added=(replace(peer.service(), weight=5e-324),))
+    first = place.choose()
+    first.warm_up(asyncio.get_running_loop().time())
+    assert place.choose(first) is not first
+    for _ in range(20):
+        place.choose().in_flight += 1
+    assert {one.in_flight > 0 for one in place.router._instances.values()} == {True}
 
 
 async def test_when_all_are_out_those_that_let_nobody_in_come_last(place: Place) -> None:
@@ -234,7 +266,7 @@ async def test_what_is_full_sends_nobody_to_what_is_out() -> None:
     out = place.choose(full)
     take_out(out, -60.0)
     full.in_flight = 1
-    full._out_until = out.retry_at() + 1.0  # it was out, too
+    full._retry_at = out.retry_at + 1.0  # it was out, too
     with pytest.raises(Saturated) as caught:
         place.choose(after=2 * PANIC_INTERVAL)
     assert caught.value.reason == "instance"

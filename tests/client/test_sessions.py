@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 import pytest
 
 from scamp.client import ClientOptions, Requester, dialing
-from scamp.client import instance as instance_module
+from scamp.client import health as health_module
 from scamp.client.dialing import Dialer
 from scamp.client.sessions import Peer, SessionStore
 from scamp.discovery import Registry
@@ -113,7 +113,7 @@ async def test_another_certificate_at_the_same_address_is_refused_as_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # It may have been dialled already, in the background: then it is tried again at once.
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
     peer, other = ScriptedPeer(), ScriptedPeer(identity=make_identity(1))
     async with Mesh(peer, options=ONCE) as mesh:
         await ask(mesh.requester)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from scamp.client import ClientOptions
-from scamp.client import instance as instance_module
+from scamp.client import health as health_module
 from scamp.errors import ConnectionLost, ReplyFailed
 from scamp.testing import AtHeader, Manners, Mesh, PeerRequest, Script, ScriptedPeer, until
 from scamp.testing.manners import beyond_sent, no_advance
@@ -30,7 +30,7 @@ ONCE = ClientOptions(retries=0)
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance that is out may be tried again at once when there is no other."""
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
 
 
 async def ask(mesh: Mesh, body: bytes) -> bytes:

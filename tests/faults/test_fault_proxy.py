@@ -15,7 +15,7 @@ import pytest
 from fronted import Answer, Fronted, Wire
 from gateway.front import FrontOptions
 from scamp.client import ClientOptions
-from scamp.client import instance as instance_module
+from scamp.client import health as health_module
 from scamp.errors import ConnectionLost
 from scamp.testing import (
     GO,
@@ -45,7 +45,7 @@ Fault = Callable[[FaultProxy], None]
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """An instance that is out may be tried again at once when there is no other."""
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
 
 
 @dataclass

@@ -18,7 +18,7 @@ import pytest
 from fronted import Answer, Fronted
 from gateway.front import FrontOptions
 from scamp.client import ClientOptions
-from scamp.client import instance as instance_module
+from scamp.client import health as health_module
 from scamp.limits import MAX_INFLIGHT, SILENT_AFTER
 from scamp.testing import (
     GO,
@@ -165,7 +165,7 @@ FAULTS: Final[dict[str, Fault]] = {
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """An instance that is out may be tried again at once when there is no other."""
-    monkeypatch.setattr(instance_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
     caplog.set_level(logging.CRITICAL)
 
 
@@ -408,7 +408,7 @@ async def test_an_instance_that_hangs_gets_no_more_requests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It accepts connections and answers nothing; that costs those that it has, and no more."""
-    monkeypatch.setattr(instance_module, "BACKOFF_FIRST", 60.0)
+    monkeypatch.setattr(health_module, "BACKOFF_FIRST", 60.0)
     async with standing(Fault(FINE), "noauth,update", twin=True, request_timeout=1.0) as stand:
 
         async def call(number: int) -> int:

@@ -15,7 +15,7 @@ from typing import Final
 
 import pytest
 
-from scamp.client import ClientOptions, Requester, instance
+from scamp.client import ClientOptions, Requester, health
 from scamp.client.connection import ClientConnection, Exchange
 from scamp.client.instance import Instance
 from scamp.errors import (
@@ -237,7 +237,7 @@ async def standing(monkeypatch: pytest.MonkeyPatch, seed: int) -> AsyncIterator[
         made(self, transport)
 
     monkeypatch.setattr(Channel, "connection_made", noted)
-    monkeypatch.setattr(instance, "BACKOFF_FIRST", 0.001)  # an instance that lost some comes back
+    monkeypatch.setattr(health, "BACKOFF_FIRST", 0.001)  # an instance that lost some comes back
     identity = make_identity()
     service = Service(
         "t", key=identity.key, certificate=identity.certificate, require_tickets=False

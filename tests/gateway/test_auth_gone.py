@@ -130,7 +130,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked again soon, and given up soon."""
     monkeypatch.setattr(factory, "AuthzSource", partial(AuthzSource, retry_interval=0.05))
     monkeypatch.setattr(factory, "authz_fetcher", partial(authz_fetcher, timeout=0.3))
-    monkeypatch.setattr("scamp.client.instance.BACKOFF_FIRST", 0.05)
+    monkeypatch.setattr("scamp.client.health.BACKOFF_FIRST", 0.05)
 
 
 async def test_stopped_killed_held_and_withdrawn(tmp_path: Path) -> None:

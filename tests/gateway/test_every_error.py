@@ -401,7 +401,7 @@ async def _(bench: Bench) -> Answer:
     before = asyncio.get_running_loop().time()
     answer = await gateway.request("POST", ECHO)
     after = asyncio.get_running_loop().time()
-    soonest, latest = (instance.retry_at() - moment for moment in (after, before))
+    soonest, latest = (instance.retry_at - moment for moment in (after, before))
     told = int(answer.headers["Retry-After"])
     assert max(1, math.ceil(soonest)) <= told <= max(1, math.ceil(latest))
     return answer

@@ -14,8 +14,7 @@ from gateway.auth import Authenticator
 from gateway.openapi.documentation import Documentation
 from gateway.openapi.endpoint import OpenApi
 from scamp.authz import AuthzSource
-from scamp.client import ClientOptions, authz_fetcher
-from scamp.client import instance as instances
+from scamp.client import ClientOptions, authz_fetcher, health
 from scamp.testing import ScriptedPeer, make_identity, make_ticket, make_verifier, until
 from scamp.testing.events import Publisher
 
@@ -26,7 +25,7 @@ TICKET = [("Authorization", f"Bearer {make_ticket(privileges=[1])}")]
 @pytest.fixture(autouse=True)
 def no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody dials in the background meanwhile: what is counted is what requests made."""
-    monkeypatch.setattr(instances, "BACKOFF_FIRST", 60.0)
+    monkeypatch.setattr(health, "BACKOFF_FIRST", 60.0)
 
 
 @asynccontextmanager
