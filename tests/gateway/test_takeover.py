@@ -20,7 +20,7 @@ from gateway.listener import Sockets, open_sockets
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from gateway.signals import Triggers
-from gateway.successors import Held, Successors
+from gateway.successors import Held, LoopWatching, Successors
 from gateway.takeover import Predecessor, acquire
 from scamp.errors import ConfigError
 from scamp.testing import until
@@ -433,12 +433,12 @@ async def waiting_at(path: Path, sockets: Sockets) -> AsyncIterator[tuple[Succes
         "public": Held(Address("127.0.0.1", 0), sockets.public),
         "admin": Held(Address("127.0.0.1", 0), sockets.admin),
     }
-    one = Successors(path, held, told.append)
+    one = Successors(path, held, told.append, LoopWatching())
     one.start()
     try:
         yield one, told
     finally:
-        await one.close()
+        one.close()
 
 
 @pytest.fixture

@@ -12,9 +12,11 @@ from typing import cast
 
 import pytest
 
+from gateway.activation import Notifier
 from gateway.listener import Sockets
 from gateway.settings import Settings
 from gateway.sources import Loaded
+from gateway.takeover import Acquired
 from gateway.workers import worker as messages
 from gateway.workers.ledger import Ledger
 from gateway.workers.master import Application, Master
@@ -35,7 +37,10 @@ def master(tmp_path: Path, said: list[tuple[str, str]]) -> Iterator[Master]:
         raise NotImplementedError
 
     shared = Shared(loaded, Sockets([], []), tmp_path, None, team)
-    made = Master(Application(shared), ledger, lambda *urls: said.append(urls))
+    acquired = Acquired(shared.sockets)
+    made = Master(
+        Application(shared), ledger, lambda *urls: said.append(urls), acquired, Notifier({})
+    )
     yield made
     made._abandon()
 
