@@ -13,7 +13,7 @@ from aiohttp import web
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from gateway.accepting import Gate
+from gateway.accepting import MAX_AT_ONCE, Gate
 from gateway.activation import NAMES, Notifier
 from gateway.admin import admin_application
 from gateway.assembly import Assembly
@@ -195,7 +195,8 @@ class Gateway:
         if self._acquired is None:
             self._acquired = Acquired(Sockets.opened(self._settings))
         sockets, predecessor = self._acquired.sockets, self._acquired.predecessor
-        gate = Gate(self.parts.clients, self._server.make_room)
+        at_once = 1 if sockets.crowded else MAX_AT_ONCE
+        gate = Gate(self.parts.clients, self._server.make_room, at_once)
         self._public = Listener(self._public_runner, sockets.public, gate)
         self._admin = Listener(self._admin_runner, sockets.admin, Gate(self.parts.admin_clients))
         if self._team is not None:

@@ -323,7 +323,8 @@ class Master(Arbiter):
             slot.serving = True
         elif what == messages.READY:
             slot.ready = True
-            if not self._said and all(one.ready for one in self.slots):
+            unsaid = not self._said and self._leaving is None
+            if unsaid and all(one.ready for one in self.slots):
                 self._all_ready(*texts)
         elif what == messages.RELOADED:
             self._reloaded(worker)

@@ -225,9 +225,9 @@ class StateOfAll:
     async def checks(self) -> list[Check]:
         """Each condition is good when it is with every worker, and all of them must answer, unless
         another gateway does."""
+        answers = await self._team.ask("state")
         if self._own.replaced:
             return await self._own.checks()
-        answers = await self._team.ask("state")
         silent = [number for number, answer in answers.items() if not answer]
         found: dict[str, Check] = {}
         for number, answer in answers.items():
