@@ -24,7 +24,7 @@ from gateway.successors import Held, LoopWatching, Successors
 from gateway.takeover import Predecessor, acquire
 from scamp.errors import ConfigError
 from scamp.testing import until
-from stand import Stand, stand
+from stand import Stand, eventually, stand
 
 
 @pytest.fixture
@@ -275,6 +275,28 @@ async def test_addresses_that_differ_are_opened_and_the_old_drains_with_its_dela
             assert not old.task.done()
             old.triggers.terminate()
             assert await old.task == 0
+
+
+async def test_who_keeps_its_admin_listener_says_there_that_it_leaves(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    async with process(mesh) as old:
+        request = asyncio.create_task(status(http, f"{old.urls[0]}/api/Test.Gate.wait"))
+        await until(lambda: mesh.waiting == 1)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        async with process(mesh, admin_bind=f"127.0.0.1:{port}") as new:
+            assert new.urls == (old.urls[0], f"http://127.0.0.1:{port}")
+            await eventually(lambda: is_unready(http, old.urls[1]))
+            assert await status(http, f"{new.urls[1]}/readyz") == 200
+            mesh.gate.set()
+            assert await request == 200
+            assert await old.task == 0
+
+
+async def is_unready(http: aiohttp.ClientSession, admin: str) -> bool:
+    return await status(http, f"{admin}/readyz") == 503
 
 
 async def test_the_address_may_be_given_with_the_port_that_was_found(mesh: Stand) -> None:
