@@ -98,9 +98,15 @@ class Gate:
     """Lets clients in to one listener, as `Clients` says. Belongs to one event loop."""
 
     def __init__(
-        self, clients: Clients | None = None, make_room: Callable[[], bool] | None = None
+        self,
+        clients: Clients | None = None,
+        make_room: Callable[[], bool] | None = None,
+        at_once: int = MAX_AT_ONCE,
     ) -> None:
-        """`make_room` ends a connection that is of no use now, and tells whether it found one."""
+        """`make_room` ends a connection that is of no use now, and tells whether it found one.
+        `at_once`: 1 leaves the next connection to whichever process comes first, where several
+        accept on one socket; else one takes all that wait."""
+        self.at_once = at_once
         self.clients = clients or Clients()
         self._make_room = make_room
         self._beginning: set[asyncio.Task[None]] = set()
@@ -251,7 +257,7 @@ class Acceptor:
             self._sock.close()
 
     def _accept(self) -> None:
-        for _ in range(MAX_AT_ONCE):
+        for _ in range(self._gate.at_once):
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):

@@ -214,7 +214,10 @@ def _takeover(settings: Settings) -> Iterator[Finding]:
     path = settings.takeover_socket
     if path is not None:
         check_path(path)
-        yield Finding("ok", "taking over", f"{path}: nobody else can put a socket there")
+        text = f"{path}: nobody else can put a socket there"
+        if settings.workers > 1:
+            text += "; the master passes the sockets of all workers, and takes any number of them"
+        yield Finding("ok", "taking over", text)
 
 
 def _workers(settings: Settings) -> Iterator[Finding]:

@@ -84,7 +84,7 @@ def _serve_alone(loaded: Loaded) -> int:
 
 
 def _serve_with_workers(loaded: Loaded) -> int:
-    require_gunicorn()
+    require_gunicorn()  # before anything is taken from another process
     from gateway.workers.master import run_workers
 
     return run_workers(loaded, ready=_announce, loop_factory=_loop_factory())

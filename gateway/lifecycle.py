@@ -7,12 +7,12 @@ import contextlib
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import web
 
-from gateway.accepting import Gate
-from gateway.activation import Notifier
+from gateway.accepting import MAX_AT_ONCE, Gate
+from gateway.activation import NAMES, Notifier
 from gateway.admin import admin_application
 from gateway.assembly import Assembly
 from gateway.descriptors import raise_limit
@@ -22,7 +22,7 @@ from gateway.memory import Trimmer, large_pieces_apart
 from gateway.public import public_server
 from gateway.signals import Triggers
 from gateway.sources import Loaded
-from gateway.successors import Held, Successors
+from gateway.successors import LoopWatching, Successors, held
 from gateway.takeover import READY_LIMIT, Acquired, Predecessor
 from scamp.errors import ConfigError
 
@@ -44,6 +44,20 @@ _CLOSE_LIMIT: Final = 5.0
 """Seconds that each of the last steps may take."""
 
 
+class Trial(Protocol):
+    """The time in which we serve, and so does the process that is to be replaced: it does not know
+    of us yet. For one worker of several; whoever is alone has a `Predecessor` itself."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the other process knows, as soon as that is so."""
+        ...
+
+    async def until_over(self) -> None:
+        """Tell that we serve, and wait until the other process knows."""
+        ...
+
+
 async def run(
     loaded: Loaded,
     *,
@@ -52,10 +66,12 @@ async def run(
     sockets: Sockets | None = None,
     acquired: Acquired | None = None,
     team: Team | None = None,
+    trial: Trial | None = None,
+    notifier: Notifier | None = None,
 ) -> int:
     """Serve until told to stop; the exit status. The sockets to listen on are `sockets`, or those
-    `acquired`, else they are opened as the settings say; they are closed at the end. `team` is for
-    one worker of several.
+    `acquired`, else they are opened as the settings say; they are closed at the end. `team` and
+    `trial` are for one worker of several. `notifier` is told how it is in place of systemd.
 
     `ready` is called once with the URLs of both listeners when requests are answered, and the
     process that was to be replaced knows. Stopping is bounded: drain delay, drain limit, and a few
@@ -64,21 +80,22 @@ async def run(
     triggers = triggers or Triggers()
     raise_limit()
     large_pieces_apart()
-    notifier = Notifier()
+    notifier = notifier or Notifier()
     if acquired is None and sockets is not None:
         acquired = Acquired(sockets)
     with contextlib.ExitStack() as stack:
         if acquired is not None:
             stack.callback(acquired.close)
         stack.enter_context(triggers.on_signals())
-        gateway = Gateway(loaded, triggers, acquired, notifier, team)
+        gateway = Gateway(loaded, triggers, acquired, notifier, team, trial)
         try:
             starting = asyncio.create_task(gateway.start())
             if await _unless(triggers.stop, starting):
                 ready(gateway.public.url, gateway.admin.url)
                 notifier.ready()
                 await gateway.serve()
-            notifier.stopping()
+                if triggers.replaced is None:  # else it is the other's service now
+                    notifier.stopping()
             await gateway.drain()
         except ConfigError:  # we may have been accepting for a moment
             await gateway.drain()
@@ -113,6 +130,7 @@ class Gateway:
         acquired: Acquired | None = None,
         notifier: Notifier | None = None,
         team: Team | None = None,
+        trial: Trial | None = None,
     ) -> None:
         """Reads ticket keys and the TLS files; raises `ConfigError` when they are no good. What is
         `acquired` is closed with the gateway. With a `team` the admin pages tell of all of it."""
@@ -121,8 +139,9 @@ class Gateway:
         self._acquired = acquired
         self._notifier = notifier or Notifier({})
         self._successors: Successors | None = None
+        self._trial = trial
         self._on_trial = False
-        """We serve, and so does the process that is to be replaced: it does not know of us yet."""
+        """As `Trial` says."""
         self._team = team
         self.triggers = triggers
         self._tls_stamps = FollowedTls.stamps(settings)
@@ -174,25 +193,30 @@ class Gateway:
         if self._acquired is None:
             self._acquired = Acquired(Sockets.opened(self._settings))
         sockets, predecessor = self._acquired.sockets, self._acquired.predecessor
-        gate = Gate(self.parts.clients, self._server.make_room)
+        at_once = 1 if sockets.crowded else MAX_AT_ONCE
+        gate = Gate(self.parts.clients, self._server.make_room, at_once)
         self._public = Listener(self._public_runner, sockets.public, gate)
         self._admin = Listener(self._admin_runner, sockets.admin, Gate(self.parts.admin_clients))
         if self._team is not None:
             await self._team.start()
-        if predecessor is None:
+        replaces = predecessor is not None or self._trial is not None
+        if not replaces:
             await self._admin.start()
         await self.parts.start()
         # What is loaded now stays: no later collection has to walk through modules and index.
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        if predecessor is not None:
+        if replaces:
             await self._until_loaded()
             self._on_trial = True
         await self._public.start(self._context)
         if predecessor is not None:
             await self._admin.start()
             await self._replace(predecessor)
+        elif self._trial is not None:
+            await self._trial.until_over()
+            await self._admin.start()  # not before: those that are not ready yet would be asked
         self._await_successors(self._acquired)
         await self._follow_files(self._public)
         log.info("serving %s, admin %s", self._public.url, self._admin.url)
@@ -224,23 +248,16 @@ class Gateway:
     def _await_successors(self, acquired: Acquired) -> None:
         """Raises `ConfigError` when the path cannot be had."""
         settings = self._settings
-        if settings.takeover_socket is None:
-            return
-        held = {
-            "public": Held(settings.bind, acquired.sockets.public),
-            "admin": Held(settings.admin_bind, acquired.sockets.admin),
-        }
+        if settings.takeover_socket is None or self._team is not None:
+            return  # or the master does that
         self._successors = Successors(
             settings.takeover_socket,
-            held,
-            self._replaced,
+            held(settings, acquired.sockets),
+            self.triggers.replace,
+            LoopWatching(),
             acquired.take_post(),
         )
         self._successors.start()
-
-    def _replaced(self, names: frozenset[str]) -> None:
-        self.parts.state.replaced = "admin" in names
-        self.triggers.replace(public="public" in names)
 
     async def _follow_files(self, public: Listener) -> None:
         parts = self.parts
@@ -293,9 +310,11 @@ class Gateway:
         if self._public is None or not self._public.open:
             return
         began = asyncio.get_running_loop().time()
-        if self._on_trial:  # whom we wanted to replace goes on
-            self._replaced(frozenset(("public", "admin")))
-        if triggers.replaced and self._admin is not None:
+        if self._on_trial and (self._trial is None or not self._trial.over):
+            triggers.replace(frozenset(NAMES))  # whom we wanted to replace goes on
+        passed = triggers.replaced or frozenset()
+        if "admin" in passed and self._admin is not None:
+            parts.state.replaced = True
             await self._admin.stop()  # the other process tells how it is from now on
         parts.drain()
         delay = 0.0 if triggers.hurry else self._settings.drain_delay
@@ -304,8 +323,8 @@ class Gateway:
         )
         await self._wait(lambda: triggers.hurry, delay)
         if self._successors is not None:
-            await self._successors.close()
-        await self._public.stop(serve_rest=not triggers.replaced)
+            self._successors.close()
+        await self._public.stop(serve_rest="public" not in passed)
         closed = asyncio.get_running_loop().time()
         # What the kernel had accepted already needs a moment to become a connection.
         await asyncio.sleep(_STEP)
@@ -359,7 +378,7 @@ class Gateway:
         if tasks:
             await asyncio.wait(tasks, timeout=_CLOSE_LIMIT)
         if self._successors is not None:
-            await _bounded("successors", self._successors.close())
+            self._successors.close()
         for listener in (self._public, self._admin):
             if listener is not None:
                 await _bounded("listener", listener.close())

@@ -36,6 +36,8 @@ class Sockets:
 
     public: list[socket.socket]
     admin: list[socket.socket]
+    crowded: bool = False
+    """Whether other workers of this gateway accept on some of the public ones, too."""
 
     @classmethod
     def opened(cls, settings: Settings) -> Self:
@@ -50,16 +52,19 @@ class Sockets:
             raise
 
     def part(self, index: int, count: int) -> Self:
-        """What worker `index` (from 0) of `count` listens on: of each public address the sockets
-        that are its own, whatever their number; one that it shares where there are too few. The
-        admin listener's are everybody's."""
+        """What worker `index` (from 0) of `count` listens on: of each public address as many
+        sockets of its own as all others have, and those that are left, which all share. So each is
+        accepted on, whatever their number. The admin listener's are everybody's."""
         groups: dict[object, list[socket.socket]] = {}
         for sock in self.public:
             groups.setdefault(sock.getsockname()[:2], []).append(sock)
         public: list[socket.socket] = []
+        crowded = False
         for group in groups.values():
-            public += group[index::count] or [group[index % len(group)]]
-        return type(self)(public, self.admin)
+            dealt = len(group) // count * count
+            public += group[index:dealt:count] + group[dealt:]
+            crowded = crowded or dealt < len(group)
+        return type(self)(public, self.admin, crowded)
 
     def close(self) -> None:
         """Close all of them here."""

@@ -546,8 +546,8 @@ class Settings(BaseSettings):
     takeover_socket: Path | None = setting(
         None,
         "Unix socket at which a new process with the same setting takes the listening sockets "
-        "over from the one that runs, which then drains. In a directory where nobody else can "
-        "write.",
+        "over from the one that runs, which then drains; each may have any number of workers. "
+        "In a directory where nobody else can write.",
         unit="path",
         unset="addresses are free only once the old process has left",
     )

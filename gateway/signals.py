@@ -13,7 +13,7 @@ class Triggers:
 
     `hurry` is set when nobody needs to learn first that we are leaving: the drain delay is for load
     balancers, and a person who types Ctrl-C is none. `replaced`: another process serves in our
-    place, and answers for us.
+    place; the listeners that it has from us, else None.
     """
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Triggers:
         self.now = asyncio.Event()
         self.reload = asyncio.Event()
         self.hurry = False
-        self.replaced = False
+        self.replaced: frozenset[str] | None = None
 
     def terminate(self) -> None:
         """SIGTERM: the first time stop, the second time now."""
@@ -35,11 +35,11 @@ class Triggers:
             self.hurry = True
         self.terminate()
 
-    def replace(self, *, public: bool) -> None:
-        """Another process serves; `public`: on the public listener's own sockets, so that nobody
-        has to be told."""
-        self.replaced = True
-        self.hurry = self.hurry or public
+    def replace(self, names: frozenset[str]) -> None:
+        """Another process serves on the sockets of these listeners, too. If the public one is
+        among them nobody has to be told."""
+        self.replaced = names
+        self.hurry = self.hurry or "public" in names
         self.stop.set()
 
     @contextmanager

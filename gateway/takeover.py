@@ -29,13 +29,13 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from gateway.activation import NAMES, adopt, passed_sockets
-from gateway.listener import Sockets, open_sockets
+from gateway.listener import Sockets, open_for_workers
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from scamp.errors import ConfigError
@@ -70,8 +70,6 @@ MAX_PATH: Final = 107
 
 _BACKLOG: Final = 8
 _CREDENTIALS: Final = struct.Struct("3i")
-
-Open = Callable[[Address], list[socket.socket]]
 
 
 # -- messages ---------------------------------------------------------------------------
@@ -231,9 +229,10 @@ class Acquired:
             self.predecessor.close()
 
 
-def acquire(settings: Settings, open_fresh: Open = open_sockets) -> Acquired:
+def acquire(settings: Settings) -> Acquired:
     """The sockets to listen on: from the gateway that serves `takeover_socket`, else from systemd,
-    else opened here by `open_fresh`.
+    else opened here, the public address once for each worker. Those that are passed may be more or
+    fewer than there are workers.
 
     Blocks for some seconds at most. Raises `ConfigError` when an address cannot be had, when the
     path is not safe, or when the running gateway refuses. One that does not answer is told in the
@@ -252,14 +251,15 @@ def acquire(settings: Settings, open_fresh: Open = open_sockets) -> Acquired:
             predecessor.passed = {}
         for name, address in addresses.items():
             if name not in passed:
-                passed[name] = _opened(open_fresh, address, hung)
+                count = settings.workers if name == "public" else 1
+                passed[name] = _opened(address, count, hung)
         stack.pop_all()
         return Acquired(Sockets(passed["public"], passed["admin"]), predecessor)
 
 
-def _opened(open_fresh: Open, address: Address, hung: str) -> list[socket.socket]:
+def _opened(address: Address, count: int, hung: str) -> list[socket.socket]:
     try:
-        return open_fresh(address)
+        return open_for_workers(address, count)
     except ConfigError as exc:
         raise ConfigError(f"{exc}{hung}") from exc
 

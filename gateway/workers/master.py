@@ -8,6 +8,8 @@ worker which dies again and again is not started faster than that does good. See
 from __future__ import annotations
 
 import gc
+import heapq
+import itertools
 import logging
 import os
 import selectors
@@ -18,14 +20,17 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.config import Config
 
-from gateway.listener import Sockets
+from gateway.accepting import BACKLOG
+from gateway.activation import Notifier
 from gateway.sources import Loaded
+from gateway.successors import Successors, held
+from gateway.takeover import Acquired, acquire
 from gateway.workers import worker as messages
 from gateway.workers.ledger import Ledger
 from gateway.workers.shares import warnings
@@ -56,6 +61,8 @@ class Slot:
 
     index: int
     worker: GatewayWorker | None = None
+    serving: bool = False
+    """Beside the process that is to be replaced."""
     ready: bool = False
     deaths: int = 0
     """In a row."""
@@ -63,7 +70,7 @@ class Slot:
 
     def died(self, now: float) -> float:
         """The pause before the next: none after the first death, then 1 s, doubling."""
-        worker, self.worker, self.ready = self.worker, None, False
+        worker, self.worker, self.serving, self.ready = self.worker, None, False, False
         lived = now - worker.began if worker is not None else 0.0
         self.deaths = self.deaths + 1 if lived < STEADY else 1
         pause = min(2.0 ** (self.deaths - 2), MAX_PAUSE) if self.deaths > 1 else 0.0
@@ -76,35 +83,34 @@ def run_workers(
     *,
     ready: Ready,
     loop_factory: LoopFactory | None = None,
-    sockets: Sockets | None = None,
 ) -> int:
     """Serve with several processes until told to stop; the exit status.
 
-    `ready` is called once with the URLs of both listeners when all workers answer. `sockets`, of
-    any number, are those to listen on, else they are opened as the settings say; they are closed
-    in the end. Raises `ConfigError` when they cannot start. In each worker it ends with SystemExit.
+    `ready` is called once with the URLs of both listeners when all workers answer, and the process
+    that was to be replaced knows. Raises `ConfigError` when they cannot start. In each worker it
+    ends with SystemExit.
     """
     for warning in warnings(loaded.settings, limits_rates=loaded.settings.limits_rates):
         log.warning("%s", warning)
     # Until the arbiter takes signals: what was made so far is taken away again.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     pid = os.getpid()
-    sockets = sockets or Sockets.opened(loaded.settings)
+    acquired = acquire(loaded.settings)
     try:
         ledger = Ledger.made()
         try:
-            return _run(loaded, sockets, ledger, ready, loop_factory)
+            return _run(loaded, acquired, ledger, ready, loop_factory)
         finally:
             if os.getpid() == pid:
                 ledger.remove()
     finally:
         if os.getpid() == pid:
-            sockets.close()
+            acquired.close()
 
 
 def _run(
     loaded: Loaded,
-    sockets: Sockets,
+    acquired: Acquired,
     ledger: Ledger,
     ready: Ready,
     loop_factory: LoopFactory | None,
@@ -113,8 +119,8 @@ def _run(
         count = loaded.settings.workers
         return Team(loaded, ledger, number=index + 1, count=count, birth=birth)
 
-    shared = Shared(loaded, sockets, ledger.directory, loop_factory, team)
-    master = Master(Application(shared), ledger, ready)
+    shared = Shared(loaded, acquired.sockets, ledger.directory, loop_factory, team)
+    master = Master(Application(shared), ledger, ready, acquired, Notifier())
     # What is there now stays, and is shared: no worker's collections should touch its pages.
     gc.collect()
     gc.freeze()
@@ -184,11 +190,26 @@ class Master(Arbiter):
     WORKERS: dict[int, GatewayWorker]  # type: ignore[assignment, misc]  # those of our class
     SIGNALS = [signal.SIGHUP, signal.SIGINT, signal.SIGTERM]  # noqa: RUF012 - as there
 
-    def __init__(self, app: Application, ledger: Ledger, ready: Ready) -> None:
+    def __init__(
+        self,
+        app: Application,
+        ledger: Ledger,
+        ready: Ready,
+        acquired: Acquired,
+        notifier: Notifier,
+    ) -> None:
         super().__init__(app)
         self._ledger = ledger
         self._say_ready = ready
         self._said = False
+        self._notifier = notifier
+        self._reloading: set[int] = set()
+        """The births of those that were told to look at their files and have not said more."""
+        self._acquired = acquired
+        app.shared.replaces = acquired.predecessor is not None
+        self._successors: Successors | None = None
+        self._timers: list[tuple[float, int, Callable[[], object]]] = []
+        self._numbers = itertools.count()
         self._leaving: bytes | None = None
         self.bad_settings: str | None = None
         self.slots = [Slot(index) for index in range(app.shared.loaded.settings.workers)]
@@ -202,6 +223,11 @@ class Master(Arbiter):
         self._selector.close()
         self._wakeup.close()
         self._woken.close()
+        # Nor may it keep the connection with another gateway, which would not see it either.
+        if self._successors is not None:
+            self._successors.abandon()
+        if self._acquired.predecessor is not None:
+            self._acquired.predecessor.close()
         for slot in self.slots:
             if slot.worker is not None:
                 slot.worker.master_end.close()
@@ -246,9 +272,16 @@ class Master(Arbiter):
         if self._leaving is None:
             due = [slot.due - now for slot in self.slots if slot.worker is None]
         limit = max(0.0, min([timeout or 0.0, *due]))
+        if self._timers:
+            limit = min(limit, max(0.0, self._timers[0][0] - now))
         for key, _ in self._selector.select(limit):
             key.data()
-        return super().wait_for_signals(0)
+        while self._timers and self._timers[0][0] <= time.monotonic():
+            heapq.heappop(self._timers)[2]()
+        came = super().wait_for_signals(0)
+        if not came:  # no death, and nobody told us to stop: once the other left there is only us
+            self._try_to_replace()
+        return came
 
     def watch(self, sock: socket.socket, act: Callable[[], object]) -> None:
         """Call `act`, which must not block, in the master whenever `sock` can be read. The master
@@ -257,8 +290,20 @@ class Master(Arbiter):
 
     def unwatch(self, sock: socket.socket) -> None:
         """No longer. May be called twice."""
-        with suppress(KeyError):
+        with suppress(KeyError, ValueError):  # ValueError: it is closed already
             self._selector.unregister(sock)
+
+    def later(self, seconds: float, act: Callable[[], object]) -> Callable[[], object]:
+        """Call `act`, which must not block, once; what it returns calls that off."""
+        timer = (time.monotonic() + seconds, next(self._numbers), act)
+        heapq.heappush(self._timers, timer)
+
+        def call_off() -> None:
+            if timer in self._timers:
+                self._timers.remove(timer)
+                heapq.heapify(self._timers)
+
+        return call_off
 
     def _awake(self) -> None:
         with suppress(BlockingIOError):
@@ -269,15 +314,20 @@ class Master(Arbiter):
         with suppress(BlockingIOError, ConnectionError):
             while message := worker.master_end.recv(MAX_MESSAGE):
                 what, *texts = message.decode(errors="replace").split("\0")
-                self._take(worker.slot, what.encode(), texts)
+                self._take(worker, what.encode(), texts)
             self.unwatch(worker.master_end)  # it has closed its end; its death will be told
 
-    def _take(self, slot: Slot, what: bytes, texts: list[str]) -> None:
-        if what == messages.READY:
+    def _take(self, worker: GatewayWorker, what: bytes, texts: list[str]) -> None:
+        slot = worker.slot
+        if what == messages.SERVING:
+            slot.serving = True
+        elif what == messages.READY:
             slot.ready = True
-            if not self._said and all(one.ready for one in self.slots):
-                self._said = True
-                self._say_ready(*texts)
+            unsaid = not self._said and self._leaving is None
+            if unsaid and all(one.ready for one in self.slots):
+                self._all_ready(*texts)
+        elif what == messages.RELOADED:
+            self._reloaded(worker)
         elif self._leaving is not None:
             pass  # the first has told why
         elif self._said:
@@ -287,11 +337,38 @@ class Master(Arbiter):
         else:
             self._give_up(None, 1)
 
-    def _give_up(self, bad_settings: str | None, status: int) -> None:
+    def _all_ready(self, public: str, admin: str) -> None:
+        self._said = True
+        shared = self.app.shared
+        settings = shared.loaded.settings
+        if settings.takeover_socket is not None:
+            try:
+                self._successors = Successors(
+                    settings.takeover_socket,
+                    held(settings, shared.sockets),
+                    self._replaced,
+                    self,
+                    self._acquired.take_post(),
+                )
+            except ConfigError as exc:
+                self._give_up(str(exc), 2)
+            self._successors.start()
+        self._say_ready(public, admin)
+        self._notifier.ready()
+
+    def _reloaded(self, worker: GatewayWorker) -> None:
+        """It has looked at its files, or never will."""
+        if worker.age in self._reloading:
+            self._reloading.discard(worker.age)
+            if not self._reloading:
+                self._notifier.ready()
+
+    def _give_up(self, bad_settings: str | None, status: int) -> NoReturn:
         """The first workers cannot serve: the next ones could not either."""
         self.bad_settings = bad_settings
         self._leaving = messages.INTERRUPT
         self.halt(exit_status=status)
+        raise SystemExit(status)  # as it has
 
     def lost(self, worker: GatewayWorker) -> None:
         """A worker is gone; gunicorn calls it."""
@@ -304,13 +381,45 @@ class Master(Arbiter):
             log.error("what worker %d had counted is lost: %s", slot.index + 1, exc)
         self.unwatch(worker.master_end)
         worker.master_end.close()
+        self._reloaded(worker)
         if self._leaving is None and pause:
             log.warning("worker %d is started again in %g s", slot.index + 1, pause)
+
+    # -- other gateways -----------------------------------------------------------------
+
+    def _try_to_replace(self) -> None:
+        """Tell the process that is to be replaced, if all workers serve. The admin listener comes
+        last: whoever asked it before would hear of workers that are not ready yet."""
+        shared, predecessor = self.app.shared, self._acquired.predecessor
+        if predecessor is None or not shared.replaces or self._leaving is not None:
+            return
+        if not all(slot.serving for slot in self.slots):
+            return
+        try:
+            for sock in shared.sockets.admin:
+                sock.listen(BACKLOG)  # if it is a new address: now or never
+            predecessor.replace()
+        except OSError as exc:
+            self._give_up(f"cannot listen on {shared.loaded.settings.admin_bind}: {exc}", 2)
+        except ConfigError as exc:
+            self._give_up(str(exc), 2)
+        shared.replaces = False
+        self._order(messages.ALONE)
+
+    def _replaced(self, names: frozenset[str]) -> None:
+        """Another gateway serves, on the sockets of these listeners."""
+        self._leaving = b"\0".join([messages.REPLACED, *(name.encode() for name in names)])
+        raise StopIteration  # how the arbiter's loop ends
 
     # -- signals ------------------------------------------------------------------------
 
     def handle_hup(self) -> None:
         """Every worker looks at its files, and opens the access log anew."""
+        if self._said:
+            self._notifier.reloading()
+            self._reloading = {one.age for one in self.WORKERS.values()}
+            if not self._reloading:
+                self._notifier.ready()
         self._order(messages.RELOAD)
 
     def handle_term(self) -> None:
@@ -335,6 +444,11 @@ class Master(Arbiter):
         From here on they alone have the sockets, so that nobody listens any more when they stop.
         """
         settings = self.app.shared.loaded.settings
+        successors = self._successors
+        if self._said and (successors is None or not successors.left):
+            self._notifier.stopping()  # else it is the other's service now
+        if successors is not None:
+            successors.close()
         self.app.shared.sockets.close()
         orders = [self._leaving or messages.TERMINATE]
         if not graceful:

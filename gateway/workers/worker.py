@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gunicorn.workers.base import Worker
 
+from gateway.activation import Notifier
 from gateway.lifecycle import run
 from gateway.listener import Sockets
 from gateway.signals import Triggers
@@ -44,10 +45,17 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 TERMINATE: Final = b"terminate"
 INTERRUPT: Final = b"interrupt"
 RELOAD: Final = b"reload"
+ALONE: Final = b"alone"
+"""Who was to be replaced knows."""
+REPLACED: Final = b"replaced"
+"""Another gateway serves; followed by the listeners that it has from us."""
 
+SERVING: Final = b"serving"
+"""As the one that is to be replaced does, too."""
 READY: Final = b"ready"
 BAD_SETTINGS: Final = b"bad settings"
 FAILED: Final = b"failed"
+RELOADED: Final = b"reloaded"
 
 MAX_MESSAGE: Final = 1 << 16
 """Bytes of a message either way. The longest is a routes file's list of mistakes, cut off there."""
@@ -66,6 +74,8 @@ class Orders(Triggers):
         self._channel = channel
         self.orphaned = False
         """Whether the master is gone."""
+        self.alone = asyncio.Event()
+        """Nobody has to be replaced any more."""
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -84,8 +94,13 @@ class Orders(Triggers):
             return
         except OSError:
             order = b""
+        order, *rest = order.split(b"\0")
         if order == RELOAD:
             self.reload.set()
+        elif order == ALONE:
+            self.alone.set()
+        elif order == REPLACED:
+            self.replace(frozenset(name.decode() for name in rest))
         elif order == TERMINATE:
             self.terminate()
         elif order == INTERRUPT:
@@ -97,7 +112,37 @@ class Orders(Triggers):
             self.interrupt()
 
 
-@dataclass(frozen=True, slots=True)
+class Beside:
+    """The `lifecycle.Trial` of a worker: the master tells the other process, once all serve."""
+
+    def __init__(self, orders: Orders, tell: Callable[[bytes], None]) -> None:
+        self._orders = orders
+        self._tell = tell
+
+    @property
+    def over(self) -> bool:
+        """Whether the other process knows."""
+        return self._orders.alone.is_set()
+
+    async def until_over(self) -> None:
+        """Tell that we serve, and wait until the other process knows."""
+        self._tell(SERVING)
+        await self._orders.alone.wait()
+
+
+class Relay(Notifier):
+    """Tells the master, and only that files were looked at: the rest it knows."""
+
+    def __init__(self, tell: Callable[[bytes], None]) -> None:
+        super().__init__({})
+        self._tell = tell
+
+    def ready(self) -> None:
+        """Files were looked at, in the beginning or once more."""
+        self._tell(RELOADED)
+
+
+@dataclass(slots=True)
 class Shared:
     """What the master made for all workers. `birth` numbers processes, `index` places."""
 
@@ -108,6 +153,8 @@ class Shared:
     loop_factory: LoopFactory | None
     team: Callable[[int, int], Team]
     """By index and birth."""
+    replaces: bool = False
+    """There is a process that is to be replaced, and does not know of us yet."""
 
 
 class GatewayWorker(Worker):
@@ -166,6 +213,8 @@ class GatewayWorker(Worker):
                 triggers=orders,
                 sockets=sockets,
                 team=team,
+                trial=Beside(orders, self._tell) if shared.replaces else None,
+                notifier=Relay(self._tell),
             )
         finally:
             beating.cancel()

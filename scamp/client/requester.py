@@ -295,10 +295,10 @@ class Requester:
             raise
 
     async def _place(
-        self, call: Call, instance: Instance, offer: Offer, need: Need, again: bool
+        self, call: Call, instance: Instance, offer: Offer, need: Need, patient: bool
     ) -> Exchange:
         """Start the request on a connection of `instance`, when one has a place. Who was there
-        before and comes `again` waits for that without looking elsewhere."""
+        before is `patient`, and waits for that without looking elsewhere."""
         started: list[Exchange] = []
         held = need is not Need.ALONE
 
@@ -313,7 +313,7 @@ class Requester:
             started.append(exchange)
 
         try:
-            await instance.place(start, need=need, deadline=call.deadline, patient=again)
+            await instance.place(start, need=need, deadline=call.deadline, patient=patient)
         except BaseException:
             if started:
                 started[0].abandon()

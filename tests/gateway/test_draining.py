@@ -100,7 +100,7 @@ async def test_what_the_kernel_has_accepted_is_served_unless_another_process_wil
     monkeypatch.setattr(Listener, "stop", stop_late)
     async with draining(mesh) as one:
         if replaced:
-            one.gateway.triggers.replace(public=True)
+            one.gateway.triggers.replace(frozenset({"public"}))
         one.begin()
         await until(lambda: wires)
         await one.closed()
@@ -230,7 +230,7 @@ async def test_with_a_second_signal_nobody_is_waited_for(
 async def test_signals_that_come_at_once_while_it_starts(mesh: Stand, signals: str) -> None:
     triggers, said = Triggers(), list[str]()
     task = asyncio.create_task(
-        run(mesh.loaded(drain_delay=1000, drain_limit=1000), triggers=triggers,
+        run(mesh.loaded(drain_delay=0, drain_limit=1000), triggers=triggers,
             ready=lambda *both: said.extend(both))
     )  # fmt: skip
     await asyncio.sleep(0)

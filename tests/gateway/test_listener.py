@@ -126,14 +126,16 @@ def test_each_worker_has_a_socket_of_its_own_on_every_address(host: str | None) 
         sockets.close()
 
 
-@pytest.mark.parametrize(("there", "workers"), [(1, 2), (3, 2), (2, 2), (2, 5)])
+@pytest.mark.parametrize(("there", "workers"), [(1, 2), (3, 2), (2, 2), (2, 5), (4, 1)])
 def test_sockets_of_any_number_all_have_somebody_who_accepts(there: int, workers: int) -> None:
     public = open_for_workers(Address("127.0.0.1", 0), there)
     sockets = Sockets(public, [])
     try:
-        parts = [sockets.part(index, workers).public for index in range(workers)]
-        assert {id(sock) for part in parts for sock in part} == set(map(id, public))
-        assert all(parts)
+        parts = [sockets.part(index, workers) for index in range(workers)]
+        assert {id(sock) for part in parts for sock in part.public} == set(map(id, public))
+        numbers = {(len(part.public), part.crowded) for part in parts}
+        each, shared = divmod(there, workers)
+        assert numbers == {(each + shared, shared > 0)}, "an even share of each"
     finally:
         sockets.close()
 

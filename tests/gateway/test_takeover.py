@@ -21,11 +21,11 @@ from gateway.listener import Sockets, open_sockets
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from gateway.signals import Triggers
-from gateway.successors import Held, Successors
+from gateway.successors import Held, LoopWatching, Successors
 from gateway.takeover import Predecessor, acquire
 from scamp.errors import ConfigError
 from scamp.testing import until
-from stand import Stand, stand
+from stand import Stand, eventually, stand
 
 
 @pytest.fixture
@@ -278,6 +278,28 @@ async def test_addresses_that_differ_are_opened_and_the_old_drains_with_its_dela
             assert await old.task == 0
 
 
+async def test_who_keeps_its_admin_listener_says_there_that_it_leaves(
+    mesh: Stand, http: aiohttp.ClientSession
+) -> None:
+    async with process(mesh) as old:
+        request = asyncio.create_task(status(http, f"{old.urls[0]}/api/Test.Gate.wait"))
+        await until(lambda: mesh.waiting == 1)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        async with process(mesh, admin_bind=f"127.0.0.1:{port}") as new:
+            assert new.urls == (old.urls[0], f"http://127.0.0.1:{port}")
+            await eventually(lambda: is_unready(http, old.urls[1]))
+            assert await status(http, f"{new.urls[1]}/readyz") == 200
+            mesh.gate.set()
+            assert await request == 200
+            assert await old.task == 0
+
+
+async def is_unready(http: aiohttp.ClientSession, admin: str) -> bool:
+    return await status(http, f"{admin}/readyz") == 503
+
+
 async def test_the_address_may_be_given_with_the_port_that_was_found(mesh: Stand) -> None:
     async with process(mesh) as old:
         where = old.urls[0].removeprefix("http://")
@@ -446,12 +468,12 @@ async def waiting_at(path: Path, sockets: Sockets) -> AsyncIterator[tuple[Succes
         "public": Held(Address("127.0.0.1", 0), sockets.public),
         "admin": Held(Address("127.0.0.1", 0), sockets.admin),
     }
-    one = Successors(path, held, told.append)
+    one = Successors(path, held, told.append, LoopWatching())
     one.start()
     try:
         yield one, told
     finally:
-        await one.close()
+        one.close()
 
 
 @pytest.fixture

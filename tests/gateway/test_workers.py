@@ -7,8 +7,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -297,3 +300,117 @@ async def test_what_one_worker_cannot_start_with_several_cannot_either(mesh: Sta
     assert "routes.toml" in two.stderr
     assert two.stderr.count("Booting worker") <= 2, "nobody is started again"
     assert not list(environment(mesh)[1].iterdir())
+
+
+# -- one gateway after another ----------------------------------------------------------
+
+
+class Manager:
+    """What gateways tell systemd."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._said: list[str] = []
+
+    def said(self) -> list[str]:
+        """All of it up to now, without times."""
+        with suppress(BlockingIOError):
+            while True:
+                self._said.append(self._sock.recv(1000).decode().partition("\nMONO")[0])
+        return self._said
+
+
+@contextmanager
+def service_manager(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
+    """For gateways that are started meanwhile."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(folder / "notify"))
+        sock.setblocking(False)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(folder / "notify"))
+        yield Manager(sock)
+
+
+def ready(gateway: Crew) -> str:
+    return f"READY=1\nMAINPID={gateway.process.pid}"
+
+
+async def test_any_number_of_workers_takes_over_from_any_other(
+    mesh: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients that keep their connections, and those that do not, notice nothing; readiness, too.
+    What is under way is finished, and only masters tell the service manager."""
+    path = tmp_path / "run" / "takeover"
+    flags = ("--takeover-socket", str(path), "--drain-delay", "1000")
+    seen: Counter[tuple[str, int]] = Counter()
+    done = asyncio.Event()
+
+    async def keep_asking(page: str, kept: bool) -> None:
+        connector = aiohttp.TCPConnector(force_close=not kept)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            while not done.is_set():
+                seen[page, await status(session, page)] += 1
+
+    async with AsyncExitStack() as stack:
+        manager = stack.enter_context(service_manager(tmp_path, monkeypatch))
+        old = await stack.enter_async_context(crew(mesh, *flags, "--workers", "1"))
+        pages = [f"{old.public}{OPEN}", f"{old.admin}/readyz"]
+        said = [ready(old)]
+        assert manager.said() == said
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        tasks = [asyncio.create_task(keep_asking(p, k)) for p in pages for k in (True, False, True)]
+        for count in (3, 2, 1):
+            asked = [asyncio.create_task(status(http, f"{old.public}{WAIT}")) for _ in range(6)]
+            await until(lambda: mesh.waiting == 6)
+            new = await stack.enter_async_context(crew(mesh, *flags, "--workers", str(count)))
+            assert (new.public, new.admin) == (old.public, old.admin)
+            assert len(new.workers()) == (count if count > 1 else 0)
+            before = seen.copy()
+            await until(lambda: all(seen[p, 200] > before[p, 200] for p in pages))  # noqa: B023
+            assert old.process.returncode is None
+            mesh.gate.set()
+            assert await asyncio.gather(*asked) == [200] * 6
+            assert await old.process.wait() == 0, "without the drain delay"
+            mesh.gate.clear()
+            said.append(ready(new))
+            assert manager.said() == said, "nobody else, and not that the service stops"
+            assert path.is_socket()
+            old = new
+        done.set()
+        await asyncio.gather(*tasks)
+        assert {key[1] for key in seen} == {200}, seen
+
+
+async def test_killed_workers_of_either_side_do_not_keep_one_from_taking_over(
+    mesh: Stand, http: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run" / "takeover"
+    flags = ("--takeover-socket", str(path))
+    missing = tmp_path / "cache-to-come"
+    async with AsyncExitStack() as stack:
+        manager = stack.enter_context(service_manager(tmp_path, monkeypatch))
+        old = await stack.enter_async_context(crew(mesh, *flags))
+        url = f"{old.public}{OPEN}"
+        log = tmp_path / "crew.log"
+        later = crew(mesh, *flags, "--discovery-cache", str(missing))
+        starting = asyncio.create_task(stack.enter_async_context(later))
+        await until(lambda: "is about to take over: public, admin" in log.read_text())
+        us = psutil.Process()
+        [master] = [one for one in us.children() if one.pid != old.process.pid]
+        await until(lambda: len(master.children()) == 2)
+        for victim in (old.workers()[0], master.children()[1]):
+            victim.kill()
+            await ended([victim])
+        await until(lambda: len(master.children()) == 2 and len(old.workers()) == 2)
+        await old.all_ready(http)
+        assert [await status(http, url) for _ in range(20)] == [200] * 20
+        assert not starting.done(), "it has no index yet"
+        old.signal(signal.SIGHUP)
+        await until(lambda: manager.said() == [ready(old), "RELOADING=1", ready(old)])
+        shutil.copyfile(mesh.cache, missing)
+        new = await starting
+        assert await old.process.wait() == 0
+        assert [await status(http, url) for _ in range(20)] == [200] * 20
+        new.signal(signal.SIGTERM)
+        assert await new.process.wait() == 0
+        assert manager.said()[3:] == [ready(new), "STOPPING=1"]
+    assert not path.exists()

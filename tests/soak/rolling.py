@@ -1,7 +1,8 @@
 """Processes that are replaced one after another under load: nobody's request fails.
 
 A: gateways behind HAProxy, which follows ``/readyz``; B: instances of a service behind a gateway;
-C: a gateway that the next one takes over from, with its clients connected to it directly.
+C: a gateway that the next one takes over from, with another number of workers, with its clients
+connected to it directly.
 """
 
 from __future__ import annotations
@@ -447,6 +448,10 @@ async def replace_instances(options: Options, outcome: Outcome, rounds: int) -> 
     settle(outcome, "services", load, mesh)
 
 
+WORKERS: Final = (2, 3, 1)
+"""Of one gateway after the other, after a first that has one."""
+
+
 async def take_over(options: Options, outcome: Outcome, rounds: int) -> None:
     """One gateway after another, each taking its sockets over from the last."""
     mesh = Mesh(part_folder(options, "takeovers"))
@@ -457,8 +462,9 @@ async def take_over(options: Options, outcome: Outcome, rounds: int) -> None:
             load = Load(*front.address, outcome, "takeovers", options.seed)
             async with load.running():
                 await load.more()
-                for _ in range(rounds):
-                    old, front = front, await gateway(mesh, *arguments)
+                for count in itertools.islice(itertools.cycle(WORKERS), rounds):
+                    old = front
+                    front = await gateway(mesh, *arguments, "--workers", count)
                     outcome.require(front.address == old.address, "takeovers: another address")
                     async with asyncio.timeout(PATIENCE):
                         status = await old.process.wait()
