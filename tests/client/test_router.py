@@ -299,10 +299,12 @@ async def test_what_comes_beside_what_has_served_for_a_while_starts_slowly(place
 
 async def test_what_comes_while_all_others_are_out_does_not(place: Place) -> None:
     place.add(1)
-    take_out(place.choose())
+    old = place.choose()
+    old.since -= 1.0
+    take_out(old)
     place.add(1)
-    place.choose(after=RAMP)
-    assert place.shares(RAMP) == [1.0, 1.0]
+    place.choose(after=RAMP - 0.5)  # by then the new one itself has not served for a while
+    assert place.shares(RAMP - 0.5) == [1.0, 1.0]
 
 
 async def test_without_slow_start_nothing_starts_slowly() -> None:
