@@ -11,7 +11,7 @@ import pytest
 from soaking import Options
 from tests.soak.scenarios import SCENARIOS
 
-RUN = Path(__file__).with_name("run.py")
+RUN = str(Path(__file__).with_name("run.py"))
 
 
 def test_help_says_what_each_scenario_is() -> None:
