@@ -235,6 +235,7 @@ class Channel(asyncio.Protocol):
         self._stop_timers()
         # Each holds the other: what a lost connection had would stay until a collection of garbage.
         handler, self._handler, self._transport = self._handler, _NOBODY, None
+        self.when_unstalled = None
         if self._move(ChannelEvent.GONE) is ChannelState.REFUSED:
             return  # nobody has been told that it was open
         if self._reason is None:
