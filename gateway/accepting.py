@@ -177,10 +177,14 @@ class Gate:
             self._say(
                 refusal,
                 f"{address_text(key or b'')} has {limits.per_address} connections, more are "
-                "refused; a proxy belongs into trusted_proxies",
+                "refused (max_connections_per_address); if it is a proxy, name it in "
+                "trusted_proxies",
             )
         else:
-            self._say(refusal, f"{limits.connections} connections are open, more are refused")
+            self._say(
+                refusal,
+                f"{limits.connections} connections are open (max_connections), more are refused",
+            )
 
     def _say(self, what: str, text: str) -> None:
         now = asyncio.get_running_loop().time()

@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from gateway.descriptors import most_possible, shortage
 from gateway.discovery import multicast_group
+from gateway.events.topic import service_key
 from gateway.listener import tls_context
 from gateway.offline import read_authorized, read_discovery, read_table
 from gateway.ratelimit.shared import connector
@@ -50,6 +51,7 @@ def examine(loaded: Loaded, *, now: Callable[[], float] = time.time) -> list[Fin
     findings = [Finding("ok", "settings", f"{len(loaded.origins)} set")]
     findings += [Finding("warn", "scamp.conf", warning) for warning in loaded.warnings]
     findings += [Finding("FAIL", "settings", problem) for problem in settings.problems()]
+    findings += _contradictions(loaded)
     for about, part in _PARTS:
         findings += _guarded(about, part(settings))
     if settings.discovery_source == "multicast":
@@ -57,6 +59,25 @@ def examine(loaded: Loaded, *, now: Callable[[], float] = time.time) -> list[Fin
     else:
         findings += _guarded("discovery cache", _cache(settings, now()))
     return findings
+
+
+_FAIR_PARTS: Final = {
+    "max_in_flight_per_action": "max_in_flight",
+    "max_in_flight_per_instance": "max_in_flight",
+    "max_connections_per_address": "max_connections",
+    "max_event_streams_per_caller": "max_event_streams",
+}
+"""Limits that keep one from taking all, and what all is. Here 0 means that one may."""
+
+
+def _contradictions(loaded: Loaded) -> Iterator[Finding]:
+    """Limits of a part that are never reached, where somebody has set one of the two."""
+    settings = loaded.settings
+    for part, whole in _FAIR_PARTS.items():
+        small, great = getattr(settings, part), getattr(settings, whole)
+        if {part, whole} & loaded.origins.keys() and small and small >= great > 0:
+            text = f"{part} is {small} and {whole} {great}: one alone can take all of them"
+            yield Finding("warn", "settings", text)
 
 
 def _guarded(about: str, findings: Iterator[Finding]) -> Iterator[Finding]:
@@ -132,6 +153,11 @@ def _not_there(settings: Settings, registry: Registry) -> Iterator[Finding]:
     for sector in settings.sectors:
         if sector.lower() not in sectors:
             yield Finding("warn", "sectors", f"no service offers anything in {sector} now")
+    there = {(one.sector.lower(), one.name.lower()) for one in registry.services()}
+    for about in ("ping_services", "events_open"):
+        for name in getattr(settings, about):
+            if service_key(name) not in there:
+                yield Finding("warn", about, f"no service {name} is announced now")
     if settings.routes is None:
         return
     try:

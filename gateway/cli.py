@@ -68,10 +68,8 @@ def run(config: Path | None, **flags: Any) -> None:
     serve = _serve_alone if settings.workers == 1 else _serve_with_workers
     try:
         code = serve(loaded)
-    except ConfigError as exc:
+    except (ConfigError, OSError) as exc:
         raise Refused(str(exc)) from exc
-    except OSError as exc:  # an address that cannot be bound
-        raise click.ClickException(str(exc)) from exc
     sys.exit(code)
 
 

@@ -531,7 +531,7 @@ class Settings(BaseSettings):
 
     workers: Workers = setting(
         1,
-        "Worker processes; auto: one for each core. More than one need the extra `workers`.",
+        "Worker processes; auto or 0: one for each core. More than one need the extra `workers`.",
         unit="count|auto",
     )
     worker_timeout: int = setting(

@@ -130,9 +130,13 @@ def check_path(path: Path) -> None:
         raise ConfigError(
             f"takeover_socket {path}: others can write in {folder}; use a directory of its own"
         )
-    with contextlib.suppress(FileNotFoundError):
+    try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
             raise ConfigError(f"takeover_socket {path}: there is something that is no socket")
+    except FileNotFoundError:
+        pass
+    except OSError as exc:  # the folder is another user's, though root's
+        raise ConfigError(f"takeover_socket {path}: {exc.strerror}") from exc
 
 
 def _own_suffix() -> str:

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Final
 
 from scamp import limits
 from scamp.transport import SESSIONS_LEAK, TcpTimes
+
+_ABOVE_0: Final = (
+    *("connect_timeout", "request_timeout", "body_idle", "ping_interval"),
+    *("tcp_keepalive_interval", "max_connections", "max_streams"),
+)
+_NOT_BELOW_0: Final = (
+    *("tcp_keepalive_idle", "tcp_user_timeout", "idle_timeout", "reply_hold", "max_waiters"),
+    *("max_in_flight", "queue_target", "queue_interval", "slow_start"),
+    *("retries", "retry_budget", "retry_minimum"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,17 @@ class ClientOptions:
     resume_tls: bool = not SESSIONS_LEAK
     """Begin further connections to an instance with the TLS session of one before. By default where
     that leaks no memory: Python 3.12.8, 3.13.1 and newer."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what nothing could work with."""
+        for name in _ABOVE_0:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, and has to be above 0")
+        for name in _NOT_BELOW_0:
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, and must not be below 0")
+        if isinstance(self.ping_services, str):
+            raise ValueError("ping_services is one text; it has to be a list of names")  # noqa: TRY004
 
     @property
     def tcp_times(self) -> TcpTimes:

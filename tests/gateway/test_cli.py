@@ -16,9 +16,10 @@ from typing import Literal
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway import logs
+from gateway import cli, logs
 from gateway.cli import main
 from gateway.reference import configuration_reference
+from gateway.sources import Loaded
 from scamp import keys
 from scamp.discovery import Action, AnnouncementSpec, build_announcement, new_identity, write_cache
 
@@ -80,6 +81,18 @@ def test_help_has_settings_below_the_headings_of_their_page() -> None:
 def test_everything_that_is_missing_is_told_at_once() -> None:
     lines = invoke("run").stderr.splitlines()
     assert [line.split(":")[1] for line in lines] == [" no discovery cache", " no ticket key"]
+
+
+def test_what_the_system_refuses_ends_with_status_2_like_the_rest(
+    mesh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Loaded) -> int:
+        raise PermissionError(13, "Permission denied", "somewhere")
+
+    monkeypatch.setattr(cli, "_serve_alone", refused)
+    result = invoke("run", "--discovery-cache", mesh / "cache", "--ticket-key", mesh / "key.pem")
+    assert result.exit_code == 2, result.output
+    assert result.stderr == "scamp-gateway: [Errno 13] Permission denied: 'somewhere'\n"
 
 
 @pytest.mark.parametrize(
@@ -188,6 +201,7 @@ def check(mesh: Path, *more: str | Path) -> Result:
         *("--authorized-services", mesh / "authorized", "--authz-table", mesh / "table.json"),
         *("--tls-certificate", mesh / "cert.pem", "--tls-key", mesh / "private.pem"),
         *("--routes", mesh / "routes.toml", "--max-connections", "10"),
+        *("--max-connections-per-address", "5"),
         *more,
     )
 
@@ -269,6 +283,48 @@ def test_check_warns_of_names_that_nobody_announces(mesh: Path) -> None:
     assert len(warned) == 12
     assert warned[-1] == "warn  routes: 2 further routes lead nowhere"
     assert result.stdout.endswith("no problems, 12 warnings\n")
+
+
+def test_check_warns_of_services_to_ping_or_follow_that_nobody_announces(mesh: Path) -> None:
+    known = ("--ping-service", "SHOP", "--events-open", "main:shop")
+    assert "no service" not in check(mesh, *known).stdout
+    result = check(mesh, "--ping-service", "shpo", "--events-open", "web:shop")
+    assert result.exit_code == 0, result.output
+    assert "warn  ping_services: no service shpo is announced now" in result.stdout
+    assert "warn  events_open: no service web:shop is announced now" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--max-in-flight", "9"), ""),
+        (("--max-in-flight-per-action", "9"), ""),
+        (("--max-in-flight-per-action", "0", "--max-connections-per-address", "0"), ""),
+        (
+            ("--max-in-flight", "9", "--max-in-flight-per-action", "10"),
+            "max_in_flight_per_action is 10 and max_in_flight 9",
+        ),
+        (
+            ("--max-in-flight-per-instance", "5000"),
+            "max_in_flight_per_instance is 5000 and max_in_flight 5000",
+        ),
+        (
+            ("--max-event-streams", "99"),
+            "max_event_streams_per_caller is 100 and max_event_streams 99",
+        ),
+        (
+            ("--max-connections-per-address", "11"),
+            "max_connections_per_address is 11 and max_connections 10",
+        ),
+    ],
+)
+def test_check_warns_of_limits_that_leave_all_to_one(
+    mesh: Path, flags: tuple[str, ...], said: str
+) -> None:
+    result = check(mesh, *flags)
+    assert result.exit_code == 0, result.output
+    warned = [line for line in result.stdout.splitlines() if line.startswith("warn")]
+    assert warned == ([f"warn  settings: {said}: one alone can take all of them"] if said else [])
 
 
 def test_check_sees_an_access_log_that_run_would_refuse(mesh: Path) -> None:

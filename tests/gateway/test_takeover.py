@@ -461,6 +461,19 @@ def test_unsafe_paths_are_refused(tmp_path: Path) -> None:
         acquire(settings_with(tmp_path / "stream"))
 
 
+def test_a_path_that_may_not_be_looked_at_is_told_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "takeover"
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "lstat", forbidden)  # root may look at everything
+    with pytest.raises(ConfigError, match=f"^takeover_socket {path}: Permission denied$"):
+        acquire(settings_with(path))
+
+
 @asynccontextmanager
 async def waiting_at(path: Path, sockets: Sockets) -> AsyncIterator[tuple[Successors, list[Any]]]:
     told: list[Any] = []

@@ -1,4 +1,4 @@
-"""Show 1: three instances, many clients, and each second something that goes wrong.
+"""Three instances, many clients, and each second something that goes wrong.
 
 Nobody is given a wrong answer or a part that looks whole; no `read` fails whose body is held, but
 by a cut of a long reply; nothing else is executed twice, or although it was said not to have been

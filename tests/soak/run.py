@@ -10,13 +10,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
+
+
+def about(scenario: Callable[..., object]) -> str:
+    """The first sentence of its module."""
+    described = getattr(scenario, "func", scenario)
+    return (sys.modules[described.__module__].__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+
+
+def positive(text: str) -> float:
+    """A number above 0."""
+    if not 0 < (value := float(text)) < math.inf:
+        raise ValueError
+    return value
 
 
 def main() -> int:
@@ -26,13 +41,22 @@ def main() -> int:
     from soaking import Options
     from tests.soak.scenarios import SCENARIOS
 
-    parser = argparse.ArgumentParser(description="Faults and load, for long.")
-    parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], default=[])
-    parser.add_argument("--minutes", type=float, default=10.0, help="per scenario [10]")
+    parser = argparse.ArgumentParser(
+        prog="make soak",
+        usage='make soak ARGS="[SCENARIO …] [OPTION …]"',
+        description="Faults and load, for long. Without a SCENARIO all, one after another:"
+        + "".join(f"\n  {name:<18}  {about(SCENARIOS[name])}" for name in SCENARIOS),
+        epilog="Exit code 1 when something happened that must not; standard error says what.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help="one of these")
+    parser.add_argument("--minutes", type=positive, default=10.0, help="per scenario [10]")
     parser.add_argument("--short", action="store_true", help="at the size of the tests")
     parser.add_argument("--seed", type=int, default=0, help="of the random numbers [by the clock]")
     parser.add_argument("--keep", type=Path, help="directory for logs and data, kept [none]")
     given = parser.parse_args()
+    if unknown := [name for name in given.scenario if name not in SCENARIOS]:
+        parser.error(f"there is no scenario {unknown[0]!r}, but {', '.join(SCENARIOS)}")
     failed = False
     for name in given.scenario or SCENARIOS:
         with tempfile.TemporaryDirectory(prefix="scamp-soak-") as made:
