@@ -92,7 +92,7 @@ class PoolCore(Generic[S, W]):
         self.max_connections = max_connections
         # The rest is left to those that share: uploads that stand still would starve them.
         self._max_alone = max(1, max_connections - max(1, max_connections // KEPT_PART))
-        self.max_waiters = max(1, max_waiters)  # one has to wait for the first connection
+        self.max_waiters: int = max(1, max_waiters)  # one has to wait for the first connection
         self._max_alone_waiters = max(1, self.max_waiters - self.max_waiters // KEPT_PART)
         self.dialing = 0
         self.slots: list[S] = []
