@@ -68,7 +68,7 @@ class ScampError(Exception):
         return _made_again, (type(self), self.args), self.__dict__ or None
 
 
-def again(error: ScampError) -> ScampError:
+def anew(error: ScampError) -> ScampError:
     """The same error for one more who is told. Who keeps an error raises it so: what is raised has
     the frames through which it went, and all that lived in them, bodies too."""
     return copy(error)

@@ -30,7 +30,7 @@ from scamp.errors import (
     LocalProtocolError,
     ReplyTimeout,
     ScampError,
-    again,
+    anew,
 )
 from scamp.limits import (
     DISCARD_LIMIT,
@@ -135,7 +135,7 @@ class Exchange:
         if reply is None or self.result.done():
             return
         if reply.error is not None:
-            self.fail(again(reply.error))
+            self.fail(anew(reply.error))
         else:
             self.result.set_result(reply)
 

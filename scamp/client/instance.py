@@ -28,7 +28,7 @@ from scamp.errors import (
     QueueTimeout,
     Saturated,
     ScampError,
-    again,
+    anew,
 )
 from scamp.limits import CLOSE_TIMEOUT
 
@@ -450,7 +450,7 @@ class Instance(Health):
 def _fail(waiter: Waiter, error: Exception) -> None:
     if not waiter.future.done():
         # Others may be told the same, and the instance keeps it.
-        waiter.future.set_exception(again(error) if isinstance(error, ScampError) else error)
+        waiter.future.set_exception(anew(error) if isinstance(error, ScampError) else error)
 
 
 def _expire(waiter: Waiter, seconds: float) -> None:

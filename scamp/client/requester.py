@@ -39,7 +39,7 @@ from scamp.errors import (
     ScampError,
     ServiceError,
     UnknownAction,
-    again,
+    anew,
 )
 from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SILENT_WAIT, SUBSCRIBE_TIMEOUT
 from scamp.transport import IncomingMessage, client_context
@@ -154,7 +154,7 @@ class Requester:
                 )
             except (NoUsableInstance, Saturated) as exc:
                 if failure is not None:
-                    raise again(failure) from None  # it says more than that nothing is left
+                    raise anew(failure) from None  # it says more than that nothing is left
                 self._count(exc)
                 raise
             try:
@@ -162,7 +162,7 @@ class Requester:
                 return await self._attempt(call, instance, offer, done + 1, began, patient)
             except OnlyWaited as waited:
                 if waited.error is not None:
-                    failure = again(waited.error)
+                    failure = anew(waited.error)
                     failure.attempts, failure.instance = done, instance.address
                     if patient:
                         raise failure from None  # not in circles
@@ -172,19 +172,19 @@ class Requester:
                 exc.attempts, exc.instance = done + 1, instance.address
                 if _only_waited(exc, instance) and not call.touched:
                     # The instance leaves. Nothing was tried, so to go on elsewhere is no retry.
-                    failure, offers = again(exc), self._offers_now(call, offer)
+                    failure, offers = anew(exc), self._offers_now(call, offer)
                     continue
                 reason = _retry_reason(exc, call)
                 if reason is None or not self._may_retry(call, done):
                     self._count(exc)
                     raise
                 self.stats.retries[reason] += 1
-                failure = again(exc)  # not itself: its frames have us, and the body
+                failure = anew(exc)  # not itself: its frames have us, and the body
             avoid.append(instance)
             done += 1
             await self._pause(done, call.deadline)
             if call.deadline.expired:
-                raise again(failure)  # nobody would wait for the reply
+                raise anew(failure)  # nobody would wait for the reply
 
     @staticmethod
     async def _pause(done: int, deadline: Deadline) -> None:
@@ -271,7 +271,7 @@ class Requester:
                 await self._hold(exchange, message, deadline)
             if message.error is not None:
                 exchange.abandon()
-                raise again(message.error)
+                raise anew(message.error)
         return Reply(
             exchange,
             message,

@@ -18,7 +18,7 @@ from scamp.errors import (
     ReplyFailed,
     RequestAborted,
     ScampError,
-    again,
+    anew,
 )
 from scamp.limits import (
     MAX_INFLIGHT,
@@ -302,7 +302,7 @@ class Channel(asyncio.Protocol):
         """Bytes of `message` that may be sent now. Raises ConnectionLost on a lost channel."""
         if self.closing:
             # Not _check: the message is open, so its header may be out.
-            raise again(self.failure) if self.failure else self._lost(written=True)
+            raise anew(self.failure) if self.failure else self._lost(written=True)
         if not self._writable:
             return 0
         if self._queued >= WRITE_HIGH:
@@ -445,7 +445,7 @@ class Channel(asyncio.Protocol):
 
     def _check(self) -> None:
         if self.failure is not None:
-            raise again(self.failure)
+            raise anew(self.failure)
         if self.closing:
             raise self._lost(written=False)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
-from scamp.errors import IdleTimeout, LocalProtocolError, ScampError, again
+from scamp.errors import IdleTimeout, LocalProtocolError, ScampError, anew
 from scamp.limits import BODY_IDLE, MAX_DATA_SENT, MAX_PIECES, READ_PAUSE
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class IncomingMessage(_Waiting):
         """
         while True:
             if self.error is not None:
-                raise again(self.error)
+                raise anew(self.error)
             if self._given_up:
                 raise LocalProtocolError("the rest of the body was discarded")
             data = self.read_nowait()
