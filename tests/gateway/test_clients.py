@@ -557,16 +557,17 @@ async def test_what_comes_behind_an_upgrade_is_not_kept() -> None:
         assert not one._message_tail
 
 
-async def test_a_head_in_the_same_bytes_as_a_request_counts() -> None:
-    """One read brings up to 256 KiB: a small request, and most of what would be a limit."""
+@pytest.mark.parametrize("number", [1, 2, 9])
+async def test_a_head_in_the_same_bytes_as_requests_counts(number: int) -> None:
+    """One read brings up to 256 KiB: small requests, and more than a head may have."""
     head = b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
     rest = head + 20 * (b"X-A: " + b"a" * 10_000 + b"\r\n")
     async with Fronted(ScriptedPeer()) as gateway:
         wire = await gateway.connect()
         one = connections(gateway)[0]
-        one.data_received(head + b"Content-Length: 4\r\n\r\n1234" + rest)
-        assert one._over
-        assert (await wire.answer()).status == 200
+        one.data_received(number * (head + b"Content-Length: 4\r\n\r\n1234") + rest)
+        for _ in range(number):
+            assert (await wire.answer()).status == 200
         assert (await wire.answer()).status == 431
 
 
