@@ -548,12 +548,13 @@ async def test_what_comes_behind_an_upgrade_is_not_kept() -> None:
         wire = await gateway.connect()
         wire.writer.write(
             b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
-            + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+            + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
             + bytes(10_000)
         )
         await peer.until(lambda: peer.requests == 1)
         one = connections(gateway)[0]
         one.data_received(bytes(10_000))
+        assert one._upgraded
         assert not one._message_tail
 
 
