@@ -68,6 +68,7 @@ class Connection(web.RequestHandler):
         "_leaving",
         "_over",
         "_timer",
+        "_unparsed",
         "_wire",
         "stalled",
     )
@@ -102,6 +103,8 @@ class Connection(web.RequestHandler):
         self._head = 0
         self._ahead = 0
         """Bytes of whole heads, and what follows them, behind a request that is under way."""
+        self._unparsed = b""
+        """Of what was read, the part that is not parsed before there is room."""
         self._over = False
         """Its last answer is decided on; nothing more is read."""
         self._leaving = False
@@ -125,12 +128,17 @@ class Connection(web.RequestHandler):
         aiohttp only queues its error behind the request whose body it is, which would go on waiting
         for the rest until the idle limit.
         """
+        if data and self._unparsed:
+            self._unparsed += data
+            self._count_ahead(len(data))
+            return
         if len(data) <= SLICE or len(data) <= self._body_left():
             self._take(data)
             return
         for start in range(0, len(data), SLICE):
             if self._buffer_paused:  # each call would make one more request of it
-                self._take(data[start:])
+                self._unparsed = data[start:]
+                self._count_ahead(len(self._unparsed))
                 return
             self._take(data[start : start + SLICE])
 
@@ -145,7 +153,7 @@ class Connection(web.RequestHandler):
     def _take(self, data: bytes) -> None:
         if self._over or self._upgraded:
             return
-        count, busy = self._request_count, not self._waits
+        count = self._request_count
         in_body = not self._body.is_eof()  # this may be the rest of it
         super().data_received(data)
         self._message_tail = b""  # behind an upgrade; the connection ends with its answer
@@ -155,13 +163,11 @@ class Connection(web.RequestHandler):
                 size += self._head
                 self._forget_head()
             self._body = self._messages[-1][1]
-            if busy and data:
+            if self._current_request is not None or len(self._messages) > 1:
                 self._count_ahead(size)
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
-        elif data and self._buffer_paused and self._messages:  # the rest of a read; not parsed yet
-            self._count_ahead(len(data))
         elif data and not in_body:  # a head may begin behind the end of a body; let it
             self._count_head(len(data))
         size = len(_PLAIN_END)
@@ -203,6 +209,7 @@ class Connection(web.RequestHandler):
         self._clients.heads += self._ahead if first else size
         if self._clients.heads > MAX_HEADS:
             self._messages.clear()
+            self._unparsed = b""
             self._refuse_head(HttpProcessingError(code=431, message="Too many headers in all"))
         else:
             self._pause_reading_for_buffer()
@@ -214,6 +221,9 @@ class Connection(web.RequestHandler):
         super()._resume_reading_if_drained()
         if not self._buffer_paused:
             self._forget_ahead()
+            rest, self._unparsed = self._unparsed, b""
+            if rest:
+                self.data_received(rest)
 
     def _forget_ahead(self) -> None:
         if self._ahead > SMALL_HEAD:
@@ -319,6 +329,7 @@ class Connection(web.RequestHandler):
         self._rest()
         self._forget_head()
         self._forget_ahead()
+        self._unparsed = b""
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

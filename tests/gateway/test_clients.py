@@ -21,7 +21,7 @@ from gateway import connection, public
 from gateway.accepting import MAX_LINGERING, PAUSE
 from gateway.assembly import ADMIN_CLIENTS
 from gateway.clients import ClientLimits, Clients
-from gateway.connection import MAX_HEAD, READ_AHEAD
+from gateway.connection import MAX_HEAD, READ_AHEAD, SMALL_HEAD
 from gateway.front import FrontOptions
 from gateway.lifecycle import running
 from scamp.client import ClientOptions
@@ -527,7 +527,7 @@ async def test_large_requests_behind_one_another_wait_in_the_kernel() -> None:
         one = connections(gateway)[0]
         await until(lambda: one._buffer_paused)
         assert one._request_count <= READ_AHEAD + 1
-        assert gateway.clients.heads == one._ahead
+        assert gateway.clients.heads == one._ahead > SMALL_HEAD
         release.set()
         for _ in range(51):
             assert (await wire.answer()).status == 200
@@ -571,25 +571,27 @@ async def test_what_comes_behind_an_upgrade_is_not_kept() -> None:
         wire = await gateway.connect()
         wire.writer.write(
             b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
-            + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+            + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n"
             + bytes(10_000)
         )
         await peer.until(lambda: peer.requests == 1)
         one = connections(gateway)[0]
         one.data_received(bytes(10_000))
+        assert one._upgraded
         assert not one._message_tail
 
 
-async def test_a_head_in_the_same_bytes_as_a_request_counts() -> None:
-    """One read brings up to 256 KiB: a small request, and most of what would be a limit."""
+@pytest.mark.parametrize("number", [1, 2, 9])
+async def test_a_head_in_the_same_bytes_as_requests_counts(number: int) -> None:
+    """One read brings up to 256 KiB: small requests, and more than a head may have."""
     head = b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
     rest = head + 20 * (b"X-A: " + b"a" * 10_000 + b"\r\n")
     async with Fronted(ScriptedPeer()) as gateway:
         wire = await gateway.connect()
         one = connections(gateway)[0]
-        one.data_received(head + b"Content-Length: 4\r\n\r\n1234" + rest)
-        assert one._over
-        assert (await wire.answer()).status == 200
+        one.data_received(number * (head + b"Content-Length: 4\r\n\r\n1234") + rest)
+        for _ in range(number):
+            assert (await wire.answer()).status == 200
         assert (await wire.answer()).status == 431
 
 
