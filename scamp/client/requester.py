@@ -165,7 +165,7 @@ class Requester:
                     failure = anew(waited.error)
                     failure.attempts, failure.instance = done, instance.address
                     if patient:
-                        raise failure from None  # not in circles
+                        raise anew(failure) from None  # not in circles
                 avoid.append(instance)
                 continue
             except ScampError as exc:
