@@ -56,6 +56,8 @@ def adopt(descriptor: int, name: str) -> socket.socket:
         os.set_inheritable(descriptor, False)
         sock = socket.socket(fileno=descriptor)
     except OSError as exc:
+        with suppress(OSError):
+            os.close(descriptor)
         raise ConfigError(f"descriptor {descriptor} ({name}) is no socket: {exc.strerror}") from exc
     if sock.family not in _FAMILIES or not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         sock.close()

@@ -42,7 +42,17 @@ class ClientLimits:
 class Clients:
     """Counts the connections of one listener. What it holds for an address goes with the last."""
 
-    __slots__ = ("_of", "accepted", "given_way", "heads", "limits", "open", "refused", "timeouts")
+    __slots__ = (
+        "_most",
+        "_of",
+        "accepted",
+        "given_way",
+        "heads",
+        "limits",
+        "open",
+        "refused",
+        "timeouts",
+    )
 
     def __init__(self, given: ClientLimits | None = None) -> None:
         self.limits = given or ClientLimits()
@@ -55,6 +65,12 @@ class Clients:
         self.refused: Counter[str] = Counter()
         self.timeouts: Counter[str] = Counter()
         self._of: dict[bytes, int] = {}
+        self._most = 0
+
+    def load(self) -> tuple[int, int]:
+        """How many there are, and the most that there were since this was asked."""
+        most, self._most = self._most, self.open
+        return self.open, most
 
     @property
     def addresses(self) -> int:
@@ -83,6 +99,7 @@ class Clients:
         """One has come."""
         self.open += 1
         self.accepted += 1
+        self._most = max(self._most, self.open)
         if key is not None:
             self._of[key] = self._of.get(key, 0) + 1
 

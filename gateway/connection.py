@@ -12,7 +12,8 @@ import termios
 from contextlib import suppress
 from typing import Any, Final
 
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
+from aiohttp.http import HttpRequestParser
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
 
@@ -31,11 +32,16 @@ MAX_HEADS: Final = 64 * 1024 * 1024
 SMALL_HEAD: Final = 8 * 1024
 """Bytes of a head that is waited for even then; hardly any has more."""
 
+SLICE: Final = 16 * 1024
+"""Bytes that are parsed before they are counted. A read has up to 256 KiB, and all but the end of
+a request may be the beginning of the next one's head."""
+
+READ_AHEAD: Final = 4
+"""Requests that are read while one is under way. A head takes up to 40 times its size once it is
+parsed, and aiohttp's 32 of them on each connection are gigabytes."""
+
 LINGER: Final = 1.0
 """Seconds in which one whose head was refused can read why."""
-
-_IN_BODY: Final = -1
-"""In place of a count of bytes: they are of a body that is not whole."""
 
 _PLAIN_END: Final = b"\r\n0\r\n\r\n"
 """How a body in chunks ends when no trailer comes behind it."""
@@ -52,6 +58,7 @@ class Connection(web.RequestHandler):
     """
 
     __slots__ = (
+        "_ahead",
         "_body",
         "_clients",
         "_head",
@@ -72,6 +79,19 @@ class Connection(web.RequestHandler):
         the write buffer is full or the connection ends. `options` are those of aiohttp's
         ``RequestHandler``."""
         super().__init__(manager, **options)
+        self._max_msg_queue_size = READ_AHEAD
+        self._msg_queue_resume_size = READ_AHEAD // 2
+        self._parser = HttpRequestParser(  # aiohttp gives its own no other length of the queue
+            self,
+            self._loop,
+            self._read_bufsize,
+            max_line_size=self.max_line_size,
+            max_field_size=self.max_field_size,
+            max_headers=self.max_headers,
+            payload_exception=web.RequestPayloadError,
+            auto_decompress=options.get("auto_decompress", True),
+            max_msg_queue_size=READ_AHEAD,
+        )
         self._idle = idle
         self._clients = clients or Clients()
         self._timer: asyncio.TimerHandle | None = None
@@ -80,6 +100,8 @@ class Connection(web.RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         self._last = b""
         self._head = 0
+        self._ahead = 0
+        """Bytes of whole heads, and what follows them, behind a request that is under way."""
         self._over = False
         """Its last answer is decided on; nothing more is read."""
         self._leaving = False
@@ -103,18 +125,44 @@ class Connection(web.RequestHandler):
         aiohttp only queues its error behind the request whose body it is, which would go on waiting
         for the rest until the idle limit.
         """
-        if self._over:
+        if len(data) <= SLICE or len(data) <= self._body_left():
+            self._take(data)
             return
-        count = self._request_count
+        for start in range(0, len(data), SLICE):
+            if self._buffer_paused:  # each call would make one more request of it
+                self._take(data[start:])
+                return
+            self._take(data[start : start + SLICE])
+
+    def _body_left(self) -> int:
+        """Bytes to come that are of a body for certain."""
+        if self._body.is_eof():
+            return 0
+        message = self._messages[-1][0] if self._messages else self._current_request
+        length = getattr(message, "headers", {}).get(hdrs.CONTENT_LENGTH, "")
+        return int(length) - self._body.total_bytes if length else 0
+
+    def _take(self, data: bytes) -> None:
+        if self._over or self._upgraded:
+            return
+        count, busy = self._request_count, not self._waits
+        in_body = not self._body.is_eof()
         super().data_received(data)
+        self._message_tail = b""  # behind an upgrade; the connection ends with its answer
         if self._request_count != count:
+            size = len(data)
             if self._head:
+                size += self._head
                 self._forget_head()
             self._body = self._messages[-1][1]
+            if busy and data:
+                self._count_ahead(size)
             if self._head_timer is not None:
                 self._head_timer.cancel()
                 self._head_timer = None
-        elif data:
+        elif data and self._buffer_paused and self._messages:  # the rest of a read; not parsed yet
+            self._count_ahead(len(data))
+        elif data and not in_body:
             self._count_head(len(data))
         size = len(_PLAIN_END)
         self._last = data[-size:] if len(data) >= size else (self._last + data)[-size:]
@@ -137,14 +185,7 @@ class Connection(web.RequestHandler):
         self._head_timer = self._loop.call_later(timeout, self._head_late)
 
     def _count_head(self, size: int) -> None:
-        """No request came of these bytes: they are of a body, or of a head that is not whole."""
-        if not self._body.is_eof():
-            self._forget_head()
-            self._head = _IN_BODY
-            return
-        if self._head == _IN_BODY:  # its last piece; a head may begin in it
-            self._head = 0
-            return
+        """No request came of these bytes, nor are they of a body: a head is not whole."""
         self._head += size
         self._clients.heads += size
         most = SMALL_HEAD if self._clients.heads > MAX_HEADS else MAX_HEAD
@@ -153,8 +194,34 @@ class Connection(web.RequestHandler):
         elif self._head_timer is None and self._waits:
             self._await_head()
 
+    def _count_ahead(self, size: int) -> None:
+        """These bytes are, or will be, requests that have to wait."""
+        self._ahead += size
+        if self._ahead <= SMALL_HEAD:
+            return
+        first = self._ahead - size <= SMALL_HEAD
+        self._clients.heads += self._ahead if first else size
+        if self._clients.heads > MAX_HEADS:
+            self._messages.clear()
+            self._refuse_head(HttpProcessingError(code=431, message="Too many headers in all"))
+        else:
+            self._pause_reading_for_buffer()
+
+    def _resume_reading_if_drained(self) -> None:
+        """From aiohttp, when it took a request out of the queue."""
+        if self._ahead > SMALL_HEAD and self._messages:
+            return
+        super()._resume_reading_if_drained()
+        if not self._buffer_paused:
+            self._forget_ahead()
+
+    def _forget_ahead(self) -> None:
+        if self._ahead > SMALL_HEAD:
+            self._clients.heads -= self._ahead
+        self._ahead = 0
+
     def _forget_head(self) -> None:
-        self._clients.heads -= max(0, self._head)
+        self._clients.heads -= self._head
         self._head = 0
 
     @property
@@ -251,6 +318,7 @@ class Connection(web.RequestHandler):
         self._wire = None
         self._rest()
         self._forget_head()
+        self._forget_ahead()
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

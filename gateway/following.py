@@ -13,6 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
+
+from gateway.exposition import gauge
 from gateway.listener import Listener, certificate_expiry, tls_context
 from gateway.routes.load import load_routes
 from gateway.routes.model import RouteTable
@@ -223,3 +227,18 @@ class Following:
             if taken:
                 log.info("%s reloaded", thing.name)
                 self._report(thing.name, True)
+
+
+class CertificateCollector(Collector):
+    """One gauge, there only when the public listener speaks TLS."""
+
+    def __init__(self, expires: Callable[[], float | None]) -> None:
+        self._expires = expires
+
+    def collect(self) -> Iterable[Metric]:
+        """When the certificate in force expires."""
+        yield gauge(
+            "certificate_expiry_timestamp_seconds",
+            "When the public certificate in force expires, in seconds since 1970.",
+            self._expires(),
+        )

@@ -6,20 +6,17 @@ import asyncio
 import contextlib
 import gc
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
-from prometheus_client import Metric
-from prometheus_client.registry import Collector
 
 from gateway.accepting import Gate
 from gateway.activation import Notifier
 from gateway.admin import admin_application
 from gateway.assembly import Assembly
 from gateway.descriptors import raise_limit
-from gateway.exposition import gauge
-from gateway.following import FollowedTls, Following
+from gateway.following import CertificateCollector, FollowedTls, Following
 from gateway.listener import Listener, Sockets, tls_context
 from gateway.memory import Trimmer
 from gateway.public import public_server
@@ -255,7 +252,7 @@ class Gateway:
         self._following = Following(things, parts.reloaded)
         self._spawn(self._following.run(), "files")
         self._spawn(self._reload_when_told(), "reload")
-        self._spawn(Trimmer(self._server.load).run(), "memory")
+        self._spawn(Trimmer(self.parts.clients.load).run(), "memory")
 
     async def serve(self) -> None:
         """Wait until told to stop."""
@@ -384,21 +381,6 @@ async def _bounded(what: str, work: Coroutine[Any, Any, None]) -> None:
         log.error("%s did not close within %g s", what, _CLOSE_LIMIT)
     except Exception:
         log.exception("%s did not close well", what)
-
-
-class CertificateCollector(Collector):
-    """One gauge, there only when the public listener speaks TLS."""
-
-    def __init__(self, expires: Callable[[], float | None]) -> None:
-        self._expires = expires
-
-    def collect(self) -> Iterable[Metric]:
-        """When the certificate in force expires."""
-        yield gauge(
-            "certificate_expiry_timestamp_seconds",
-            "When the public certificate in force expires, in seconds since 1970.",
-            self._expires(),
-        )
 
 
 @contextlib.asynccontextmanager

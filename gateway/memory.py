@@ -24,6 +24,9 @@ LOOK: Final = 2.0
 PEAK: Final = 500
 """Fewer connections than these at once are no peak: they leave a few mebibytes."""
 
+PART: Final = 0.01
+"""Of the time, what it may take: clients choose when there is a peak, and a collection goes over
+all that is in memory while nobody is served."""
 
 AGAIN: Final = (2, 8, 64)
 """Looks after the end of a peak at which there may be more: what clients had is gone by then, and
@@ -65,16 +68,20 @@ class Trimmer:
 
     async def run(self) -> None:
         """Look until cancelled."""
+        owed, rest = False, 0.0
         while self._trim is not None:
             await asyncio.sleep(LOOK)
             load, highest = self._load()
-            if self._peak.due(load, highest):
-                began = time.monotonic()
+            owed = self._peak.due(load, highest) or owed
+            if owed and (began := time.monotonic()) >= rest:
+                owed = False
                 if load < PEAK:  # else it would hold requests up for some tens of milliseconds
                     # Empties Python's lists of free objects too: each keeps a page from going.
                     gc.collect()
                 await asyncio.to_thread(self._trim)
-                log.debug("gave memory back, in %.0f ms", (time.monotonic() - began) * 1000)
+                took = time.monotonic() - began
+                rest = began + took / PART
+                log.debug("gave memory back, in %.0f ms", took * 1000)
 
 
 def _malloc_trim() -> Callable[[], object] | None:

@@ -88,18 +88,6 @@ class PublicServer(web.Server):
         self._options = options
         self._idle: deque[tuple[float, Connection]] = deque()
         self._look_at = 0.0
-        self._most = 0
-
-    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
-        """From a connection: it is open."""
-        super().connection_made(handler, transport)
-        self._most = max(self._most, len(self._connections))
-
-    def load(self) -> tuple[int, int]:
-        """How many connections there are, and the most that there were since this was asked."""
-        now = len(self._connections)
-        most, self._most = self._most, now
-        return now, most
 
     @property
     def settled(self) -> bool:

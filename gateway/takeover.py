@@ -284,7 +284,7 @@ def _predecessor(
         predecessor.close()
         log.error("the gateway at %s does not answer", path)
         return None, f"; the gateway at {path} does not answer"
-    except (OSError, ValueError, TypeError, ConfigError) as exc:
+    except (OSError, ValueError, TypeError, ArithmeticError, ConfigError) as exc:
         predecessor.close()
         raise ConfigError(f"cannot take over at {path}: {exc}") from exc
     except BaseException:
@@ -306,13 +306,24 @@ def _meet(
     descriptors: list[int] = []
     try:
         names = _collect(connection, predecessor, end, descriptors)
-        predecessor.post = socket.socket(fileno=descriptors.pop())
-        predecessor.post.setblocking(False)
+        predecessor.post = _adopt_post(descriptors[-1])
+        descriptors.pop()
         for name in names:
             predecessor.passed.setdefault(name, []).append(adopt(descriptors.pop(0), name))
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _adopt_post(descriptor: int) -> socket.socket:
+    """The path's socket. Raises OSError or ValueError, and leaves it open, when it is none."""
+    post = socket.socket(fileno=descriptor)
+    listens = post.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if (post.family, post.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET) or not listens:
+        post.detach()
+        raise ValueError("it passes something else for the path's socket")
+    post.setblocking(False)
+    return post
 
 
 def _collect(

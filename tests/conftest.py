@@ -33,6 +33,22 @@ def pytest_asyncio_loop_factories(
     return {name: LOOPS[name]}
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On another loop than the usual one only those tests are run that have it under them, and are
+    not marked `one_loop`."""
+    if os.environ.get("TEST_LOOP", "asyncio") == "asyncio":
+        return
+    there = [item for item in items if _on_our_loop(item)]
+    left_out = [item for item in items if not _on_our_loop(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = there
+
+
+def _on_our_loop(item: pytest.Item) -> bool:
+    function = getattr(item, "function", None)
+    return inspect.iscoroutinefunction(function) and not item.get_closest_marker("one_loop")
+
+
 def _open_sockets() -> set[str]:
     """The sockets of this process, told apart by inode."""
     found = set()

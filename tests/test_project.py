@@ -148,7 +148,8 @@ def test_pages_name_only_options_that_the_commands_have() -> None:
 
 
 def _help(command: Any, path: tuple[str, ...]) -> Iterator[str]:
-    yield CliRunner().invoke(_at(command, path), ["--help"]).output
+    # By the command itself: a command below it that is called alone knows of no -h, for ever.
+    yield CliRunner().invoke(command, [*path, "--help"]).output
     for name in getattr(_at(command, path), "commands", {}):
         yield from _help(command, (*path, name))
 

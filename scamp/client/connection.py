@@ -240,8 +240,9 @@ class ClientConnection:
 
     @property
     def doubtful(self) -> bool:
-        """True when it was idle and nothing has come since: the peer may just be closing it."""
-        return self._answered and (self._open == 0 or self._quiet_since is not None)
+        """True once a reply has come: with the last one on its way here the peer may be idle, and
+        just be closing it."""
+        return self._answered
 
     @property
     def mute(self) -> bool:

@@ -189,7 +189,7 @@ class Instance(Health):
             return
         if self._closed:
             raise ConnectionLost(self.address, "the client is closed", written=False)
-        if self._pool.full:
+        if self._pool.full(need):
             raise self.saturated()
         loop = self._loop
         waiter = Waiter(loop.create_future(), starter)

@@ -26,7 +26,8 @@ _MANY_PROBES: Final = 10
 """Doublings, which are more connections than there may be."""
 
 KEPT_PART: Final = 4
-"""One connection in so many, and one at least, is never given to a request alone."""
+"""One connection in so many, and one at least, is never given to a request alone; nor is as large
+a part of the places to wait in."""
 
 
 class Slot(Protocol):
@@ -50,7 +51,7 @@ class Slot(Protocol):
 
     @property
     def doubtful(self) -> bool:
-        """True when it was idle and nothing has come since: the peer may just be closing it."""
+        """True when the peer may have been idle on it, and so may just be closing it."""
 
 
 class Need(Enum):
@@ -92,6 +93,7 @@ class PoolCore(Generic[S, W]):
         # The rest is left to those that share: uploads that stand still would starve them.
         self._max_alone = max(1, max_connections - max(1, max_connections // KEPT_PART))
         self.max_waiters = max(1, max_waiters)  # one has to wait for the first connection
+        self._max_alone_waiters = max(1, max_waiters - max_waiters // KEPT_PART)
         self.dialing = 0
         self.slots: list[S] = []
         self._standing = standing or StandingQueue(0, 0)
@@ -131,9 +133,12 @@ class PoolCore(Generic[S, W]):
         """How many more connections may be had alone."""
         return max(0, self._max_alone - sum(slot.alone for slot in self.slots))
 
-    @property
-    def full(self) -> bool:
-        """True when no more requests may wait."""
+    def full(self, need: Need) -> bool:
+        """True when no more requests may wait for that. Those that want a connection alone leave
+        places to the others: uploads that stand still would turn small calls away, for which there
+        are connections."""
+        if need is Need.ALONE and len(self._queues[need]) >= self._max_alone_waiters:
+            return True
         return self.waiting >= self.max_waiters
 
     @property

@@ -247,11 +247,12 @@ class Requester:
                 upload.add_done_callback(self._uploads.discard)
                 message = await self._wait_with_upload(exchange, upload, deadline)
         except ReplyTimeout:
-            _note_silence(call, exchange, instance, time.monotonic() - sent)
+            _note_silence(call, exchange, instance, time.monotonic() - sent if held else 0.0)
             exchange.abandon(suspect=not call.caller_lowered)
             raise
         except asyncio.CancelledError:
-            _note_silence(call, exchange, instance, time.monotonic() - sent, left=True)
+            waited = time.monotonic() - sent if held else 0.0
+            _note_silence(call, exchange, instance, waited, left=True)
             exchange.abandon()
             raise
         except BaseException:
@@ -427,10 +428,11 @@ def _note_silence(
     call: Call, exchange: Exchange, instance: Instance, waited: float, *, left: bool = False
 ) -> None:
     """A request ends without a reply. That speaks against the instance when it had all the time
-    that the action takes, or SILENT_WAIT: impatient callers say nothing of it."""
+    that the action takes, or SILENT_WAIT: impatient callers say nothing of it. `waited` is 0 for
+    an upload: how long that took was its caller's choice."""
     patient = waited >= SILENT_WAIT or not (left or call.caller_lowered)
     if patient and exchange.connection.mute:
-        instance.left_unanswered(ReplyTimeout(waited))
+        instance.left_unanswered(ReplyTimeout(waited or call.deadline.seconds))
 
 
 def _only_waited(error: ScampError, instance: Instance) -> bool:

@@ -83,14 +83,15 @@ class Pipe:
         self._free_at = 0.0  # when the rate allows for more
         self._timer: asyncio.TimerHandle | None = None
         self._reading = self._writing = self._blocked = False
-        self.started = self._stopped = False
+        self.started: bool = False
+        self._stopped = False
         self._source_open = self._sink_open = True
         self._left: int | None = None
         self._cut_by_reset = False
         self._opposite: Pipe | None = None
-        self.forwarded = 0
+        self.forwarded: int = 0
         """Bytes that went on."""
-        self.dropped = 0
+        self.dropped: int = 0
         """Bytes that were thrown away."""
 
     # -- what tests do ------------------------------------------------------------------

@@ -63,7 +63,7 @@ class ProxyConnection:
         self._client = client
         self._service = service
         self._connecting = False
-        self.closed = False
+        self.closed: bool = False
         self.to_service: Pipe = Pipe(self, client, service, proxy.carried_to_service)
         """From the client to the service."""
         self.to_client: Pipe = Pipe(self, service, client, proxy.carried_to_client)
@@ -150,14 +150,14 @@ class FaultProxy:
         self._to_service = Link()
         self._to_client = Link()
         self._connections: dict[ProxyConnection, None] = {}
-        self.accepted = 0
+        self.accepted: int = 0
         """Connections of clients so far."""
-        self.refused = 0
+        self.refused: int = 0
         """Connections that were reset at once, by `Accepting.RESETTING` or for want of room."""
         self.unreachable = 0
         """Connections for which the service could not be reached."""
-        self.bytes_to_service = 0
-        self.bytes_to_client = 0
+        self.bytes_to_service: int = 0
+        self.bytes_to_client: int = 0
 
     # -- where it is --------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class ScriptedPeer:
         self._server: asyncio.Server | None = None
         self._moved = asyncio.Event()
         self.rng: random.Random = random.Random(seed)  # noqa: S311 - to be repeatable, not secret
-        self.host = "127.0.0.1"
+        self.host: str = "127.0.0.1"
         self.port: int = 0
         self.connections: set[PeerConnection] = set()
         self.accepted = 0

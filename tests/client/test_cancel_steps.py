@@ -173,6 +173,7 @@ async def test_cancelled_at_every_suspension(name: str, how: How) -> None:
             await check(case, mesh)
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("name", CASES)
 async def test_cancelled_at_every_suspension_of_any_task(name: str) -> None:
     """Those of the tasks that dial, upload, fetch and recover, and of the service."""

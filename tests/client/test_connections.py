@@ -15,6 +15,7 @@ from scamp.client import health as health_module
 from scamp.client import instance as instance_module
 from scamp.client.dialing import Dialer
 from scamp.client.instance import Instance
+from scamp.client.pool import Need
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -152,6 +153,20 @@ async def test_a_connection_that_the_peer_is_just_closing_is_not_used() -> None:
         assert await ask(mesh, b"new") == b"new"
         assert peer.accepted == 2
         connection.close("the test is over")
+
+
+async def test_a_last_try_takes_no_connection_on_which_the_peer_may_have_been_idle() -> None:
+    """Not one that is in use either: the reply that ends this may be on its way."""
+    go_on = asyncio.Event()
+    peer = ScriptedPeer(by_body({b"[0]": begun(b"[", go_on)}))
+    async with Mesh(peer) as mesh:
+        await ask(mesh)
+        reply = await mesh.requester.request("Test.echo", b"[0]")
+        pool = instance_of(mesh, peer)._pool
+        assert pool.pick(Need.SHARED) is not None
+        assert pool.pick(Need.FRESH) is None
+        go_on.set()
+        await reply.read_all()
 
 
 async def test_a_request_that_meets_the_peers_end_was_not_written() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncIterator
 from functools import partial
 
 import pytest
@@ -168,6 +169,32 @@ async def test_callers_who_leave_count_when_they_have_waited(
             await asyncio.wait((asked,))
         assert mesh.views()[0].state == ("up" if patience else "out")
         assert peer.accepted == 1, "nor does it cost the connection"
+
+
+async def test_who_is_slow_with_an_upload_and_leaves_says_nothing_of_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has nothing to answer yet, however long that takes."""
+    monkeypatch.setattr(requester_module, "SILENT_WAIT", 0.001)
+    never = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"{"
+        await never.wait()
+
+    peer = ScriptedPeer(echo)
+    async with Mesh(peer) as mesh:
+        await (await mesh.requester.request("Test.echo")).read_all()
+        asked = []
+        for _ in range(SILENT_AFTER):
+            asked.append(asyncio.create_task(mesh.requester.request("Test.echo", slow())))
+            await peer.until(partial(more, peer, len(peer.headers) + 1))
+        await asyncio.sleep(0.01)  # longer than SILENT_WAIT, whatever the machine does
+        for one in asked:
+            one.cancel()
+        await asyncio.wait(asked)
+        (instance,) = mesh.requester._router._instances.values()
+        assert (instance.silence, instance.out) == (0, False)
 
 
 async def test_that_it_accepts_connections_does_not_make_it_well(

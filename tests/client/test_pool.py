@@ -153,12 +153,21 @@ def test_an_upload_that_cannot_be_served_does_not_hold_up_the_others() -> None:
     assert granted[0] == "small"
 
 
+def test_uploads_leave_room_for_others_to_wait() -> None:
+    core = pool()
+    for number in range(3):
+        assert not core.full(Need.ALONE)
+        core.wait(str(number), Need.ALONE, 0.0)
+    assert core.full(Need.ALONE)
+    assert not core.full(Need.SHARED)
+
+
 def test_the_queue_is_full_at_its_cap() -> None:
     core = pool()
     for number in range(4):
-        assert not core.full
+        assert not core.full(Need.SHARED)
         core.wait(str(number), Need.ALONE if number % 2 == 0 else Need.SHARED, 0.0)
-    assert core.full
+    assert all(map(core.full, Need))
     assert sorted(core.take_waiters()) == ["0", "1", "2", "3"]
     assert core.waiting == 0
 

@@ -25,7 +25,7 @@ REQUESTS = 1600
 """Of all clients together."""
 UNANSWERED = 200
 """One request in so many gets no answer."""
-PATIENCE = 0.4
+PATIENCE = 1.0
 """Deadline of a request, in seconds, where some are not answered."""
 SHORT = 0.05
 """A deadline that some answers miss, in seconds."""

@@ -120,6 +120,19 @@ async def test_beside_as_many_uploads_that_have_stopped_as_there_are_connections
             assert (answer.status, len(answer.body)) == (200, LARGE)
 
 
+async def test_beside_more_uploads_than_may_wait() -> None:
+    """They take three quarters of the queue: one that they filled would turn everybody away."""
+    peer = ScriptedPeer({"Test.echo": echo, "Test.large": echo}, actions=ACTIONS)
+    options = ClientOptions(max_connections=4, max_waiters=64)
+    async with Fronted(peer, client=options) as gateway:
+        await through(gateway)(b"[0]")
+        stopped = [await begin_upload(gateway) for _ in range(60)]
+        await gateway.log.until(1 + 60 - 3 - 48)  # those that may not even wait
+        await small_calls(through(gateway))
+        for wire in stopped:
+            await wire.close()
+
+
 async def test_those_that_wait_for_a_connection_that_stood_still_go_on_with_it() -> None:
     """A peer that ignores the window fills ours; that holds the socket until we have read on. They
     need not wait for the end of it."""

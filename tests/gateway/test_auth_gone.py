@@ -35,6 +35,8 @@ NEED_TABLE: Final = (GUARDED, "/whoami", "/openapi.json", EVENTS)
 TTL: Final = 0.05
 GRACE: Final = 0.2
 
+pytestmark = pytest.mark.one_loop
+
 
 @dataclass
 class Scene:

@@ -339,7 +339,11 @@ async def ask_again(front: Fronted, case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "end"), [*product(CASES, ENDS), *((name, "any") for name in WITH_OTHERS)]
+    ("name", "end"),
+    [
+        *product(CASES, ENDS),
+        *(pytest.param(name, "any", marks=pytest.mark.one_loop) for name in WITH_OTHERS),
+    ],
 )
 async def test_cancelled_at_every_suspension(
     name: str, end: End, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

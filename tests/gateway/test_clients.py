@@ -21,7 +21,7 @@ from gateway import connection, public
 from gateway.accepting import MAX_LINGERING, PAUSE
 from gateway.assembly import ADMIN_CLIENTS
 from gateway.clients import ClientLimits, Clients
-from gateway.connection import MAX_HEAD
+from gateway.connection import MAX_HEAD, READ_AHEAD
 from gateway.front import FrontOptions
 from gateway.lifecycle import running
 from scamp.client import ClientOptions
@@ -66,6 +66,16 @@ def test_what_is_kept_for_an_address_goes_with_its_last_connection() -> None:
         assert clients.refusal(key) is None
         clients.leave(key)
     assert (clients.open, clients.addresses) == (0, 0)
+
+
+def test_a_peak_between_two_looks_is_told_once() -> None:
+    clients = Clients()
+    keys = [clients.key("192.0.2.1")] * 3
+    for key in keys:
+        clients.enter(key)
+    for key in keys[1:]:
+        clients.leave(key)
+    assert [clients.load(), clients.load()] == [(1, 3), (1, 1)]
 
 
 def test_of_ipv6_a_64_counts_as_one_and_proxies_do_not_count() -> None:
@@ -358,6 +368,24 @@ async def test_a_body_behind_a_request_under_way_is_no_head() -> None:
             assert (answer.status, len(answer.body)) == (200, size)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_the_rest_of_a_body_is_no_head_though_it_comes_in_one_read(chunked: bool) -> None:
+    """It is whole afterwards, and no request has come of these bytes."""
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        rest = bytes(2 * MAX_HEAD)
+        framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(rest)
+        wire.writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % (ECHO.encode(), framing))
+        await until(lambda: any(one._request_count for one in connections(gateway)))
+        (connection,) = connections(gateway)
+        connection.data_received(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest) if chunked else rest)
+        answer = await wire.answer()
+        assert (answer.status, len(answer.body)) == (200, len(rest))
+        assert gateway.clients.heads == 0
+        if not chunked:  # after one in chunks the connection may end
+            assert await asked(wire) == 200
+
+
 # -- bodies -----------------------------------------------------------------------------
 
 SLOW = FrontOptions(body_idle=0.3)
@@ -471,7 +499,7 @@ async def test_who_reads_no_answers_gets_no_more_of_them() -> None:
 
 
 async def test_requests_behind_one_another_wait_in_the_kernel() -> None:
-    """aiohttp takes 32 of them, and stops reading."""
+    """aiohttp takes so many of them, and stops reading."""
     peer = ScriptedPeer(silent)
     async with Fronted(peer) as gateway:
         wire = await gateway.connect()
@@ -481,7 +509,93 @@ async def test_requests_behind_one_another_wait_in_the_kernel() -> None:
         await until(lambda: one._buffer_paused)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(wire.reader.readexactly(1), 0.2)
-        assert one._request_count == 32
+        assert one._request_count <= READ_AHEAD + 1
+
+
+async def test_large_requests_behind_one_another_wait_in_the_kernel() -> None:
+    """By their size, not by their number: and all that was sent is served in the end."""
+    release = asyncio.Event()
+
+    async def waiting(request: PeerRequest) -> None:
+        await release.wait()
+        await request.reply(b"{}")
+
+    peer = ScriptedPeer(waiting)
+    field = b"X-A: " + b"a" * 10_000 + b"\r\n"
+    async with Fronted(peer) as gateway:
+        wire = await gateway.connect()
+        wire.writer.write(b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n\r\n")
+        await peer.until(lambda: peer.requests == 1)
+        wire.writer.write(
+            50 * (b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n" + field + b"\r\n")
+        )
+        one = connections(gateway)[0]
+        await until(lambda: one._buffer_paused)
+        assert one._request_count <= READ_AHEAD + 1
+        assert gateway.clients.heads == one._ahead
+        release.set()
+        for _ in range(51):
+            assert (await wire.answer()).status == 200
+        await wire.close()
+        await until(lambda: gateway.clients.heads == 0)
+
+
+async def test_requests_that_wait_have_the_limit_of_all_heads_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "MAX_HEADS", 30_000)
+    release = asyncio.Event()
+
+    async def waiting(request: PeerRequest) -> None:
+        await release.wait()
+        await request.reply(b"{}")
+
+    peer = ScriptedPeer(waiting)
+    head = b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
+    large = head + 2 * (b"X-A: " + b"a" * 10_000 + b"\r\n") + b"\r\n"
+    async with Fronted(peer) as gateway:
+        wires = [await gateway.connect() for _ in range(2)]
+        for number, wire in enumerate(wires):
+            wire.writer.write(head + b"\r\n")
+            await peer.until(lambda: peer.requests == number + 1)  # noqa: B023 - awaited here
+        wires[0].writer.write(large)
+        await until(lambda: gateway.clients.heads > 20_000)
+        wires[1].writer.write(large)
+        await until(lambda: any(one._over for one in connections(gateway)))
+        release.set()
+        assert [(await wires[0].answer()).status for _ in range(2)] == [200, 200]
+        assert [(await wires[1].answer()).status for _ in range(2)] == [200, 431]
+        await wires[0].close()
+        await wires[1].close()
+        await until(lambda: gateway.clients.heads == 0)
+
+
+async def test_what_comes_behind_an_upgrade_is_not_kept() -> None:
+    peer = ScriptedPeer(silent)
+    async with Fronted(peer) as gateway:
+        wire = await gateway.connect()
+        wire.writer.write(
+            b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
+            + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n"
+            + bytes(10_000)
+        )
+        await peer.until(lambda: peer.requests == 1)
+        one = connections(gateway)[0]
+        one.data_received(bytes(10_000))
+        assert not one._message_tail
+
+
+async def test_a_head_in_the_same_bytes_as_a_request_counts() -> None:
+    """One read brings up to 256 KiB: a small request, and most of what would be a limit."""
+    head = b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\n"
+    rest = head + 20 * (b"X-A: " + b"a" * 10_000 + b"\r\n")
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        one = connections(gateway)[0]
+        one.data_received(head + b"Content-Length: 4\r\n\r\n1234" + rest)
+        assert one._over
+        assert (await wire.answer()).status == 200
+        assert (await wire.answer()).status == 431
 
 
 # -- descriptors ------------------------------------------------------------------------
@@ -518,6 +632,7 @@ with asyncio.Runner(loop_factory=loop) as runner:
 """
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 async def test_without_descriptors_it_neither_spins_nor_ends(loop: str) -> None:
     process = await asyncio.create_subprocess_exec(

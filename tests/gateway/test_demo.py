@@ -25,6 +25,8 @@ from gateway.demo.store import Sku, Store
 from scamp.authz import AuthzTable
 from stand import eventually
 
+pytestmark = pytest.mark.one_loop
+
 
 @dataclass
 class Line:

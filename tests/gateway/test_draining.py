@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,6 +15,7 @@ import pytest
 from fronted import Wire
 from gateway import lifecycle
 from gateway.lifecycle import Gateway, run
+from gateway.listener import Listener
 from gateway.signals import Triggers
 from scamp.testing import make_identity, until
 from stand import Stand, stand
@@ -80,6 +82,35 @@ async def ask(wire: Wire) -> tuple[int, str | None]:
     wire.send("GET", OPEN)
     answer = await wire.answer("GET")
     return answer.status, answer.headers.get("Connection")
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_what_the_kernel_has_accepted_is_served_unless_another_process_will(
+    mesh: Stand, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    stop = Listener.stop
+    wires: list[socket.socket] = []
+
+    async def stop_late(self: Listener, *, serve_rest: bool = False) -> None:
+        if self is one.gateway.public and not wires:
+            # Blocks the loop, so nobody can have accepted it.
+            wires.append(socket.create_connection(("127.0.0.1", self.port)))
+        await stop(self, serve_rest=serve_rest)
+
+    monkeypatch.setattr(Listener, "stop", stop_late)
+    async with draining(mesh) as one:
+        if replaced:
+            one.gateway.triggers.replace(public=True)
+        one.begin()
+        await until(lambda: wires)
+        await one.closed()
+        try:
+            wire = Wire(*await asyncio.open_connection(sock=wires[0]))
+            status, _ = await ask(wire)
+            await wire.close()
+        except (ConnectionError, asyncio.IncompleteReadError):
+            status = 0  # here nobody else has the socket
+        assert status == (0 if replaced else 200)
 
 
 async def test_an_idle_connection_is_answered_once_more_and_told_that_it_ends(

@@ -660,6 +660,7 @@ async def test_access_log_is_opened_anew_when_told_to_reload(
 # -- the process ------------------------------------------------------------------------
 
 
+@pytest.mark.one_loop
 async def test_process_prints_one_line_reloads_on_sighup_and_ends_with_0_on_sigterm(
     mesh: Stand, http: aiohttp.ClientSession
 ) -> None:

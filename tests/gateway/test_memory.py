@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -46,6 +47,33 @@ async def test_the_end_of_a_peak_is_acted_on(monkeypatch: pytest.MonkeyPatch) ->
     task = asyncio.create_task(Trimmer(load, trim).run())
     async with asyncio.timeout(5):
         await over.wait()
+    task.cancel()
+
+
+async def test_who_makes_one_peak_after_another_gets_a_part_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory, "LOOK", 0)
+    now, peaks, trims, over = 1000.0, 0, 0, asyncio.Event()
+    monkeypatch.setattr(memory, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def load() -> tuple[int, int]:
+        nonlocal now, peaks
+        peaks += 1
+        now += 0.5
+        if peaks == 1000:
+            over.set()
+        return 0, PEAK
+
+    def trim() -> None:
+        nonlocal now, trims
+        now += 1.0
+        trims += 1
+
+    task = asyncio.create_task(Trimmer(load, trim).run())
+    async with asyncio.timeout(5):
+        await over.wait()
+    assert 4 <= trims <= 6  # of a second each, in 500
     task.cancel()
 
 

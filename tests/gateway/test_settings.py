@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from gateway import sources
+from gateway.clients import ClientLimits
+from gateway.events.hub import HubLimits
+from gateway.factory import client_limits, client_options, front_options, hub_limits
+from gateway.front import FrontOptions
 from gateway.reference import configuration_reference
 from gateway.setting_types import Address
 from gateway.settings import ENV_PREFIX, Settings
+from scamp.client import ClientOptions
 from scamp.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -433,3 +440,45 @@ def test_unknown_names_hide_no_bad_values(tmp_path: Path, monkeypatch: pytest.Mo
     assert sorted(places) == sorted(
         [f"{ENV_PREFIX}BINDD", *(f"{path}:{line}" for line in (1, 2, 3)), "--workers"]
     )
+
+
+# -- what stands twice ------------------------------------------------------------------
+
+
+def test_the_parts_have_by_themselves_the_defaults_of_the_settings() -> None:
+    settings = Settings()
+    assert client_limits(settings) == ClientLimits()
+    assert hub_limits(settings) == HubLimits()
+    assert front_options(settings) == FrontOptions(max_loop_lag=settings.max_loop_lag)
+    assert client_options(settings) == ClientOptions(
+        max_in_flight=settings.effective_max_per_instance,
+        queue_target=settings.queue_target,
+    )
+
+
+PAGES = ("capacity", "clients", "http", "limits", "operations", "resilience", "resilience-peers")
+SAID = re.compile(r"`(\w+)` \(([\d.,]+) ?(s|%|MiB|KiB|bytes/s)?\)")
+ROW = re.compile(r"^\|.*`(\w+)` \| ([\d.,]+) ?(s|MiB)? \|", re.MULTILINE)
+LIMIT = re.compile(r"^\|[^|]*\| ([\d.,]+) ?(s|MiB)? \|[^|]*\| `(\w+)` \|$", re.MULTILINE)
+UNITS = {"": 1.0, "s": 1.0, "%": 0.01, "KiB": 1 << 10, "MiB": 1 << 20, "bytes/s": 1.0}
+
+
+def figures(text: str) -> Iterator[tuple[str, float]]:
+    """Names with the number that a page gives them."""
+    found = [*SAID.findall(text), *ROW.findall(text)]
+    found += [(name, number, unit) for number, unit, name in LIMIT.findall(text)]
+    for name, number, unit in found:
+        yield name, float(number.replace(",", "")) * UNITS[unit]
+
+
+def test_pages_give_the_defaults_that_there_are() -> None:
+    settings, options, seen = Settings(), ClientOptions(), set()
+    for page in PAGES:
+        of = options if page == "clients" else settings
+        for name, value in figures((ROOT / "docs" / f"{page}.md").read_text()):
+            default = getattr(of, name, None)
+            if isinstance(default, int | float):
+                seen.add(name)
+                assert default == value, f"{page}: {name}"
+    assert {"max_in_flight", "max_connections", "tcp_user_timeout", "retry_budget"} <= seen
+    assert len(seen) > 25, sorted(seen)

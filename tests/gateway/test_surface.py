@@ -331,6 +331,7 @@ async def check(surface: Surface, cells: list[Cell]) -> set[tuple[int, str | Non
     return {expected(cell) for cell in cells}
 
 
+@pytest.mark.one_loop
 @pytest.mark.timeout(300)
 async def test_every_cell_gives_what_is_documented(
     ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]
@@ -342,6 +343,7 @@ async def test_every_cell_gives_what_is_documented(
     assert {status for status, _ in seen} == {200, 201, 204, 400, 401, 403, 404, 405, 415}
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("mode", MODES)
 async def test_modes_and_routes_that_speak_of_tickets(
     mode: AuthMode, ticket_key: RSAPrivateKey, make_ticket: Callable[..., str]

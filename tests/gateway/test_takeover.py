@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from gateway import lifecycle, successors, takeover
+from gateway.activation import adopt
 from gateway.lifecycle import Gateway, run
 from gateway.listener import Sockets, open_sockets
 from gateway.setting_types import Address
@@ -327,6 +328,7 @@ def test_a_process_that_hangs_does_not_keep_others_from_starting(
         (b'{"takeover": 1, "public": -1}', "too many sockets"),
         (b'{"takeover": 1, "public": 4097}', "too many sockets"),
         (b'{"takeover": 1, "public": []}', "int"),
+        (b'{"takeover": 1, "pid": Infinity}', "infinity"),
         (b'{"error": "no"}', "says: no"),
     ],
 )
@@ -346,7 +348,8 @@ async def test_a_bad_answer_is_told(tmp_path: Path, answer: bytes, reason: str) 
     [
         ({"public": 1, "admin": 1}, 2, "fewer sockets"),
         ({"public": 1, "admin": 1}, 5, "more sockets"),
-        ({"public": 1}, -2, "no listening TCP socket"),
+        ({"public": 1}, -1, "no listening TCP socket"),
+        ({"public": 1}, 2, "something else for the path's socket"),
     ],
 )
 async def test_other_sockets_than_said_are_refused_and_closed(
@@ -362,6 +365,8 @@ async def test_other_sockets_than_said_are_refused_and_closed(
         if passed > 0:
             for sock in some:
                 sock.listen()
+        else:
+            some.append(post)
         connection.send(takeover.pack({"takeover": 1, "pid": 1, **counts}))
         socket.send_fds(connection, [b"{}"], [sock.fileno() for sock in some])
         with contextlib.suppress(BrokenPipeError):  # it has had enough already
@@ -378,6 +383,14 @@ def open_sockets_since(before: set[str]) -> list[str]:
         with contextlib.suppress(OSError):
             found.append(os.readlink(f"/proc/self/fd/{number}"))
     return [one for one in found if one.startswith("socket:")]
+
+
+def test_what_is_no_socket_is_closed_too(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(ConfigError, match="is no socket"):
+        adopt(descriptor, "public")
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
 
 
 async def test_who_dies_before_it_has_passed_anything_is_nobody(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ REQUESTS = (
 OPEN = "/api/Test.Gate.open"
 WAIT = "/api/Test.Gate.wait"
 
+pytestmark = pytest.mark.one_loop
+
 
 @pytest.fixture
 async def mesh(tmp_path: Path) -> AsyncIterator[Stand]:

@@ -23,6 +23,8 @@ from scamp.discovery.multicast import MulticastGroup
 from scamp.discovery.observer import Observer
 from scamp.testing import make_identity, until
 
+pytestmark = pytest.mark.one_loop
+
 HELD: Final = 200
 CONNECTIONS: Final = 4
 

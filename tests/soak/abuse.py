@@ -51,7 +51,7 @@ ATTACKS: Final = (
 
 HASTE: Final = (
     *("--header-timeout", "1", "--body-idle-timeout", "1", "--max-connections", "1000"),
-    *("--max-connections-per-address", "600"),
+    *("--max-connections-per-address", "600", "--upstream-idle-timeout", "2"),
 )
 """Settings with which the limits are met within the time of a test."""
 
@@ -173,7 +173,8 @@ async def abuse(options: Options) -> Outcome:
                     await honest.more_than(before)
                     _note(outcome, attack, told)
                     outcome.counts[f"{attack.name}_memory"] = watch.look()[0]
-            await _until(lambda: watch.look()[1] <= descriptors + 4)
+            # After a crowd the requests of the honest may each have a connection to the service.
+            await _until(lambda: watch.look()[1] <= descriptors + CLIENTS + 4)
         finally:
             looking.cancel()
             await honest.stop()
@@ -199,7 +200,8 @@ def _note(outcome: Outcome, attack: Attack, told: Counter[str]) -> None:
     outcome.require(told["200"] == 0, f"{attack.name}: {told['200']} were served")
 
 
-async def _until(held: Callable[[], bool], timeout: float = 60.0) -> None:
+async def _until(held: Callable[[], bool], timeout: float = 120.0) -> None:
+    """`timeout` is more than any connection may be idle."""
     async with asyncio.timeout(timeout):
         while not held():  # noqa: ASYNC110 - other processes have no event for us
             await asyncio.sleep(0.02)

@@ -271,9 +271,11 @@ async def test_what_came_before_the_end_is_looked_at_before_it(raw: RawPair, how
     if how != "lost":
         made.eof_received()
     if how != "eof":
-        assert made._transport is not None
-        made._transport.set_protocol(asyncio.Protocol())  # which is told when it really is lost
+        transport = made._transport
+        assert transport is not None
+        transport.set_protocol(asyncio.Protocol())  # which is told when it really is lost
         made.connection_lost(None)
+        transport.abort()
     assert got.complete
     assert await got.read_all(MANY) == MANY * b"x"
 

@@ -119,6 +119,7 @@ consumes = ["image/*", "text/csv"]
 """
 
 
+@pytest.mark.one_loop
 async def test_every_process_makes_the_same_bytes_and_a_gateway_too(tmp_path: Path) -> None:
     """Sets have another order in each process, unless PYTHONHASHSEED says which."""
     routes = tmp_path / "routes.toml"

@@ -81,6 +81,8 @@ def test_one_worker_comes_out_as_it_went_in() -> None:
         ("requests_in_flight", 5.0),
         ("discovery_age_seconds", 3.0),
         ("discovery_loaded", 2.0),
+        ("discovery_stale", 3.0),
+        ("rate_limit_redis_up", 2.0),
         ("something_new", 3.0),
     ],
 )
