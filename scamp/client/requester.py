@@ -161,13 +161,17 @@ class Requester:
                 again = instance in avoid
                 return await self._attempt(call, instance, offer, done + 1, began, again)
             except OnlyWaited as waited:
-                if waited.error is not None:
-                    failure = copy(waited.error)  # others have it, too
-                    failure.attempts, failure.instance = done, instance.address
-                    if again:
-                        raise failure from None  # not in circles
-                avoid.append(instance)
-                continue
+                error = copy(waited.error)  # others have it, too
+                if error is not None:
+                    error.attempts, error.instance = done, instance.address
+                failure = error or failure
+                if error is None or not again:
+                    avoid.append(instance)
+                    continue
+                if not self._may_retry(call, done):  # not in circles: the second time is a try
+                    raise error from None
+                self.stats.retries["connect"] += 1
+                failure = error
             except ScampError as exc:
                 exc.attempts, exc.instance = done + 1, instance.address
                 if _only_waited(exc, instance) and not call.touched:
