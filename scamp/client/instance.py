@@ -273,7 +273,7 @@ class Instance(Health):
         self._serve_open()
 
     def _serve_open(self) -> None:
-        if not self._closed:
+        if self._pool.waiting and not self._closed:
             self._serve()
 
     def _still_connecting(self, waiter: Waiter) -> None:
@@ -365,7 +365,7 @@ class Instance(Health):
 
     def _learned(self, kind: PeerKind) -> None:
         self._traits.learn(self.service.key, kind)
-        self._pool.kind = kind
+        self._pool.learned(kind)
         if kind is not PeerKind.UNKNOWN:
             log.debug("%s (%s) %s request ids", self.address, self.service.identity, kind.value)
             for connection in self._pool.slots:

@@ -101,6 +101,8 @@ class PoolCore(Generic[S, W]):
         self._arrivals = 0
         # Each with the number and the time of its arrival.
         self._queues: dict[Need, deque[tuple[int, W, float]]] = {need: deque() for need in Need}
+        self.waiting: int = 0
+        """Requests that wait; kept, since it is asked for with every request."""
 
     # -- requests -----------------------------------------------------------------------
 
@@ -141,15 +143,11 @@ class PoolCore(Generic[S, W]):
             return True
         return self.waiting >= self.max_waiters
 
-    @property
-    def waiting(self) -> int:
-        """Requests that wait."""
-        return sum(map(len, self._queues.values()))
-
     def wait(self, waiter: W, need: Need, now: float) -> None:
         """Queue a request; requests are served in the order in which they came."""
         self._arrivals += 1
         self._queues[need].append((self._arrivals, waiter, now))
+        self.waiting += 1
 
     def forget(self, waiter: W) -> None:
         """A waiting request has gone."""
@@ -157,7 +155,7 @@ class PoolCore(Generic[S, W]):
             for entry in queue:
                 if entry[1] is waiter:
                     queue.remove(entry)
-                    self._settle()
+                    self._gone(1)
                     return
 
     def grant(self) -> tuple[W, S] | None:
@@ -171,7 +169,7 @@ class PoolCore(Generic[S, W]):
             slot = self._find(need)
             if slot is not None:
                 waiter = self._queues[need].popleft()[1]
-                self._settle()
+                self._gone(1)
                 return waiter, slot
         return None
 
@@ -190,11 +188,13 @@ class PoolCore(Generic[S, W]):
         for queue in self._queues.values():
             while queue and queue[0][2] < too_old:
                 refused.append(queue.popleft()[1])
-        self._settle()
+        self._gone(len(refused))
         return refused
 
-    def _settle(self) -> None:
-        if not any(self._queues.values()):
+    def _gone(self, count: int) -> None:
+        """So many of those that waited do not any more."""
+        self.waiting -= count
+        if not self.waiting:
             self._standing.emptied()
 
     def take_waiters(self) -> list[W]:
@@ -202,7 +202,7 @@ class PoolCore(Generic[S, W]):
         entries = sorted(chain.from_iterable(self._queues.values()), key=itemgetter(0))
         for queue in self._queues.values():
             queue.clear()
-        self._settle()
+        self._gone(len(entries))
         return [waiter for _, waiter, _ in entries]
 
     # -- connections --------------------------------------------------------------------
@@ -239,6 +239,11 @@ class PoolCore(Generic[S, W]):
     def probing(self) -> bool:
         """True while requests wait for a first reply, and `dials` will soon say more."""
         return self.kind is PeerKind.UNKNOWN and self.waiting > 0
+
+    def learned(self, kind: PeerKind) -> None:
+        """What the peer is, or that it is not known any more."""
+        self.kind = kind
+        self._probing_since = None
 
     def add(self, slot: S) -> None:
         """A connection is ready."""

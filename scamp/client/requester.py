@@ -162,12 +162,14 @@ class Requester:
                 return await self._attempt(call, instance, offer, done + 1, began, patient)
             except OnlyWaited as waited:
                 if waited.error is not None:
-                    failure = anew(waited.error)
+                    failure = anew(waited.error)  # others have it, too
                     failure.attempts, failure.instance = done, instance.address
-                    if patient:
-                        raise anew(failure) from None  # not in circles
-                avoid.append(instance)
-                continue
+                if failure is None or waited.error is None or not patient:
+                    avoid.append(instance)
+                    continue
+                if not self._may_retry(call, done):  # not in circles: the second time is a try
+                    raise anew(failure) from None
+                self.stats.retries["connect"] += 1
             except ScampError as exc:
                 exc.attempts, exc.instance = done + 1, instance.address
                 if _only_waited(exc, instance) and not call.touched:
@@ -185,6 +187,7 @@ class Requester:
             await self._pause(done, call.deadline)
             if call.deadline.expired:
                 raise anew(failure)  # nobody would wait for the reply
+            offers = self._offers_now(call, offer)
 
     @staticmethod
     async def _pause(done: int, deadline: Deadline) -> None:
@@ -196,11 +199,12 @@ class Requester:
             self.stats.shed[error.reason] += 1
 
     def _offers_now(self, call: Call, offer: Offer) -> tuple[Offer, ...]:
-        """Where the call may go now that `offer` is withdrawn: also to what has come since, if it
-        asks the same of its callers."""
-        if call.pinned:
-            return call.offers
+        """Where the call may go after `offer` was of no use: also to what has come since, if it
+        asks the same of its callers. Everybody may offer `_meta`, so what comes there is nobody
+        that the caller chose."""
         action = offer.action
+        if call.pinned or action.namespace.lower().startswith("_meta"):
+            return call.offers
         known = {one.service.key for one in call.offers}
         return call.offers + tuple(
             one

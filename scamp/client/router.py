@@ -108,7 +108,11 @@ class Router:
         up = [choice for choice in balance.choices if not choice[0].out]
         room = [choice for choice in up if not choice[0].full]
         if room:
-            return min(room, key=lambda choice: (choice[0] in tried, choice[0].in_flight))
+            best = min(room, key=lambda choice: (choice[0] in tried, choice[0].in_flight))
+            lost = [choice for choice in balance.choices if choice[0].out]
+            lost = [one for one in lost if not (one[0].refusing or one[0].full)]
+            # That has been waited for in vain; one that lost connections may take new ones at once.
+            return lost[0] if lost and best[0] in tried else best
         if up:
             raise up[0][0].saturated()
         return self._of_the_out(balance.choices, tried, now)

@@ -136,6 +136,28 @@ async def test_who_joins_a_dial_that_comes_to_nothing_looks_elsewhere_too(
         assert await ask(mesh, b"second", timeout=10.0) == b"second"
 
 
+async def test_who_has_waited_in_vain_twice_may_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That was its first try, whoever else waited for the same connection."""
+    monkeypatch.setattr(health_module, "BACKOFF_FIRST", 60.0)
+    monkeypatch.setattr(health_module, "PANIC_INTERVAL", 0.0)
+    monkeypatch.setattr(instance_module, "DIAL_PATIENCE", 0.01)
+    options = ClientOptions(connect_timeout=0.5, retry_minimum=100)
+    async with proxied(options) as mesh:
+        for proxy, peer in list(zip(mesh.proxies, mesh.peers, strict=True))[1:]:
+            mesh.remove(proxy.before(peer))
+        await mesh.go_away(Accepting.SILENT)
+        calls = [asyncio.create_task(ask(mesh, b"%d" % number)) for number in range(5)]
+        await until(lambda: mesh.waiting == 5)
+        (view,) = mesh.views()
+        await until(
+            lambda: mesh.requester._router._instances[view.fingerprint, view.identity].shunned
+        )
+        await until(lambda: mesh.waiting == 5)  # and now they have patience
+        mesh.proxies[0].accepting = Accepting.SERVING
+        assert await asyncio.gather(*calls) == [b"%d" % number for number in range(5)]
+        assert mesh.requester.stats.retries == {"connect": 5}
+
+
 async def test_behind_black_holes_everybody_gets_an_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

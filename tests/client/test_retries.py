@@ -370,6 +370,20 @@ async def test_what_waits_for_an_instance_that_leaves_goes_on_elsewhere_and_is_n
         assert mesh.requester.stats.retries_denied == 0
 
 
+async def test_a_retry_may_go_to_what_has_come_since() -> None:
+    """All that was announced when the request began has gone meanwhile."""
+    old = ScriptedPeer(silent, flags=READ)
+    new = ScriptedPeer(echo, identity=make_identity(1), flags=READ)
+    async with new, Mesh(old, options=FREE) as mesh:
+        request = asyncio.create_task(ask(mesh, b"once"))
+        await old.until(lambda: old.requests == 1)
+        mesh.announce(new)
+        mesh.remove(old)
+        await old.stop()
+        assert await request == b"once"
+        assert (old.requests, new.requests) == (1, 1)
+
+
 async def test_what_is_pinned_to_an_instance_goes_nowhere_else() -> None:
     go = asyncio.Event()
     old, new = ScriptedPeer(when(go)), ScriptedPeer(echo, identity=make_identity(1))

@@ -367,3 +367,18 @@ async def test_of_what_is_slow_to_connect_the_least_used_is_taken_when_nothing_i
     first.in_flight = 1
     assert place.choose() is second
     assert place.choose(second) is first
+
+
+async def test_what_was_waited_for_in_vain_comes_after_what_has_only_lost_connections(
+    place: Place,
+) -> None:
+    place.add(1, 1)
+    slow = place.choose()
+    lost = place.choose(slow)
+    slow.shunned = True
+    now = asyncio.get_running_loop().time()
+    lost.failed(ConnectionLost("there", "reset", written=True), now)
+    assert place.choose() is slow
+    assert place.choose(slow) is lost
+    lost.failed(ConnectFailed("there", "refused"), now)
+    assert place.choose(slow) is slow

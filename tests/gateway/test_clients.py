@@ -381,6 +381,24 @@ async def test_the_last_piece_of_a_body_is_no_head() -> None:
         assert (one._head, gateway.clients.heads) == (0, 0)
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_the_rest_of_a_body_is_no_head_though_it_comes_in_one_read(chunked: bool) -> None:
+    """It is whole afterwards, and no request has come of these bytes."""
+    async with Fronted(ScriptedPeer()) as gateway:
+        wire = await gateway.connect()
+        rest = bytes(2 * MAX_HEAD)
+        framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % len(rest)
+        wire.writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\n%b\r\n\r\n" % (ECHO.encode(), framing))
+        await until(lambda: any(one._request_count for one in connections(gateway)))
+        (connection,) = connections(gateway)
+        connection.data_received(b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest) if chunked else rest)
+        answer = await wire.answer()
+        assert (answer.status, len(answer.body)) == (200, len(rest))
+        assert gateway.clients.heads == 0
+        if not chunked:  # after one in chunks the connection may end
+            assert await asked(wire) == 200
+
+
 # -- bodies -----------------------------------------------------------------------------
 
 SLOW = FrontOptions(body_idle=0.3)
