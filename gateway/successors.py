@@ -265,7 +265,7 @@ class Successors:
             if data is None:
                 return
             if unpack(data).get("serving") is not True:
-                raise ValueError("it said something else than that it serves")  # noqa: TRY301
+                raise ValueError("it said something else than that it serves")  # noqa: TRY301 - told below
         except (OSError, ValueError) as exc:
             log.warning("process %d does not take over, going on: %s", follower.pid, exc)
             self._follower = None
