@@ -91,8 +91,8 @@ async def run(
         try:
             starting = asyncio.create_task(gateway.start())
             if await _unless(triggers.stop, starting):
-                ready(gateway.public.url, gateway.admin.url)
                 notifier.ready()
+                ready(gateway.public.url, gateway.admin.url)
                 await gateway.serve()
                 if triggers.replaced is None:  # else it is the other's service now
                     notifier.stopping()

@@ -353,8 +353,8 @@ class Master(Arbiter):
             except ConfigError as exc:
                 self._give_up(str(exc), 2)
             self._successors.start()
-        self._say_ready(public, admin)
         self._notifier.ready()
+        self._say_ready(public, admin)
 
     def _reloaded(self, worker: GatewayWorker) -> None:
         """It has looked at its files, or never will."""

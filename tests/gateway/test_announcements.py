@@ -69,6 +69,10 @@ class Scene:
         good = [await self.status(one) for one in ("Test.Gate.open", "Other.echo")]
         return good == [200, 200]
 
+    async def is_fresh(self) -> bool:
+        """What is not announced is told to be nowhere."""
+        return await self.status("Nobody.offers") == 404
+
     async def check(self, after: str) -> None:
         """The good ones are called, where they were; nobody else is."""
         assert await self.status("Test.Gate.open") == 200, after
@@ -284,6 +288,7 @@ async def test_nothing_bad_that_is_heard_is_believed_or_costs_another(
             assert metrics["scamp_gateway_discovery_actions_unauthorized"][""] == 1
             for raw in (here.mesh.service.announcement(), here.neighbour.announcement()):
                 sender.send(encode_packet(raw))
+            await eventually(here.is_fresh)  # on a busy machine they had been silent for too long
             await here.check("heard")
         finally:
             sender.close()
