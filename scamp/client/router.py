@@ -124,7 +124,12 @@ class Router:
         # that did so longest ago: so a few requests find the one that is back, among many.
         in_turn = sorted(
             choices,
-            key=lambda choice: (choice[0].refusing, choice[0] in tried, choice[0].refused_at),
+            key=lambda choice: (
+                choice[0].refusing,
+                choice[0] in tried,
+                choice[0].refused_at,
+                choice[0].retry_at,
+            ),
         )
         for choice in in_turn:
             if choice[0].may_panic(now):
