@@ -55,6 +55,7 @@ class Job:
             client_id=self.client_id,
             extra=self.extra,
             retry_safe=all(offer.action.has("read") for offer in self.offers),
+            pinned=True,  # --service may have left some out
             caller_lowered=self.timeout is not None and self.timeout < own,
         )
 

@@ -88,7 +88,7 @@ class PoolCore(Generic[S, W]):
         standing: StandingQueue | None = None,
     ) -> None:
         """`standing` says when those who wait are refused; None: never."""
-        self.kind = kind
+        self.kind: PeerKind = kind
         self.max_connections = max_connections
         # The rest is left to those that share: uploads that stand still would starve them.
         self._max_alone = max(1, max_connections - max(1, max_connections // KEPT_PART))
