@@ -37,7 +37,8 @@ class Call:
     retry_safe: bool = False
     """May be sent again even after it may have been executed: the action only reads."""
     pinned: bool = False
-    """Only for `offers`: when these are withdrawn while it waits, it fails, though others came."""
+    """Only for `offers`, whatever has come since: neither who waited for one that left nor a retry
+    goes elsewhere. For callers that chose among what there is."""
     caller_lowered: bool = False
     """The deadline is shorter than the action's own: running out says nothing of the service."""
     touched: bool = field(default=False, init=False)
