@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from gateway import catalogue
 from gateway.problems import Problem
-from gateway.strangers import Trust
+from gateway.strangers import Trust, is_meta
 from scamp.discovery import Action, Offer, Registry
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -87,6 +87,8 @@ class Announced:
     privileges: bool = True
     """Whether a ticket's privileges are checked; False where a route asks for a ticket, any, though
     the action is ``noauth``."""
+    pinned: bool = False
+    """Whether only `offers` will do: everybody may offer it, and who is a stranger was left out."""
 
     @property
     def allow(self) -> str:
@@ -147,6 +149,7 @@ def announced(offers: Iterable[Offer], default_timeout: float) -> Announced:
         noauth="noauth" in flags,
         read="read" in flags,
         methods=tuple(method for method in METHODS if method in methods),
+        pinned=is_meta(chosen),
     )
 
 

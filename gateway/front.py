@@ -296,6 +296,7 @@ class Front:
             client_id=caller.client_id,
             extra={**fields, **inbound.fields} if inbound.fields else fields,
             retry_safe=retry_safe,
+            pinned=action.pinned,
             caller_lowered=lowered or exchange.waited > _SLOW_BODY,
         )
         await self._proxy.run(exchange, call, inbound.upload, status, content_type)

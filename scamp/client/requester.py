@@ -200,11 +200,10 @@ class Requester:
 
     def _offers_now(self, call: Call, offer: Offer) -> tuple[Offer, ...]:
         """Where the call may go after `offer` was of no use: also to what has come since, if it
-        asks the same of its callers. Everybody may offer `_meta`, so what comes there is nobody
-        that the caller chose."""
-        action = offer.action
-        if call.pinned or action.namespace.lower().startswith("_meta"):
+        asks the same of its callers."""
+        if call.pinned:
             return call.offers
+        action = offer.action
         known = {one.service.key for one in call.offers}
         return call.offers + tuple(
             one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +26,7 @@ from scamp.authz import AuthzSource
 from scamp.discovery import AuthorizedServices
 from scamp.discovery.model import permitted
 from scamp.testing import ScriptedPeer, make_identity
+from scamp.testing.scripts import silent
 from scamp.tickets import TicketVerifier
 
 ROUTES = """
@@ -61,6 +63,18 @@ async def test_no_ticket_ever_gets_to_a_stranger(
         for path in ("/api/_meta.gift", "/api/_META.Gift", "/api/_meta._read", "/v1/gift"):
             answer = await gateway.request("GET", path, cookie)
             assert (answer.status, answer.json()["code"]) == (404, "unknown_action")
+        assert stranger.accepted == 0
+
+
+async def test_a_retry_goes_to_no_stranger_either() -> None:
+    shop = ScriptedPeer(silent, actions=("Shop.list", "_meta.info"), flags="noauth,read")
+    stranger = ScriptedPeer(actions=("_meta.info",), flags="noauth,read", identity=make_identity(1))
+    async with stranger, Fronted(shop) as gateway:
+        asked = asyncio.create_task(gateway.request("POST", "/api/_meta.info", body=b"{}"))
+        await shop.until(lambda: shop.requests == 1)
+        gateway.mesh.announce(stranger)
+        await shop.stop()
+        assert (await asked).status == 502
         assert stranger.accepted == 0
 
 
