@@ -149,13 +149,21 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
     "--admin-port", type=PORT, default=9090, show_default=True, help="Admin port; 0: any free one."
 )
 @click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address of both; 0.0.0.0 in a container.",
+)
+@click.option(
     "--dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where keys, tickets and data go. Default: a new directory, removed at the end.",
 )
 @click.option("--quiet-services", is_flag=True, help="Do not show what the services log.")
-def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) -> None:
+def demo(
+    port: int, admin_port: int, host: str, folder: Path | None, quiet_services: bool
+) -> None:
     """Bring up a small mesh with a gateway in front.
 
     The services are real ones, as processes of their own. Prints what to try on them. Ctrl-C
@@ -167,7 +175,13 @@ def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) 
     with asyncio.Runner() as runner:
         sys.exit(
             runner.run(
-                run_demo(port=port, admin_port=admin_port, folder=folder, quiet=quiet_services)
+                run_demo(
+                    host=host,
+                    port=port,
+                    admin_port=admin_port,
+                    folder=folder,
+                    quiet=quiet_services,
+                )
             )
         )
 

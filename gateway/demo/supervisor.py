@@ -42,6 +42,7 @@ _READY: Final = re.compile(r"scamp-gateway ready: (\S+) admin (\S+)")
 
 async def run_demo(
     *,
+    host: str = "127.0.0.1",
     port: int,
     admin_port: int,
     folder: Path | None,
@@ -50,7 +51,7 @@ async def run_demo(
 ) -> int:
     """Run until SIGINT, SIGTERM, SIGHUP or `stop`; the exit status.
 
-    `port` and `admin_port` may be 0. Without `folder` everything lies in a temporary directory that
+    `host` is what both listen on, without brackets; `port` and `admin_port` may be 0. Without `folder` everything lies in a temporary directory that
     is removed at the end. Whatever happens, no process is left: when this one is killed, the kernel
     kills the others.
     """
@@ -58,8 +59,9 @@ async def run_demo(
     with _signals(stop), _directory(folder) as place:
         demo = Demo(Folder(place), quiet=quiet)
         try:
-            _check_ports(port, admin_port)
-            return await demo.run(port, admin_port, stop)
+            listeners = Address(host, port), Address(host, admin_port)
+            _check_free(*listeners)
+            return await demo.run(*listeners, stop)
         except ConfigError as exc:
             problem = str(exc)
         except OSError as exc:
@@ -71,11 +73,11 @@ async def run_demo(
         return 1
 
 
-def _check_ports(*ports: int) -> None:
+def _check_free(*addresses: Address) -> None:
     """Raise `ConfigError` when one is taken: better now than when everything else runs."""
-    for port in ports:
+    for address in addresses:
         try:
-            for sock in open_sockets(Address("127.0.0.1", port)):
+            for sock in open_sockets(address):
                 sock.close()
         except ConfigError as exc:
             raise ConfigError(f"{exc}; --port 0 --admin-port 0 take any that are free") from exc
@@ -113,7 +115,7 @@ class Demo:
         self._tasks: list[asyncio.Task[None]] = []
         self._gateway: Child | None = None
 
-    async def run(self, port: int, admin_port: int, stop: asyncio.Event) -> int:
+    async def run(self, public: Address, admin: Address, stop: asyncio.Event) -> int:
         """Start everything, show what to try, wait for the end."""
         await asyncio.to_thread(self._folder.prepare, SERVICES, USERS)
         await asyncio.to_thread(Store(self._folder.database).prepare)
@@ -125,7 +127,7 @@ class Demo:
         announced = asyncio.create_task(complete.wait())
         if not await _within(announced, stop, "the services do not come up"):
             return 0
-        self._gateway = await self._start_gateway(port, admin_port)
+        self._gateway = await self._start_gateway(public, admin)
         addresses = asyncio.create_task(self._until_ready(self._gateway))
         if not await _within(addresses, stop, "the gateway does not come up"):
             return 0
@@ -173,12 +175,12 @@ class Demo:
 
     # -- gateway ------------------------------------------------------------------------
 
-    async def _start_gateway(self, port: int, admin_port: int) -> Child:
+    async def _start_gateway(self, public: Address, admin: Address) -> Child:
         folder = self._folder
         return await Child.start(
             [
                 *(sys.executable, "-m", "gateway.cli", "run"),
-                *("--bind", f"127.0.0.1:{port}", "--admin-bind", f"127.0.0.1:{admin_port}"),
+                *("--bind", str(public), "--admin-bind", str(admin)),
                 *("--discovery-cache", str(folder.cache)),
                 *("--authorized-services", str(folder.authorized)),
                 *("--ticket-key", str(folder.ticket_key)),
@@ -207,6 +209,7 @@ class Demo:
 
     def _show(self, public: str, admin: str) -> None:
         folder = self._folder
+        public, admin = map(_reachable, (public, admin))
         processes = ", ".join(f"{name} {child.pid}" for name, child in self._running.items())
         click.echo(
             f"# gateway {public} (process {self._gateway.pid if self._gateway else '?'})\n"
@@ -219,6 +222,11 @@ class Demo:
             "# Ctrl-C ends all of it."
         )
         sys.stdout.flush()
+
+
+def _reachable(url: str) -> str:
+    """Something to paste: of a container's every address the one that its ports are published on."""
+    return re.sub(r"//(?:0\.0\.0\.0|\[::\])(?=:)", "//127.0.0.1", url)
 
 
 async def _within(task: asyncio.Task[Any], stop: asyncio.Event, problem: str) -> bool:
