@@ -48,7 +48,7 @@ ENV PATH=/opt/scamp-gateway/bin:$PATH \
     LD_PRELOAD=libjemalloc.so.2 \
     MALLOC_CONF=background_thread:true,dirty_decay_ms:1000 \
     SCAMP_GATEWAY_CONFIG=/etc/scamp-gateway/gateway.toml \
-    SCAMP_GATEWAY_ADMIN_BIND=0.0.0.0:9090
+    SCAMP_GATEWAY_ADMIN_BIND=:9090
 USER 10001:10001
 WORKDIR /
 EXPOSE 8080 9090

@@ -161,9 +161,7 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
     help="Where keys, tickets and data go. Default: a new directory, removed at the end.",
 )
 @click.option("--quiet-services", is_flag=True, help="Do not show what the services log.")
-def demo(
-    port: int, admin_port: int, host: str, folder: Path | None, quiet_services: bool
-) -> None:
+def demo(port: int, admin_port: int, host: str, folder: Path | None, quiet_services: bool) -> None:
     """Bring up a small mesh with a gateway in front.
 
     The services are real ones, as processes of their own. Prints what to try on them. Ctrl-C

@@ -33,7 +33,9 @@ def problem(url: str, timeout: float = TIMEOUT) -> str | None:
     try:
         connection = HTTPConnection(parts.hostname or "", parts.port, timeout=timeout)
         try:
-            connection.request("GET", f"{parts.path or '/livez'}{parts.query and f'?{parts.query}'}")
+            connection.request(
+                "GET", f"{parts.path or '/livez'}{parts.query and f'?{parts.query}'}"
+            )
             status = connection.getresponse().status
         finally:
             connection.close()

@@ -51,9 +51,9 @@ async def run_demo(
 ) -> int:
     """Run until SIGINT, SIGTERM, SIGHUP or `stop`; the exit status.
 
-    `host` is what both listen on, without brackets; `port` and `admin_port` may be 0. Without `folder` everything lies in a temporary directory that
-    is removed at the end. Whatever happens, no process is left: when this one is killed, the kernel
-    kills the others.
+    Both listen on `host`, an address without brackets; `port` and `admin_port` may be 0. Without
+    `folder` everything lies in a temporary directory that is removed at the end. Whatever happens,
+    no process is left: when this one is killed, the kernel kills the others.
     """
     stop = stop or asyncio.Event()
     with _signals(stop), _directory(folder) as place:
@@ -225,7 +225,7 @@ class Demo:
 
 
 def _reachable(url: str) -> str:
-    """Something to paste: of a container's every address the one that its ports are published on."""
+    """Something to paste: for every address of a container the one where it is published."""
     return re.sub(r"//(?:0\.0\.0\.0|\[::\])(?=:)", "//127.0.0.1", url)
 
 
