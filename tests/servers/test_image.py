@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator
@@ -49,12 +48,21 @@ def image(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="module")
-def demo(image: Image) -> Iterator[Container]:
-    """The demo in a container, with its files at /tmp/demo there."""
+def mesh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the demo has its files, which belong to its user."""
+    folder = tmp_path_factory.mktemp("mesh")
+    os.chown(folder, USER, USER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(image: Image, mesh: Path) -> Iterator[Container]:
+    """The demo in a container, with a volume."""
     everywhere = "0.0.0.0"  # noqa: S104 - in a network of its own
     command = ("demo", "--host", everywhere, "--dir", "/tmp/demo", "--quiet-services")
-    with container(image, *command) as running:
-        running.read_until(LAST_LINE)
+    with container(image, *command, volumes={mesh: "/tmp/demo"}) as running:
+        printed = running.read_until(LAST_LINE)
+        assert f"http://127.0.0.1:{PUBLIC.port}/api/" in printed  # as it is published, to paste
         yield running
 
 
@@ -121,14 +129,10 @@ def test_the_allocator_is_in_place(demo: Container) -> None:
 
 
 def test_workers_serve_with_a_configuration_that_is_mounted_and_end_as_told(
-    image: Image, demo: Container, tmp_path: Path, tool: Callable[[str], str]
+    image: Image, demo: Container, mesh: Path, tmp_path: Path, tool: Callable[[str], str]
 ) -> None:
     tool("curl")
     # Beside the demo, in its network, with its mesh: on other ports, which its health check finds.
-    mesh = tmp_path / "mesh"
-    shutil.copytree(Path(f"/proc/{demo.pid}/root/tmp/demo"), mesh)
-    for path in (tmp_path, mesh, *mesh.iterdir()):
-        os.chown(path, USER, USER)
     configuration = tmp_path / "gateway.toml"
     configuration.write_text(
         'bind = ":8081"\n'
