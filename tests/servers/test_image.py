@@ -8,7 +8,9 @@ import os
 import re
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from contained import Container, container
 from gateway.settings import Settings
 from imaging import Image, build_image, close_image, named_base
 from locks import locked
+from scamp import keys
 
 pytestmark = pytest.mark.timeout(300)  # the first of them builds it
 
@@ -164,11 +167,54 @@ def test_it_says_what_it_misses_without_a_configuration(image: Image) -> None:
         assert running.complaints().startswith("scamp-gateway: no discovery cache: ")
 
 
-def test_scamp_is_there_too(image: Image) -> None:
-    with container(image, "--version", entrypoint=["scamp"]) as running:
-        assert running.process.wait(30) == 0
-    with container(image, "cache", "--help", entrypoint=["scamp"]) as running:
-        running.read_until("Usage: scamp cache")
+def test_scamp_keeps_the_discovery_cache_beside_the_gateway(
+    image: Image, tmp_path: Path, tool: Callable[[str], str]
+) -> None:
+    """Three of one pod: the daemon, a service, the gateway; they share a volume and a network."""
+    tool("curl")
+    shared, private = tmp_path / "shared", tmp_path / "private"
+    for folder in (shared, private):
+        folder.mkdir()
+    key, certificate = keys.generate("trial", now=datetime.now(UTC))
+    (private / "trial.key").write_bytes(key)
+    (private / "trial.crt").write_bytes(certificate)
+    (private / "public.pem").write_bytes(keys.public_key_pem(key))
+    (private / "authorized").write_text(f"{keys.fingerprint(certificate)} Scamp\n")
+    (private / "scamp.conf").write_text(
+        "discovery.cache_path = /run/scamp/discovery\n"
+        "discovery.address = if:lo\n"
+        "service.address = 127.0.0.1\n"
+        "bus.authorized_services = /tmp/private/authorized\n"
+    )
+    for path in (shared, *private.iterdir()):
+        os.chown(path, USER, USER)
+    started = partial(
+        container,
+        image,
+        environ={"SCAMP": "/tmp/private/scamp.conf"},
+        volumes={shared: "/run/scamp", private: "/tmp/private"},
+    )
+    scamp = partial(started, entrypoint=["scamp"])
+    options = ("--ticket-key", "/tmp/private/public.pem", "--drain-delay", "0")
+    with (
+        scamp("cache") as daemon,
+        scamp("serve", "--announce", "--key", "/tmp/private/trial.key", network=daemon) as service,
+        started("run", *options, network=daemon) as running,
+    ):
+        assert "127.0.0.1" in service.read_until("serves at")
+        running.read_until(READY)
+        url = f"http://127.0.0.1:{PUBLIC.port}/api/Scamp.echo"
+        wait_for(lambda: status(running, url, "--json", '{"a": 1}') == (200, '{"a": 1}'))
+        assert running.terminate() == 0
+        assert daemon.terminate() == 0
+    assert (shared / "discovery").stat().st_uid == USER
+
+
+def wait_for(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.1)  # between two looks
 
 
 def test_the_end_is_prompt(image: Image) -> None:

@@ -1,4 +1,4 @@
-"""The wheel as users install it: in an environment of its own, with what it needs from the index."""
+"""The wheel as users install it: an environment of its own, what it needs from the index."""
 
 from __future__ import annotations
 
