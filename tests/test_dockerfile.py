@@ -106,6 +106,17 @@ def test_the_image_gets_its_packages_from_the_locks_alone() -> None:
         } <= words, call
 
 
+def test_the_page_tells_of_every_extra_that_users_have() -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    (table,) = re.findall(r"^\| extra \|.*\n\|.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    told = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+    assert told == {SHIPPED} | {
+        extra
+        for one in project()["project"]["optional-dependencies"][SHIPPED]
+        for extra in Requirement(one).extras
+    }
+
+
 # -- the Dockerfile ---------------------------------------------------------------------
 
 

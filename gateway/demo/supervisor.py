@@ -209,7 +209,7 @@ class Demo:
 
     def _show(self, public: str, admin: str) -> None:
         folder = self._folder
-        public, admin = map(_reachable, (public, admin))
+        public, admin = map(reachable, (public, admin))
         processes = ", ".join(f"{name} {child.pid}" for name, child in self._running.items())
         click.echo(
             f"# gateway {public} (process {self._gateway.pid if self._gateway else '?'})\n"
@@ -224,7 +224,7 @@ class Demo:
         sys.stdout.flush()
 
 
-def _reachable(url: str) -> str:
+def reachable(url: str) -> str:
     """Something to paste: for every address of a container the one where it is published."""
     return re.sub(r"//(?:0\.0\.0\.0|\[::\])(?=:)", "//127.0.0.1", url)
 

@@ -26,7 +26,8 @@ root=$1 new=$2; shift 2
 mount --bind "$root" "$root"
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/tmp"
 mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
+mount --bind /dev "$root/dev"
+mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$root/dev/shm"
 while [ "$1" != -- ]; do
   case $2 in /tmp/*) mkdir -p "$root$2" ;; esac
   mount --bind "$1" "$root$2"

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from contained import Container, container
 from gateway.settings import Settings
-from imaging import Image, build_image, close_image, named_base
+from imaging import Image, built_image, named_base
 from locks import locked
 from scamp import keys
 
@@ -35,7 +35,7 @@ READY = "scamp-gateway ready: "
 
 
 @pytest.fixture(scope="module")
-def image(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
+def image(tool: Callable[[str], str]) -> Iterator[Image]:
     for name in ("mmdebstrap", "buildah", "unshare", "nsenter", "ip"):
         tool(name)
     if os.geteuid() != 0:
@@ -43,11 +43,8 @@ def image(tool: Callable[[str], str], tmp_path_factory: pytest.TempPathFactory) 
     tried = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
     if subprocess.run(tried, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to make namespaces")
-    folder = tmp_path_factory.mktemp("image")
-    try:
-        yield build_image(folder, tool, "REVISION=4f2a", "SOURCE_DATE_EPOCH=1700000000")
-    finally:
-        close_image(folder)
+    with built_image(tool, "REVISION=4f2a", "SOURCE_DATE_EPOCH=1700000000") as built:
+        yield built
 
 
 @pytest.fixture(scope="module")
