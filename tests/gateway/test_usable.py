@@ -13,7 +13,6 @@ from gateway.catalogue import CATALOGUE
 from gateway.lifecycle import Gateway, running
 from gateway.metrics import CAUSES
 from gateway.proxy import BROKEN_OFF
-from scamp.discovery import write_cache
 from scamp.testing import ScriptedPeer
 from scamp.testing.scripts import failing
 from stand import Stand, eventually, stand
@@ -85,7 +84,8 @@ async def test_action_that_nobody_announces_has_no_series(
 ) -> None:
     async with running(mesh.loaded()) as gateway:
         assert await asked(http, gateway) == 200
-        write_cache(mesh.cache, [])
+        await mesh.service.stop(grace=0)
+        mesh.announce()
 
         async def gone() -> bool:
             return USABLE not in await scraped(gateway)
