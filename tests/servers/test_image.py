@@ -139,7 +139,7 @@ def test_workers_serve_with_a_configuration_that_is_mounted_and_end_as_told(
         'admin_bind = "127.0.0.1:1"\n'  # the environment goes before it
         "workers = 2\n"
         "drain_delay = 0\n"
-        'discovery_cache = "/run/scamp/discovery_cache"\n'
+        'discovery_cache = "/run/scamp/discovery"\n'
         'authorized_services = "/run/scamp/authorized_services"\n'
         'ticket_keys = ["/run/scamp/ticket_verify_public_key.pem"]\n'
     )
