@@ -11,16 +11,14 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.exporter.otlp.proto.http import trace_exporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway.exposition import build_version
@@ -41,20 +39,22 @@ FLUSH_LIMIT: Final = 2.0
 COMPLAINT_INTERVAL: Final = 60.0
 """Seconds between two lines about a collector that goes on failing."""
 
+_EXPORTERS_LOG: Final = logging.getLogger(OTLPSpanExporter.__module__)
+
 
 class Exported:
     """A `Tracing` whose spans are sent to a collector. `start` it in the process that serves, for
     its thread does not outlive a fork; `close` it after the last request."""
 
-    def __init__(self, settings: Settings, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, settings: Settings) -> None:
         """Raises `ConfigError`. Nothing is connected to."""
-        self.url = traces_url(settings.tracing_endpoint, environ)
+        self.url = traces_url(settings.tracing_endpoint, os.environ)
         self.queue_full = 0
         """Spans dropped because too many waited."""
         self.abandoned = 0
         """Spans that still waited when the gateway stopped."""
         self._put_down = 0  # all three set by the loop's thread only
-        self._max_waiting = queue_size(environ)
+        self._max_waiting = queue_size(os.environ)
         self._settings = settings
         self._sender = _Sender()
         self._processor: BatchSpanProcessor | None = None
@@ -89,14 +89,12 @@ class Exported:
         except (ValueError, OSError, RuntimeError) as exc:
             self._sender.shutdown()
             raise ConfigError(f"tracing: {exc}") from exc
-        ratio = self._settings.tracing_sample
-        provider = TracerProvider(
-            sampler=None if ratio is None else ParentBased(TraceIdRatioBased(ratio)),
-            resource=resource_of(self._settings),
-            shutdown_on_exit=False,
-        )
+        provider = TracerProvider(resource=resource_of(self._settings), shutdown_on_exit=False)
         scope = InstrumentationScope("gateway.tracing", build_version())
-        self._spans = Spans(provider, scope, self.put)
+        ratio = self._settings.tracing_sample
+        if ratio is None and not os.environ.get("OTEL_TRACES_SAMPLER"):
+            ratio = 1.0
+        self._spans = Spans(provider, scope, self.put, ratio=ratio)
         log.info("traces go to %s", self.url)
 
     def begin(self, exchange: Exchange) -> RequestTrace:
@@ -154,7 +152,7 @@ class _Sender(SpanExporter):
 
     def start(self, exporter: OTLPSpanExporter) -> None:
         self._exporter = exporter
-        trace_exporter._logger.addFilter(self._why)
+        _EXPORTERS_LOG.addFilter(self._why)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         self.taken += len(spans)
@@ -187,7 +185,7 @@ class _Sender(SpanExporter):
         exporter, self._exporter = self._exporter, None
         if exporter is not None:
             exporter.shutdown()  # type: ignore[no-untyped-call] # it tries nothing again
-            trace_exporter._logger.removeFilter(self._why)
+            _EXPORTERS_LOG.removeFilter(self._why)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return True

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.sampling import Decision
+from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -63,9 +63,14 @@ class Spans:
         provider: TracerProvider,
         scope: InstrumentationScope,
         put: Callable[[ReadableSpan], None],
+        *,
+        ratio: float | None = None,
     ) -> None:
-        """`provider` has the sampler, the ids and the resource."""
+        """`provider` has ids, resource and sampler. With a `ratio` that share of the traces that
+        begin here is sampled, and of others what their callers sample: what ``ParentBased`` and
+        ``TraceIdRatioBased`` of the SDK say, without a context for each request."""
         self._sampler = provider.sampler
+        self._bound = None if ratio is None else TraceIdRatioBased.get_bound_for_rate(ratio)
         self._ids = provider.id_generator
         self._resource = provider.resource
         self._scope = scope
@@ -74,27 +79,37 @@ class Spans:
     def begin(self, exchange: Exchange) -> RequestTrace:
         """See `Tracing`."""
         headers = exchange.headers
-        above: SpanContext | None = None
-        context, state = None, ""
-        if TRACEPARENT in headers and (
-            parsed := parse_traceparent(",".join(headers.getall(TRACEPARENT)))
-        ):
-            state = ",".join(headers.getall("tracestate", ()))
-            if not usable_tracestate(state):
-                state = ""
-            above = _context_of(parsed, state)
-            context = set_span_in_context(NonRecordingSpan(above))
-        trace = self._ids.generate_trace_id() if above is None else above.trace_id
+        parsed, state = None, ""
+        if TRACEPARENT in headers:
+            parsed = parse_traceparent(",".join(headers.getall(TRACEPARENT)))  # not in pieces
+            if parsed is not None and (given := headers.getall("tracestate", None)) is not None:
+                state = ",".join(given)
+                if not usable_tracestate(state):
+                    state = ""
+        trace = self._ids.generate_trace_id() if parsed is None else int(parsed[0], 16)
         exchange.trace_id = f"{trace:032x}"
-        chosen = self._sampler.should_sample(context, trace, exchange.method, SpanKind.SERVER)
-        if chosen.decision is not Decision.RECORD_AND_SAMPLE:
-            own = SpanContext(trace, self._ids.generate_span_id(), False, _NOT_SAMPLED)
-            return Unsampled(_traceparent(own), state)
+        if not self._samples(exchange, trace, parsed, state):
+            span = self._ids.generate_span_id()
+            return Unsampled(f"00-{trace:032x}-{span:016x}-00", state)
+        above = None if parsed is None else _context_of(parsed, state)
         own = SpanContext(
             *(trace, self._ids.generate_span_id(), False, _SAMPLED),
             above.trace_state if above is not None else None,
         )
         return Recorded(self, own, above, state)
+
+    def _samples(
+        self, exchange: Exchange, trace: int, parsed: tuple[str, str, bool] | None, state: str
+    ) -> bool:
+        if self._bound is not None:
+            if parsed is not None:
+                return parsed[2]
+            return trace & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound
+        context = None
+        if parsed is not None:
+            context = set_span_in_context(NonRecordingSpan(_context_of(parsed, state)))
+        chosen = self._sampler.should_sample(context, trace, exchange.method, SpanKind.SERVER)
+        return chosen.decision is Decision.RECORD_AND_SAMPLE
 
     def below(self, above: SpanContext) -> SpanContext:
         """A new span in the same trace."""
@@ -305,5 +320,4 @@ def _context_of(parsed: tuple[str, str, bool], state: str) -> SpanContext:
 
 
 def _traceparent(context: SpanContext) -> str:
-    flags = "01" if context.trace_flags.sampled else "00"
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags}"
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
