@@ -155,7 +155,16 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
     help="Where keys, tickets and data go. Default: a new directory, removed at the end.",
 )
 @click.option("--quiet-services", is_flag=True, help="Do not show what the services log.")
-def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) -> None:
+@click.option(
+    "--tracing-endpoint", metavar="URL", help="Send traces there, to a collector or to Jaeger."
+)
+def demo(
+    port: int,
+    admin_port: int,
+    folder: Path | None,
+    quiet_services: bool,
+    tracing_endpoint: str | None,
+) -> None:
     """Bring up a small mesh with a gateway in front.
 
     The services are real ones, as processes of their own. Prints what to try on them. Ctrl-C
@@ -167,7 +176,13 @@ def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) 
     with asyncio.Runner() as runner:
         sys.exit(
             runner.run(
-                run_demo(port=port, admin_port=admin_port, folder=folder, quiet=quiet_services)
+                run_demo(
+                    port=port,
+                    admin_port=admin_port,
+                    folder=folder,
+                    quiet=quiet_services,
+                    tracing=tracing_endpoint,
+                )
             )
         )
 

@@ -46,17 +46,18 @@ async def run_demo(
     admin_port: int,
     folder: Path | None,
     quiet: bool = False,
+    tracing: str | None = None,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run until SIGINT, SIGTERM, SIGHUP or `stop`; the exit status.
 
-    `port` and `admin_port` may be 0. Without `folder` everything lies in a temporary directory that
-    is removed at the end. Whatever happens, no process is left: when this one is killed, the kernel
-    kills the others.
+    `port` and `admin_port` may be 0. `tracing` is the URL that traces go to. Without `folder`
+    everything lies in a temporary directory that is removed at the end. Whatever happens, no
+    process is left: when this one is killed, the kernel kills the others.
     """
     stop = stop or asyncio.Event()
     with _signals(stop), _directory(folder) as place:
-        demo = Demo(Folder(place), quiet=quiet)
+        demo = Demo(Folder(place), quiet=quiet, tracing=tracing)
         try:
             _check_ports(port, admin_port)
             return await demo.run(port, admin_port, stop)
@@ -106,8 +107,9 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 class Demo:
     """The processes of one demo."""
 
-    def __init__(self, folder: Folder, *, quiet: bool) -> None:
+    def __init__(self, folder: Folder, *, quiet: bool, tracing: str | None = None) -> None:
         self._folder = folder
+        self._tracing = tracing
         self._quiet = quiet
         self._running: dict[str, Child] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -183,6 +185,7 @@ class Demo:
                 *("--authorized-services", str(folder.authorized)),
                 *("--ticket-key", str(folder.ticket_key)),
                 *("--routes", str(folder.routes)),
+                *(("--tracing", "--tracing-endpoint", self._tracing) if self._tracing else ()),
                 *("--access-log", str(folder.access_log)),
                 *("--discovery-poll-interval", "0.25"),
                 *("--log-level", "warning", "--log-format", "text"),

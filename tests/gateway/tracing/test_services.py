@@ -6,10 +6,13 @@ import re
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
-from collecting import PARENT, TRACE, traced
+from collecting import PARENT, TRACE, Collector, traced
+from demos import demo_process
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -102,6 +105,19 @@ async def test_a_handler_is_told_the_trace_as_far_as_it_is_text(
     async with serving(shop), Mesh(shop) as mesh:
         await (await mesh.requester.request("Shop.note", extra=extra)).read_all()
     assert seen == [context]
+
+
+@pytest.mark.one_loop
+async def test_the_demo_shows_it(tmp_path: Path) -> None:
+    async with Collector() as collector, aiohttp.ClientSession() as http:
+        async with demo_process(tmp_path, "--tracing-endpoint", collector.url) as (_, printed):
+            (url,) = re.findall(r"^# gateway (\S+)", printed, re.MULTILINE)
+            async with http.get(f"{url}/api/Product.Sku.ping") as answer:
+                assert answer.status == 200
+        exchange = await collector.one("Product.Sku/ping")
+        request = await collector.one("GET /api/Product.Sku.ping~1")
+    assert exchange.parent == request.span
+    assert exchange.attributes["peer.service"] == "shop"
 
 
 # -- the page ---------------------------------------------------------------------------
