@@ -231,8 +231,9 @@ def _redis(settings: Settings) -> Iterator[Finding]:
 def _tracing(settings: Settings) -> Iterator[Finding]:
     about = "tracing"
     if not settings.tracing:
-        given = [name for name in Settings.model_fields if name.startswith("tracing_")]
-        if any(getattr(settings, name) is not None for name in given):
+        fields = Settings.model_fields.items()
+        more = [(name, field) for name, field in fields if name.startswith("tracing_")]
+        if any(getattr(settings, name) != field.default for name, field in more):
             yield Finding("warn", about, "it is off, and so what else is set for it has no effect")
         return
     if is_disabled(os.environ):

@@ -558,6 +558,11 @@ class Settings(BaseSettings):
         unit="ratio", ge=0, le=1,
         unset="OTEL_TRACES_SAMPLER of the environment, else 1",
     )  # fmt: skip
+    tracing_parent: Literal["continue", "restart"] = setting(
+        "continue",
+        "What becomes of a caller's trace: continue: it goes on, sampled as the caller says; "
+        "restart: another begins here, with a link to it. For a gateway that strangers reach.",
+    )
     tracing_service_name: str | None = setting(
         None,
         "What the gateway is called in traces.",

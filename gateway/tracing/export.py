@@ -94,7 +94,13 @@ class Exported:
         ratio = self._settings.tracing_sample
         if ratio is None and not os.environ.get("OTEL_TRACES_SAMPLER"):
             ratio = 1.0
-        self._spans = Spans(provider, scope, self.put, ratio=ratio)
+        self._spans = Spans(
+            provider,
+            scope,
+            self.put,
+            ratio=ratio,
+            restart=self._settings.tracing_parent == "restart",
+        )
         log.info("traces go to %s", self.url)
 
     def begin(self, exchange: Exchange) -> RequestTrace:

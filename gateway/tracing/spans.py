@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import (
+    Link,
     NonRecordingSpan,
     SpanContext,
     SpanKind,
@@ -49,6 +50,8 @@ MAX_ATTEMPTS: Final = 32
 """Attempts of one request that get spans. More than retries and a first try there are only where
 many instances take long to connect to."""
 
+Links: TypeAlias = tuple[Link, ...]
+
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _NOT_SAMPLED: Final = TraceFlags(TraceFlags.DEFAULT)
 _UNSET: Final = Status(StatusCode.UNSET)
@@ -65,12 +68,15 @@ class Spans:
         put: Callable[[ReadableSpan], None],
         *,
         ratio: float | None = None,
+        restart: bool = False,
     ) -> None:
         """`provider` has ids, resource and sampler. With a `ratio` that share of the traces that
         begin here is sampled, and of others what their callers sample: what ``ParentBased`` and
-        ``TraceIdRatioBased`` of the SDK say, without a context for each request."""
+        ``TraceIdRatioBased`` of the SDK say, without a context for each request. `restart`: every
+        trace begins here, with a link to that of the caller."""
         self._sampler = provider.sampler
         self._bound = None if ratio is None else TraceIdRatioBased.get_bound_for_rate(ratio)
+        self._restart = restart
         self._ids = provider.id_generator
         self._resource = provider.resource
         self._scope = scope
@@ -80,12 +86,16 @@ class Spans:
         """See `Tracing`."""
         headers = exchange.headers
         parsed, state = None, ""
+        links: Links = ()
         if TRACEPARENT in headers:
             parsed = parse_traceparent(",".join(headers.getall(TRACEPARENT)))  # not in pieces
             if parsed is not None and (given := headers.getall("tracestate", None)) is not None:
                 state = ",".join(given)
                 if not usable_tracestate(state):
                     state = ""
+            if self._restart and parsed is not None:
+                links = (Link(_context_of(parsed, state)),)
+                parsed, state = None, ""
         trace = self._ids.generate_trace_id() if parsed is None else int(parsed[0], 16)
         exchange.trace_id = f"{trace:032x}"
         if not self._samples(exchange, trace, parsed, state):
@@ -96,7 +106,7 @@ class Spans:
             *(trace, self._ids.generate_span_id(), False, _SAMPLED),
             above.trace_state if above is not None else None,
         )
-        return Recorded(self, own, above, state)
+        return Recorded(self, own, above, state, links)
 
     def _samples(
         self, exchange: Exchange, trace: int, parsed: tuple[str, str, bool] | None, state: str
@@ -128,6 +138,7 @@ class Spans:
         ended: float,
         *,
         failed: bool,
+        links: Links = (),
     ) -> None:
         """One span, from and to in seconds since 1970."""
         self._put(
@@ -137,6 +148,7 @@ class Spans:
                 above,
                 self._resource,
                 attributes,
+                links=links,
                 kind=kind,
                 status=_ERROR if failed else _UNSET,
                 start_time=int(began * 1e9),
@@ -194,15 +206,21 @@ class Attempt:
 class Recorded:
     """A `RequestTrace`, and the `CallTrace` of its call."""
 
-    __slots__ = ("_above", "_attempt", "_attempts", "_own", "_spans", "fields")
+    __slots__ = ("_above", "_attempt", "_attempts", "_links", "_own", "_spans", "fields")
 
     def __init__(
-        self, spans: Spans, own: SpanContext, above: SpanContext | None, state: str
+        self,
+        spans: Spans,
+        own: SpanContext,
+        above: SpanContext | None,
+        state: str,
+        links: Links,
     ) -> None:
         self.fields: Mapping[str, str] = {"tracestate": state} if state else NO_FIELDS
         self._spans = spans
         self._own = own
         self._above = above
+        self._links = links
         self._attempts: list[Attempt] = []
         self._attempt: Attempt | None = None
 
@@ -261,6 +279,7 @@ class Recorded:
             request_attributes(exchange),
             *(exchange.wall, now + ahead),
             failed=exchange.status >= 500 or (exchange.was_cut and exchange.status != CLIENT_LEFT),
+            links=self._links,
         )
 
     def _write_attempt(self, attempt: Attempt, over: float, ahead: float) -> None:

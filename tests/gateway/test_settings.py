@@ -211,6 +211,7 @@ IN_THE_ENVIRONMENT = {
     "tracing_endpoint": "https://collector.example:4318/otlp",
     "tracing_headers": "authorization=Bearer%20secret",
     "tracing_sample": "0.1",
+    "tracing_parent": "restart",
     "tracing_service_name": "edge",
     "workers": "2",
     "worker_timeout": "7",

@@ -34,6 +34,8 @@ class Span:
     start: int
     end: int
     failed: bool
+    links: list[tuple[str, str]]
+    """Trace and span of each."""
     attributes: dict[str, Any]
     resource: dict[str, Any]
 
@@ -113,6 +115,7 @@ def _spans(request: ExportTraceServiceRequest) -> list[Span]:
             start=one.start_time_unix_nano,
             end=one.end_time_unix_nano,
             failed=one.status.code == trace_pb2.Status.STATUS_CODE_ERROR,
+            links=[(link.trace_id.hex(), link.span_id.hex()) for link in one.links],
             attributes=_values(one.attributes),
             resource=_values(group.resource.attributes),
         )
@@ -148,12 +151,17 @@ class Traced:
 
 @asynccontextmanager
 async def traced(
-    *services: Any, sample: float | None = None, **front: Any
+    *services: Any, sample: float | None = None, parent: Any = "continue", **front: Any
 ) -> AsyncIterator[Traced]:
     """`front` are arguments of `Fronted`."""
     async with Collector() as collector:
         tracing = Exported(
-            Settings(tracing=True, tracing_endpoint=collector.url, tracing_sample=sample)
+            Settings(
+                tracing=True,
+                tracing_endpoint=collector.url,
+                tracing_sample=sample,
+                tracing_parent=parent,
+            )
         )
         tracing.start()
         try:

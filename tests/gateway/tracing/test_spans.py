@@ -158,6 +158,27 @@ async def test_a_trace_that_is_not_sampled_here_is_not_by_services_either() -> N
         assert not to.collector.asked
 
 
+@pytest.mark.parametrize(("sample", "flags"), [(1.0, "01"), (0.0, "00"), (None, "01")])
+async def test_strangers_can_be_kept_from_having_their_requests_sampled(
+    sample: float | None, flags: str
+) -> None:
+    peer = ScriptedPeer()
+    async with traced(peer, sample=sample, parent="restart") as to:
+        fields = [SAMPLED, ("tracestate", "vendor=1")]
+        await to.front.request("POST", "/api/Test.echo", fields, b"{}")
+        if flags == "01":
+            request = (await to.spans(4))[ECHO]
+            assert request.trace != TRACE
+            assert (request.parent, request.state) == ("", "")
+            assert request.links == [(TRACE, PARENT)]
+    assert bool(to.collector.spans) == (flags == "01")
+    (header,) = peer.headers
+    assert header["traceparent"].endswith(f"-{flags}")
+    assert TRACE not in header["traceparent"]
+    assert "tracestate" not in header
+    assert TRACE != to.front.log.lines[0]["trace_id"] is not None
+
+
 async def test_about_as_many_are_sampled_as_is_said() -> None:
     async with traced(ScriptedPeer(), sample=0.5) as to:
         for _ in range(100):
