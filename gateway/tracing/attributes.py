@@ -7,7 +7,6 @@ no other header, no body. What others chose is cut to `MAX_VALUE` characters.
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from aiohttp import HttpVersion10, hdrs
@@ -70,14 +69,15 @@ def path_of(target: str) -> str:
     return path[:MAX_VALUE].encode("utf-8", "replace").decode()
 
 
-@lru_cache(maxsize=256)
-def _named(host: str) -> tuple[tuple[str, str | int], ...]:
+def _named(host: str) -> Attributes:
     """The server as the client names it; nothing for what is no name."""
     match = _HOST.fullmatch(host)
     if match is None:
-        return ()
-    address: tuple[str, str | int] = ("server.address", match[1].strip("[]"))
-    return (address,) if match[2] is None else (address, ("server.port", int(match[2])))
+        return {}
+    found: Attributes = {"server.address": match[1].strip("[]")}
+    if match[2] is not None:
+        found["server.port"] = int(match[2])
+    return found
 
 
 def instance_attributes(address: str) -> Attributes:
