@@ -166,6 +166,9 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
     metavar="HOST",
     help="Services only, on every interface, for a gateway that finds them at HOST.",
 )
+@click.option(
+    "--tracing-endpoint", metavar="URL", help="Send traces there, to a collector or to Jaeger."
+)
 def demo(
     port: int,
     admin_port: int,
@@ -173,6 +176,7 @@ def demo(
     folder: Path | None,
     quiet_services: bool,
     mesh: str | None,
+    tracing_endpoint: str | None,
 ) -> None:
     """Bring up a small mesh with a gateway in front.
 
@@ -190,6 +194,7 @@ def demo(
             folder=folder,
             quiet=quiet_services,
             mesh=mesh,
+            tracing=tracing_endpoint,
         )
         sys.exit(runner.run(demo_run))
 
