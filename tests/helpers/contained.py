@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -129,6 +129,7 @@ def container(
     )
     with process:
         try:
+            _wait_until_inside(process, image)
             yield Container(image, process, known)
         finally:
             _kill(process)
@@ -141,6 +142,17 @@ def _as_user(image: Image, environ: Mapping[str, str]) -> list[str]:
         *("--inh-caps=-all", "--bounding-set=-all"),
         *("env", "-i", *(f"{name}={value}" for name, value in environ.items())),
     ]
+
+
+def _wait_until_inside(process: subprocess.Popen[str], image: Image) -> None:
+    """Until it sees the image's files alone, after all else was made; or has ended already."""
+    end = time.monotonic() + LIMIT
+    while process.poll() is None and time.monotonic() < end:
+        with suppress(FileNotFoundError, psutil.NoSuchProcess):
+            for first in psutil.Process(process.pid).children():
+                if os.readlink(f"/proc/{first.pid}/root") == str(image.root):
+                    return
+        time.sleep(0.01)  # between two looks
 
 
 def _kill(process: subprocess.Popen[str]) -> None:
