@@ -8,7 +8,7 @@
 ARG PYTHON=python:3.13.16-slim-trixie
 
 FROM ${PYTHON} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1
 WORKDIR /src
 RUN python -m venv /opt/build && python -m venv --without-pip /opt/scamp-gateway
 # Nothing comes from the index but what the locks name by hash. They change less often than the code.
@@ -21,17 +21,17 @@ COPY scamp scamp
 COPY gateway gateway
 # With the date of the sources (git log -1 --format=%ct) the wheel is the one of a release.
 ARG SOURCE_DATE_EPOCH
-# Compiled last and by content, so that two builds have the same files.
+# Compiled last, by content and in one order, so that two builds have the same files.
 RUN /opt/build/bin/pip wheel --no-index --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /opt/build/bin/pip --python /opt/scamp-gateway/bin/python \
       install --no-index --no-deps --no-compile /wheels/*.whl \
- && python -m compileall -q --invalidation-mode unchecked-hash /opt/scamp-gateway/lib
+ && PYTHONHASHSEED=0 python -m compileall -q --invalidation-mode unchecked-hash /opt/scamp-gateway/lib
 
 FROM ${PYTHON}
 # Memory comes back after a crowd with this allocator: docs/capacity.md.
 RUN apt-get update \
  && apt-get install --yes --no-install-recommends libjemalloc2 \
- && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/dpkg.log
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/* /var/log/apt /var/log/dpkg.log
 # A configuration is mounted over an empty one, so that it can be done without, too. /run/scamp is for
 # the discovery cache: a volume that is mounted there begins with this owner.
 RUN groupadd --gid 10001 gateway \

@@ -46,6 +46,8 @@ class Image:
     root: Path
     config: dict[str, Any]
     """As in OCI and Docker: ``Env``, ``User``, ``Entrypoint``, ``Cmd``, ``Healthcheck``, …"""
+    again: Callable[[], Path]
+    """Takes all steps once more, on the same base; its files."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -99,7 +101,7 @@ def _build(folder: Path, tool: Callable[[str], str], arguments: Sequence[str]) -
     base.unlink()
     run(*buildah, "config", "--env", f"PATH={_PATH}", working)
     run(*buildah, "commit", "--quiet", "--rm", working, BASE)
-    run(
+    steps = (
         *(*buildah, "bud", "--isolation", "chroot", "--format", "docker", "--layers=false"),
         *("--build-arg", f"PYTHON={BASE}"),
         *(word for argument in arguments for word in ("--build-arg", argument)),
@@ -107,9 +109,15 @@ def _build(folder: Path, tool: Callable[[str], str], arguments: Sequence[str]) -
         *(word for path in _pip_settings(folder) for word in ("--volume", path)),
         *("--tag", "scamp-gateway", str(ROOT)),
     )
+
+    def files() -> Path:
+        run(*steps)
+        working = run(*buildah, "from", "scamp-gateway").strip()
+        return Path(run(*buildah, "mount", working).strip())
+
+    root = files()
     described = json.loads(run(*buildah, "inspect", "--type", "image", "scamp-gateway"))
-    working = run(*buildah, "from", "scamp-gateway").strip()
-    return Image(Path(run(*buildah, "mount", working).strip()), described["Docker"]["config"])
+    return Image(root, described["Docker"]["config"], files)
 
 
 def _buildah(folder: Path, tool: Callable[[str], str]) -> tuple[str, ...]:
