@@ -108,6 +108,7 @@ class AccessLog:
         self._size = 0
         self._scheduled = False
         self._dropped = 0
+        self._unsampled = 0
         self._handed = 0  # bytes; set by the loop's thread only, as all of the above
         self._written = 0  # bytes; set by the writing thread only, as all below
         self._failed = 0
@@ -123,6 +124,11 @@ class AccessLog:
     def dropped(self) -> int:
         """Lines that were not written: too many waited, or writing failed."""
         return self._dropped + self._failed
+
+    @property
+    def unsampled(self) -> int:
+        """Lines that were left out on purpose."""
+        return self._unsampled
 
     def start(self) -> None:
         """Open the file and start the thread that writes. Raises OSError."""

@@ -179,6 +179,9 @@ main.add_command(
     Later("routes", "Show every URL and where it leads.", "gateway.commands.routes:routes")
 )
 main.add_command(
+    Later("metrics", "Show every metric that there can be.", "gateway.commands.metrics:metrics")
+)
+main.add_command(
     Later("audit", "Find what is open, wrong or weak, offline.", "gateway.commands.audit:audit")
 )
 

@@ -148,7 +148,7 @@ class Front:
 
     @property
     def shed(self) -> Mapping[str, int]:
-        """Requests refused because of a limit, by limit; those of `SHED_HERE`."""
+        """Requests refused because of a limit, by limit; those of `shedding.SHED_HERE`."""
         return self._serving.shed
 
     @property
@@ -350,8 +350,6 @@ class Front:
         self._metrics.observe(exchange, total)
         self._access_log.record(exchange, total)
 
-
-SHED_HERE: Final = ("in_flight", "action", "loop_lag", "held_bodies")
 
 _BAD_TICKETS: Final = (
     catalogue.TICKET_MISSING,

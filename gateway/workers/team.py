@@ -38,9 +38,6 @@ WRITE_INTERVAL: Final = 5.0
 WRITE_SHARE: Final = 50
 """It is written so seldom that it takes no more than one part in this many of our time."""
 
-CAUSES: Final = ("died", "hung")
-"""Why a worker was replaced."""
-
 Question = Literal["metrics", "state"]
 
 
@@ -257,14 +254,9 @@ class StateOfAll:
         families = metrics(merged([*alive, gone]))
         answering = sum(bool(one) for one in answers.values())
         families += [
-            gauges(
-                "workers", "Worker processes, by whether they answer.", "state",
-                {"answering": answering, "silent": len(answers) - answering},
-            ),
-            counters(
-                "worker_ends", "Workers that were replaced, by cause.", "cause", dead.ends, CAUSES
-            ),
-        ]  # fmt: skip
+            gauges("workers", {"answering": answering, "silent": len(answers) - answering}),
+            counters("worker_ends", dead.ends),
+        ]
         return rendered(families, accept)
 
     def _gone(self) -> Callable[[str], bool]:
