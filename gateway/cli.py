@@ -64,7 +64,7 @@ def run(config: Path | None, **flags: Any) -> None:
         settings.require_complete()
     except ConfigError as exc:
         raise Refused(str(exc)) from exc
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, levels=settings.log_levels)
     serve = _serve_alone if settings.workers == 1 else _serve_with_workers
     try:
         code = serve(loaded)

@@ -201,6 +201,7 @@ class Front:
                 return self._full("loop_lag", "The gateway is overloaded.")
             await self._serve(exchange)
         except Problem as exc:
+            log.debug("request %s: %s: %s", exchange.request_id, exc.kind.code, exc.detail)
             if self.limiter is not None and exc.kind in _BAD_TICKETS:
                 return await self._count_bad_ticket(exchange, exc, self.limiter)
             return exc

@@ -689,5 +689,9 @@ async def test_process_prints_one_line_reloads_on_sighup_and_ends_with_0_on_sigt
     assert process.returncode == 0, err.decode()
     assert out == b""
     messages = [json.loads(one)["message"] for one in err.decode().splitlines()]
-    assert "told to reload" in messages
+    assert messages[0].startswith(f"serving {public}, admin {admin}: version ")
+    assert "told to reload: looking at all followed files" in messages
+    assert "looked at all followed files" in messages
+    assert any(one.startswith("draining: 0 requests and 0 event streams") for one in messages)
+    assert messages[-2].startswith("drained in ")
     assert messages[-1] == "stopped"
