@@ -37,9 +37,9 @@ class Secrets:
     def __init__(self) -> None:
         self.by_place: dict[str, str] = {}
 
-    def ticket(self, place: str) -> str:
-        """One that is well formed and signed by nobody."""
-        signature = base64.urlsafe_b64encode(os.urandom(128)).decode().rstrip("=")
+    def ticket(self, place: str, size: int = 128) -> str:
+        """One that is well formed and signed by nobody; `size` is the signature's, in bytes."""
+        signature = base64.urlsafe_b64encode(os.urandom(size)).decode().rstrip("=")
         self.keep(place, signature)
         return f"1,7,9,1700000000,3600,1+2,{signature}"
 
@@ -235,6 +235,7 @@ class Told:
             *("Content-Encoding", "Last-Event-ID", "Forwarded", "Host", "Range", "Upgrade"),
         ):
             ask("POST", path, (name, new(name)), body="{}")
+            ask("POST", path, (name, new(f"{name}, short", 48)))
             ask("POST", "/no/where", (name, quote(new(f"{name} encoded"), safe="")))
         ask("POST", path, (new("name").replace(",", "."), "x"))
         ask("POST", path, (new("bad name"), "x"))
