@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -15,8 +16,10 @@ from urllib.parse import quote, unquote
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 
 from fronted import Wire
+from gateway.cli import main
 from scamp import keys
 from scamp.discovery import write_cache
 from scamp.testing import ScriptedPeer, make_identity
@@ -29,6 +32,17 @@ WINDOW: Final = 24
 """Characters of a secret that nobody may see together."""
 
 pytestmark = pytest.mark.usefixtures("bare_environment")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """``run`` sets up logging for the whole process."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    logging.captureWarnings(False)
 
 
 class Secrets:
@@ -318,9 +332,11 @@ async def told(folder: Path, *flags: str) -> AsyncIterator[Told]:
         redis.close()
 
 
-@pytest.mark.parametrize("form", ["json", "text"])
-async def test_no_secret_is_in_anything_that_is_written(tmp_path: Path, form: str) -> None:
-    flags = ("--log-format", form, "--access-log-format", form)
+@pytest.mark.parametrize(("form", "workers"), [("json", "1"), ("text", "2")])
+async def test_no_secret_is_in_anything_that_is_written(
+    tmp_path: Path, form: str, workers: str
+) -> None:
+    flags = ("--log-format", form, "--access-log-format", form, "--workers", workers)
     async with told(tmp_path, *flags) as gateway:
         await gateway.ask_service()
         await gateway.ask_all()
@@ -333,7 +349,8 @@ async def test_no_secret_is_in_anything_that_is_written(tmp_path: Path, form: st
     said, access = ((tmp_path / name).read_bytes() for name in ("stderr", "access.log"))
     secrets = gateway.secrets
     assert len(secrets.by_place) > 80
-    # First that there was something to see.
+    # First that there was something to see, from workers too.
+    assert (b"worker=2" in said) == (workers == "2")
     assert said.count(b"gateway.front") > 40
     for told_of in (
         b"ticket_keys not reloaded",
@@ -353,3 +370,59 @@ async def test_no_secret_is_in_anything_that_is_written(tmp_path: Path, form: st
         "answers": secrets.seen_in(b"".join(gateway.answers)),
     }
     assert {what: places for what, places in seen.items() if places} == {}
+
+
+# -- commands that only look ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["config", "check", "audit", "routes", "openapi", "run"])
+def test_no_secret_is_in_what_a_command_prints(tmp_path: Path, command: str) -> None:
+    """Of settings that are right, and of files that are the wrong ones."""
+    secrets = Secrets()
+    key = make_identity(3).key.decode()
+    for number, line in enumerate(key.splitlines()[1:-1]):
+        secrets.keep(f"line {number} of a key", line)
+    (tmp_path / "key.pem").write_text(key)
+    (tmp_path / "certificate.pem").write_bytes(make_identity(3).certificate)
+    (tmp_path / "ticket").write_text(secrets.ticket("ticket in place of a key"))
+    (tmp_path / "cache").write_text(secrets.ticket("ticket in place of a cache"))
+    broken = f'[[routes]]\nmethod = "POST"\npath = "/x"\naction = "{secrets.ticket("routes")}"\n'
+    (tmp_path / "routes.toml").write_text(broken)
+    password = secrets.keep("password", "Pw" + os.urandom(20).hex())
+    redis = secrets.keep("redis", "Pw" + os.urandom(20).hex())
+    base = f"""
+        bind = "127.0.0.1:0"
+        admin_bind = "127.0.0.1:0"
+        discovery_cache = "{tmp_path}/cache"
+        tls_key_password = "{password}"
+        rate_limit_redis = "redis://:{redis}@127.0.0.1:1/0"
+    """
+    wrong = (
+        f'tls_certificate = "{tmp_path}/key.pem"\ntls_key = "{tmp_path}/key.pem"',
+        f'tls_certificate = "{tmp_path}/certificate.pem"\ntls_key = "{tmp_path}/ticket"',
+        f'ticket_keys = ["{tmp_path}/key.pem"]',
+        f'ticket_keys = ["{tmp_path}/ticket"]\nauthz_table = "{tmp_path}/ticket"',
+        f'auth_mode = "forward"\nroutes = "{tmp_path}/routes.toml"\nretries = "many"',
+        f'auth_mode = "forward"\nroutes = "{tmp_path}/key.pem"',
+        f'auth_mode = "forward"\nauthorized_services = "{tmp_path}/ticket"\nworkers = 0x10000',
+    )
+    printed = b""
+    for settings in wrong:
+        path = tmp_path / "gateway.toml"
+        path.write_text(f"{base}\n{settings}\n")
+        done = CliRunner().invoke(main, [command, "--config", str(path)])
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        printed += done.output.encode() + done.stderr.encode()
+    assert len(printed) > 200
+    assert secrets.seen_in(printed) == set()
+
+
+def test_a_file_of_settings_that_is_none_is_not_shown(tmp_path: Path) -> None:
+    secrets = Secrets()
+    for number, text in enumerate((secrets.ticket("ticket"), make_identity(3).key.decode())):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(f"{text}\n")
+        for command in ("run", "check"):
+            done = CliRunner().invoke(main, [command, "--config", str(path)])
+            assert done.exit_code != 0
+            assert secrets.seen_in(done.output.encode() + done.stderr.encode()) == set()
