@@ -110,8 +110,10 @@ def _logfmt(fields: Mapping[str, Any]) -> bytes:
 
 
 def _word(value: object) -> str:
+    if isinstance(value, int | float):
+        return str(value)
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%dT%H:%M:%S.%f}Z"
+        return f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
     text = str(value)
     return text if _BARE.fullmatch(text) else json.dumps(text)
 

@@ -46,7 +46,10 @@ def read_levels(value: object) -> object:
     """Levels by logger, from ``name=level,name=level``, a list of such texts, JSON, or a table in
     which a dot has made tables of its own. Raises ValueError; what is in it is not checked."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
-        value = json.loads(value)
+        try:
+            value = json.loads(value)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
     if isinstance(value, str):
         value = [part for part in value.split(",") if part.strip()]
     if isinstance(value, list | tuple):
