@@ -137,8 +137,9 @@ async def test_of_requests_that_ended_well_a_share_is_written_with_its_weight(
     path = tmp_path / "access.log"
     log = AccessLog(str(path), sample=0.1)
     log.start()
+    made = ended()
     for _ in range(4000):
-        log.record(ended(), 0.01)
+        log.record(made, 0.01)
     log.close()
     lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
     assert 300 < len(lines) < 500
@@ -193,8 +194,9 @@ async def test_without_a_sample_every_line_is_written_and_has_no_weight(tmp_path
     path = tmp_path / "access.log"
     log = AccessLog(str(path))
     log.start()
+    made = ended()
     for _ in range(50):
-        log.record(ended(), 0.0)
+        log.record(made, 0.0)
     log.close()
     lines = path.read_bytes().splitlines()
     assert len(lines) == 50
