@@ -64,7 +64,7 @@ def run(config: Path | None, **flags: Any) -> None:
         settings.require_complete()
     except ConfigError as exc:
         raise Refused(str(exc)) from exc
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, levels=settings.log_levels)
     serve = _serve_alone if settings.workers == 1 else _serve_with_workers
     try:
         code = serve(loaded)
@@ -192,6 +192,9 @@ main.add_command(
 )
 main.add_command(
     Later("routes", "Show every URL and where it leads.", "gateway.commands.routes:routes")
+)
+main.add_command(
+    Later("metrics", "Show every metric that there can be.", "gateway.commands.metrics:metrics")
 )
 main.add_command(
     Later("audit", "Find what is open, wrong or weak, offline.", "gateway.commands.audit:audit")
