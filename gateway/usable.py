@@ -10,7 +10,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from gateway.metrics import PREFIX, Metrics
-from gateway.strangers import Trust
+from gateway.strangers import Trust, is_meta
 from scamp.client import Requester
 from scamp.discovery import Registry
 
@@ -42,7 +42,9 @@ class UsableCollector(Collector):
         }
         trust = Trust()
         for label, where in self._metrics.used():
-            offers = trust.reachable(self._registry.find(*where))
+            offers = self._registry.find(*where)
+            if offers and is_meta(offers[0].action):  # all have this name, so all are or none is
+                offers = trust.reachable(offers)
             usable = any(
                 offer.service.weight > 0 and offer.service.key not in out for offer in offers
             )
