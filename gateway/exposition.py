@@ -101,6 +101,9 @@ class GatewayCollector(Collector):
         in_flight: Callable[[], int],
         shed: Callable[[], Mapping[str, int]] = dict,
         limiter: RateLimiter | None = None,
+        in_flight_limit: int | None = None,
+        discovery_max_age: float | None = None,
+        ready: Callable[[], bool] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -111,6 +114,9 @@ class GatewayCollector(Collector):
         self._in_flight = in_flight
         self._shed = shed
         self._limiter = limiter
+        self._in_flight_limit = in_flight_limit
+        self._discovery_max_age = discovery_max_age
+        self._ready = ready
         self._clock = clock
 
     def describe(self) -> Iterable[Metric]:
@@ -119,7 +125,13 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
+        if self._ready is not None:
+            yield gauge("ready", "1 while /readyz says so.", float(self._ready()))
         yield gauge("requests_in_flight", "Requests not answered yet.", self._in_flight())
+        yield gauge(
+            "requests_in_flight_limit", "How many there may be; further ones are refused.",
+            self._in_flight_limit,
+        )  # fmt: skip
         yield counters(
             "requests_shed", "Requests refused because of a limit, by limit.", "limit",
             {**self._shed(), **self._requester.stats.shed}, SHED,
@@ -197,6 +209,11 @@ class GatewayCollector(Collector):
             status.age(self._clock()),
         )
         yield gauge(
+            "discovery_max_age_seconds",
+            "Age from which on the index is stale.",
+            self._discovery_max_age,
+        )
+        yield gauge(
             "discovery_stale",
             "1 when its writer has died, or nothing is heard.",
             float(status.stale),
@@ -231,6 +248,11 @@ class GatewayCollector(Collector):
             yield gauge("ticket_cache_entries", "Verified tickets kept.", len(auth.verifier))
         if auth.authz is not None:
             yield gauge("authz_table_age_seconds", "Age of the privilege table.", auth.authz.age())
+            yield gauge(
+                "authz_table_max_age_seconds",
+                "Age from which on it is not used, and protected actions answer 503.",
+                auth.authz.max_age,
+            )
 
     def _rates(self, limiter: RateLimiter) -> Iterator[Metric]:
         yield counters(

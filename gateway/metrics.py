@@ -11,10 +11,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import Counter, Histogram, Metric, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.registry import Collector
 
 from gateway.actions import METHODS, announced
+from gateway.catalogue import CATALOGUE
 from scamp.discovery import Registry
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ BUCKETS: Final = (
 
 _METHODS: Final = frozenset(METHODS)
 _CLASSES: Final = ("0xx", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+CAUSES: Final = (*CATALOGUE, "reply_broken_off", "client_left", "client_stalled", "draining")
+"""Why requests do not end well: the codes of problems, and what nobody is told any more."""
 
 QUEUED: Final = 0.001
 """Seconds from which on a request counts as one that had to wait for a connection."""
@@ -136,8 +140,22 @@ class Metrics(Collector):
             "The gateway's own share of a request that was not streamed.",
         )
         self.cut = _counter("answers_cut", "Answers that were cut after their first byte went out.")
+        self.failures = _counter(
+            "request_failures",
+            "Requests that did not end well, by the code of the problem or what else ended them.",
+            "cause",
+        )
+        # From the start: of a series that begins with its first failure `increase()` misses that.
+        self._failures = {cause: self.failures.labels(cause) for cause in (*CAUSES, OTHER)}
         self.lag = _histogram("event_loop_lag_seconds", "How late the loop runs its timers.")
         self.reloads = _counter("reloads", "Loads of followed files.", "what", "result")
+        self.reloaded = Gauge(
+            f"{PREFIX}last_reload_successful",
+            "1 when what a followed file says now is in force, 0 while it was refused and the last "
+            "good one stays; there after the first reload.",
+            ["what"],
+            registry=None,
+        )
         self._registry = registry
         self._generation = registry.generation
         self._max_actions = max_actions
@@ -145,10 +163,11 @@ class Metrics(Collector):
         self._other: ActionSeries | None = None
 
     @property
-    def _families(self) -> tuple[Counter | Histogram, ...]:
+    def _families(self) -> tuple[Counter | Gauge | Histogram, ...]:
         return (
             *(self._per_action.requests, *self._per_action.by_action_alone),
-            *(self.queued, self.own, self.cut, self.lag, self.reloads),
+            *(self.queued, self.own, self.cut, self.failures, self.lag, self.reloads),
+            self.reloaded,
         )
 
     def describe(self) -> Iterable[Metric]:
@@ -179,6 +198,13 @@ class Metrics(Collector):
             self._other = ActionSeries(self._per_action, OTHER)
         return self._other
 
+    def used(self) -> Iterator[tuple[str, tuple[str, str, int]]]:
+        """Actions in use, those with series of their own: label, and sector, spelling, version."""
+        self.prune()
+        for label, series in self._actions.items():
+            if series.where is not None:
+                yield label, series.where
+
     def observe(self, exchange: Exchange, total: float) -> None:
         """Count one request that is over, after `total` seconds."""
         series = exchange.series
@@ -202,12 +228,15 @@ class Metrics(Collector):
             self.queued.observe(exchange.queued)
         if exchange.was_cut:
             self.cut.inc()
+        if exchange.cause and not exchange.parked:
+            self._failures.get(exchange.cause, self._failures[OTHER]).inc()
         if not exchange.streamed:
             self.own.observe(max(0.0, total - upstream - exchange.queued - exchange.waited))
 
     def count_reload(self, what: str, *, ok: bool) -> None:
         """A followed file was loaded or refused. `what` is one of a few fixed words."""
         self.reloads.labels(what, "ok" if ok else "failed").inc()
+        self.reloaded.labels(what).set(ok)
 
     def prune(self) -> None:
         """Drop the series of actions that are no longer announced."""

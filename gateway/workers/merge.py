@@ -26,6 +26,7 @@ _ADDED: Final = frozenset({"counter", "histogram"})
 GAUGES: Final[Mapping[str, Rule]] = {
     # Each worker has its own.
     f"{PREFIX}requests_in_flight": add,
+    f"{PREFIX}requests_in_flight_limit": add,
     f"{PREFIX}requests_waiting": add,
     f"{PREFIX}retry_budget": add,
     f"{PREFIX}connections": add,
@@ -41,10 +42,14 @@ GAUGES: Final[Mapping[str, Rule]] = {
     "process_open_fds": add,
     "process_max_fds": add,
     # All see the same, one of them last; or the worst is what somebody has to know.
+    f"{PREFIX}ready": min,
+    f"{PREFIX}action_usable": min,
+    f"{PREFIX}last_reload_successful": min,
     f"{PREFIX}client_addresses": max,
     f"{PREFIX}instances": max,
     f"{PREFIX}instances_warming": max,
     f"{PREFIX}discovery_age_seconds": max,
+    f"{PREFIX}discovery_max_age_seconds": max,
     f"{PREFIX}discovery_stale": max,
     f"{PREFIX}discovery_loaded": min,
     f"{PREFIX}discovery_records_accepted": min,
@@ -53,6 +58,7 @@ GAUGES: Final[Mapping[str, Rule]] = {
     f"{PREFIX}discovery_actions_unauthorized": max,
     f"{PREFIX}discovery_services": min,
     f"{PREFIX}authz_table_age_seconds": max,
+    f"{PREFIX}authz_table_max_age_seconds": max,
     f"{PREFIX}rate_limit_redis_up": min,
     f"{PREFIX}certificate_expiry_timestamp_seconds": min,
     f"{PREFIX}build_info": max,
