@@ -31,6 +31,7 @@ from manifests import (
     KUBERNETES,
     ROOT,
     VERSIONS,
+    Mesh,
     Pod,
     complaint,
     gateway_of,
@@ -41,8 +42,7 @@ from manifests import (
 )
 from scamp import keys
 from scamp.config import ScampConf
-from scamp.discovery import Action, write_cache
-from scamp.discovery.build import AnnouncementSpec, build_announcement, new_identity
+from scamp.discovery import write_cache
 from scamp.tickets import issue_ticket
 
 CLOSING: Final = 10.0
@@ -324,55 +324,31 @@ def test_memory_is_what_the_capacity_page_reckons_with() -> None:
 # -- it runs ----------------------------------------------------------------------------
 
 
-class Mesh:
-    """What the cluster gives the pod: a key, and a cache file with one service."""
-
-    def __init__(self, folder: Path) -> None:
-        now = datetime.now(UTC)
-        self.private, _ = keys.generate("auth", now=now)
-        key, certificate = keys.generate("shop", now=now)
-        self.authorized = f"{keys.fingerprint(certificate)} main:ALL\n"
-        spec = AnnouncementSpec(
-            identity=new_identity("shop"),
-            sector="main",
-            weight=1,
-            interval=5.0,
-            uri="beepish+tls://10.0.0.5:30100",
-            envelopes=("json",),
-            actions=(Action("main", "Shop", "buy", 1, (), ("json",)),),
-        )
-        self.record = build_announcement(
-            spec, keys.load_private_key(key), certificate, timestamp=now.timestamp()
-        )
-        self.pod = Pod(CONTAINER, folder)
-
-    def ticket(self, private: bytes) -> str:
-        return issue_ticket(
-            keys.load_private_key(private),
-            user_id=1001,
-            client_id=42,
-            privileges=(1,),
-            start=int(time.time()),
-            length=3600,
-        )
-
-    def fill(self, config: Path) -> None:
-        names = ("gateway.toml", "routes.toml")
-        self.pod.configure({name: (config.parent / name).read_text() for name in names})
-        self.pod.project("mesh", {"authorized_services": self.authorized})
-        self.pod.project("ticket-keys", {"ticket.pem": keys.public_key_pem(self.private)})
-        write_cache(self.pod.mounts["discovery"] / "discovery", [self.record])
-
-
 @pytest.mark.parametrize("toml", CONFIGURATIONS, ids=lambda path: path.parent.name)
 def test_the_configuration_passes_the_check(toml: Path, tmp_path: Path) -> None:
-    mesh = Mesh(tmp_path)
-    mesh.fill(toml)
-    command = [sys.executable, "-m", "gateway.cli", "check", *mesh.pod.arguments[1:]]
+    here, mesh = Pod(CONTAINER, tmp_path), Mesh()
+    mesh.fill(here, configuration(toml))
+    write_cache(here.mounts["discovery"] / "discovery", [mesh.record])
+    command = [sys.executable, "-m", "gateway.cli", "check", *here.arguments[1:]]
     done = subprocess.run(
-        command, env=mesh.pod.environment, capture_output=True, text=True, cwd=ROOT, check=False
+        command, env=here.environment, capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def configuration(toml: Path) -> dict[str, str]:
+    return {name: (toml.parent / name).read_text() for name in ("gateway.toml", "routes.toml")}
+
+
+def ticket(private: bytes) -> str:
+    return issue_ticket(
+        keys.load_private_key(private),
+        user_id=1001,
+        client_id=42,
+        privileges=(1,),
+        start=int(time.time()),
+        length=3600,
+    )
 
 
 def fetch(url: str, ticket: str | None = None) -> tuple[int, str]:
@@ -386,14 +362,15 @@ def fetch(url: str, ticket: str | None = None) -> tuple[int, str]:
 
 def test_it_starts_in_such_a_pod_and_takes_up_a_new_secret(tmp_path: Path) -> None:
     """The Deployment's own command line and environment, but for addresses and the drain."""
-    mesh = Mesh(tmp_path)
-    mesh.fill(KUBERNETES / "base" / "gateway.toml")
+    here, mesh = Pod(CONTAINER, tmp_path), Mesh()
+    mesh.fill(here, configuration(KUBERNETES / "base" / "gateway.toml"))
+    write_cache(here.mounts["discovery"] / "discovery", [mesh.record])
     command = [
-        *(sys.executable, "-m", "gateway.cli", *mesh.pod.arguments),
+        *(sys.executable, "-m", "gateway.cli", *here.arguments),
         *("--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0", "--drain-delay", "0"),
         *("--auth-mode", "verify"),  # there is nobody who has the privileges
     ]
-    with started(command, tmp_path / "log", mesh.pod.environment) as process:
+    with started(command, tmp_path / "log", here.environment) as process:
         found = re.search(r"ready: (\S+) admin (\S+)", process.said)
         assert found is not None
         public, admin = found[1].rstrip("/"), found[2].rstrip("/")
@@ -408,9 +385,9 @@ def test_it_starts_in_such_a_pod_and_takes_up_a_new_secret(tmp_path: Path) -> No
         assert rule["seriesQuery"].startswith(f"{metric}{{")
 
         private, _ = keys.generate("auth", now=datetime.now(UTC))
-        old, new = mesh.ticket(mesh.private), mesh.ticket(private)
+        old, new = ticket(mesh.private), ticket(private)
         assert (fetch(f"{public}/whoami", old)[0], fetch(f"{public}/whoami", new)[0]) == (200, 401)
-        mesh.pod.project("ticket-keys", {"ticket.pem": keys.public_key_pem(private)})
+        here.project("ticket-keys", {"ticket.pem": keys.public_key_pem(private)})
         until = time.monotonic() + 20
         while fetch(f"{public}/whoami", new)[0] != 200:
             assert time.monotonic() < until, (tmp_path / "log").read_text()

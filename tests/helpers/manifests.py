@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,9 @@ import yaml
 
 from gateway.settings import ENV_PREFIX
 from gateway.sources import Loaded, load
+from scamp import keys
+from scamp.discovery import Action
+from scamp.discovery.build import AnnouncementSpec, build_announcement, new_identity
 
 ROOT: Final = Path(__file__).parents[2]
 KUBERNETES: Final = ROOT / "deploy" / "kubernetes"
@@ -154,7 +158,8 @@ def complaint(one: Object, version: str) -> str | None:
 
 
 class Pod:
-    """What a container sees, below `folder`: directories where volumes are mounted."""
+    """What a container sees, below `folder`: directories where volumes are mounted. Containers with
+    the same `folder` share them."""
 
     def __init__(self, container: Object, folder: Path) -> None:
         self.container = container
@@ -163,7 +168,7 @@ class Pod:
         self._places: list[str] = []
         for mount in self.container["volumeMounts"]:
             here = folder / mount["mountPath"].lstrip("/")
-            here.mkdir(parents=True)
+            here.mkdir(parents=True, exist_ok=True)
             self.mounts[mount["name"]] = here
             self._places.append(mount["mountPath"])
 
@@ -203,6 +208,36 @@ class Pod:
     @property
     def config(self) -> Path:
         return self.mounts["config"] / "gateway.toml"
+
+
+class Mesh:
+    """What else the cluster gives the pod: keys, and one service in `record` that may be there."""
+
+    def __init__(self) -> None:
+        now = datetime.now(UTC)
+        self.private, self.certificate = keys.generate("auth", now=now)
+        key, certificate = keys.generate("shop", now=now)
+        self.authorized = f"{keys.fingerprint(certificate)} main:ALL\n"
+        spec = AnnouncementSpec(
+            identity=new_identity("shop"),
+            sector="main",
+            weight=1,
+            interval=5.0,
+            uri="beepish+tls://10.0.0.5:30100",
+            envelopes=("json",),
+            actions=(Action("main", "Shop", "buy", 1, (), ("json",)),),
+        )
+        self.record = build_announcement(
+            spec, keys.load_private_key(key), certificate, timestamp=now.timestamp()
+        )
+
+    def fill(self, pod: Pod, config: Mapping[str, str]) -> None:
+        """Every volume that is given by reference, and the ConfigMap."""
+        pod.configure(config)
+        pod.project("mesh", {"authorized_services": self.authorized})
+        pod.project("ticket-keys", {"ticket.pem": keys.public_key_pem(self.private)})
+        if "tls" in pod.mounts:
+            pod.project("tls", {"tls.crt": self.certificate, "tls.key": self.private})
 
 
 def settings_of(container: Object, toml: Path) -> Loaded:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pytest
+from multicast import free_group, needs_multicast
 
+from benchmarks.processes import started
 from manifests import (
     CHART,
     KUBERNETES,
     ROOT,
     VERSIONS,
+    Mesh,
     Object,
     Pod,
     complaint,
@@ -27,7 +33,7 @@ from manifests import (
     settings_of,
     texts,
 )
-from scamp import keys
+from scamp.discovery.multicast import MulticastSender
 
 Tool = Callable[[str], str]
 
@@ -294,17 +300,13 @@ def test_a_change_of_values_is_a_new_pod(tool: Tool) -> None:
 
 def test_the_gateway_takes_what_is_rendered_for_production(tool: Tool, tmp_path: Path) -> None:
     """With both, by ``scamp-gateway check`` in such a pod; there is no cache, which it says."""
-    key, certificate = keys.generate("shop", now=datetime.now(UTC))
     makers = {
         "kustomize": build(tool, KUBERNETES / "overlays" / "production"),
         "helm": template(tool, values=CHART / "ci" / "production-values.yaml"),
     }
     for maker, objects in makers.items():
         here = Pod(gateway_of(only(objects, "Deployment")), tmp_path / maker)
-        here.configure(config_map(objects))
-        here.project("mesh", {"authorized_services": f"{keys.fingerprint(certificate)} main:ALL\n"})
-        here.project("ticket-keys", {"ticket.pem": keys.public_key_pem(key)})
-        here.project("tls", {"tls.crt": certificate, "tls.key": key})
+        Mesh().fill(here, config_map(objects))
         command = [sys.executable, "-m", "gateway.cli", "check", *here.arguments[1:]]
         done = subprocess.run(
             command, env=here.environment, capture_output=True, text=True, cwd=ROOT, check=False
@@ -316,23 +318,80 @@ def test_the_gateway_takes_what_is_rendered_for_production(tool: Tool, tmp_path:
         assert "routes.toml: 5 routes" in done.stdout
 
 
-def test_sidecar_and_daemon_start(tool: Tool, tmp_path: Path) -> None:
-    """Their own command lines, on the loopback interface and for a moment."""
-    _, certificate = keys.generate("shop", now=datetime.now(UTC))
-    rendered = {
-        "kustomize": pod(only(build(tool, KUBERNETES / "overlays/sidecar"), "Deployment")),
-        "helm": pod(only(template(tool), "Deployment")),
-        "daemon": pod(only(build(tool, KUBERNETES / "cache-daemon"), "DaemonSet")),
+@contextmanager
+def beside(tool: Tool, container: Object, folder: Path, *options: str) -> Iterator[Pod]:
+    """A cache with its own command line, on the loopback interface."""
+    here = Pod(container, folder)
+    arguments = [one for one in here.arguments if not one.startswith("--interface=")]
+    command = [tool(container["command"][0]), *arguments, "--interface=if:lo", *options]
+    with (folder / "cache.log").open("wb") as log:
+        process = subprocess.Popen(command, stderr=log)
+    try:
+        yield here
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0, (folder / "cache.log").read_text()
+
+
+@needs_multicast
+def test_a_pod_is_ready_when_its_sidecar_has_heard_a_service(tool: Tool, tmp_path: Path) -> None:
+    group, mesh = free_group(), Mesh()
+    objects = build(tool, KUBERNETES / "overlays" / "sidecar")
+    spec = pod(only(objects, "Deployment"))
+    (sidecar,) = spec["initContainers"]
+    assert sidecar["restartPolicy"] == "Always"
+    here = Pod(gateway_of(only(objects, "Deployment")), tmp_path)
+    mesh.fill(here, config_map(objects))
+    heard = (f"--group={group.address}", f"--port={group.port}")
+    command = [
+        *(sys.executable, "-m", "gateway.cli", *here.arguments),
+        *("--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0", "--drain-delay", "0"),
+    ]
+    with (
+        beside(tool, sidecar, tmp_path, *heard),
+        started(command, tmp_path / "gateway.log", here.environment) as process,
+    ):
+        admin = process.said.split()[-1]
+        assert ready(admin) == 503
+        sender = MulticastSender(group)
+        until = time.monotonic() + 20
+        try:
+            while ready(admin) != 200:
+                assert time.monotonic() < until, (tmp_path / "cache.log").read_text()
+                sender.send(mesh.record)
+                time.sleep(0.05)
+        finally:
+            sender.close()
+
+
+def ready(admin: str) -> int:
+    with closing(HTTPConnection(urlsplit(admin).netloc, timeout=10)) as connection:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status
+
+
+@needs_multicast
+def test_the_daemon_writes_what_others_may_read(tool: Tool, tmp_path: Path) -> None:
+    group, mesh = free_group(), Mesh()
+    spec = pod(only(build(tool, KUBERNETES / "cache-daemon"), "DaemonSet"))
+    gateway = pod(only(build(tool, KUBERNETES / "overlays" / "host-cache"), "Deployment"))
+    paths = {
+        volume["hostPath"]["path"]
+        for one in (spec, gateway)
+        for volume in one["volumes"]
+        if volume["name"] == "discovery"
     }
-    for name, spec in rendered.items():
-        (container,) = spec["initContainers"] if "initContainers" in spec else spec["containers"]
-        assert container.get("restartPolicy") == ("Always" if name != "daemon" else None)
-        here = Pod(container, tmp_path / name)
-        if "mesh" in here.mounts:
-            authorized = f"{keys.fingerprint(certificate)} main:ALL\n"
-            here.project("mesh", {"authorized_services": authorized})
-        arguments = [one for one in here.arguments if not one.startswith("--interface=")]
-        command = [tool(container["command"][0]), *arguments, "--interface=if:lo", "--once=0.2"]
-        done = run(*command)
-        assert done.returncode == 0, done.stderr
-        assert f"writing {here.mounts['discovery']}/discovery" in done.stderr
+    assert len(paths) == 1, "one writes where the other does not look"
+    heard = (f"--group={group.address}", f"--port={group.port}")
+    with beside(tool, spec["containers"][0], tmp_path, *heard) as here:
+        file = here.mounts["discovery"] / "discovery"
+        sender = MulticastSender(group)
+        until = time.monotonic() + 20
+        try:
+            while not file.exists():
+                assert time.monotonic() < until, (tmp_path / "cache.log").read_text()
+                sender.send(mesh.record)
+                time.sleep(0.05)
+        finally:
+            sender.close()
+        assert file.stat().st_mode & 0o004
