@@ -6,12 +6,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import jsonschema
 import kubernetes_validate
 import yaml
+from kubernetes_validate import utils
 
 from gateway.settings import ENV_PREFIX
 from gateway.sources import Loaded, load
@@ -139,6 +141,10 @@ _SPECS: Final = {
         }
     ),
 }
+
+
+# It would read megabytes for each object.
+utils.schema_contents = lru_cache(utils.schema_contents)
 
 
 def complaint(one: Object, version: str) -> str | None:
