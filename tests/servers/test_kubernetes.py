@@ -272,6 +272,28 @@ def test_what_values_say_arrives_in_the_settings(tool: Tool, tmp_path: Path) -> 
     assert {one[:12] for one in names(objects)} == {"mesh-gateway"}
 
 
+def test_announcements_of_another_group_are_heard_and_let_in(tool: Tool) -> None:
+    objects = template(
+        tool, "--set", "config.multicast_port=5556,config.multicast_address=239.1.1.1"
+    )
+    assert_good(objects)
+    (sidecar,) = pod(only(objects, "Deployment"))["initContainers"]
+    assert sidecar["args"][-2:] == ["--group=239.1.1.1", "--port=5556"]
+    assert udp(objects) == [5556]
+    options = ("--set", "discovery.source=none,config.discovery_source=multicast")
+    objects = template(tool, *options)
+    assert_good(objects)
+    assert udp(objects) == [5555]
+    assert "initContainers" not in pod(only(objects, "Deployment"))
+    assert udp(template(tool, "--set", "discovery.source=none")) == []
+
+
+def udp(objects: list[Object]) -> list[int]:
+    rules = only(objects, "NetworkPolicy")["spec"]["ingress"]
+    ports = [port for rule in rules for port in rule["ports"]]
+    return [port["port"] for port in ports if port["protocol"] == "UDP"]
+
+
 def names(objects: list[Object]) -> list[str]:
     return [one["metadata"]["name"] for one in objects]
 
