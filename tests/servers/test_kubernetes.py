@@ -132,9 +132,12 @@ def combined(folder: Path, *components: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("source", ["sidecar", "host-cache"])
+SOURCES: Final = ("claim", "host-cache", "sidecar")
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_components_combine(source: str, tool: Tool, tmp_path: Path) -> None:
-    others = [name for name in COMPONENTS if name not in ("sidecar", "host-cache")]
+    others = [name for name in COMPONENTS if name not in SOURCES]
     assert others == ["autoscaling", "monitoring", "tls"]
     forth = build(tool, combined(tmp_path, source, *others))
     assert_good(forth)
@@ -143,6 +146,12 @@ def test_components_combine(source: str, tool: Tool, tmp_path: Path) -> None:
     assert {volume["name"] for volume in pod(only(back, "Deployment"))["volumes"]} == {
         volume["name"] for volume in pod(only(forth, "Deployment"))["volumes"]
     }
+
+
+def test_a_claim_is_the_same_by_both(tool: Tool, tmp_path: Path) -> None:
+    options = ("--set", "discovery.source=claim,discovery.claim=scamp-discovery")
+    by_kustomize = build(tool, combined(tmp_path, "claim"))
+    assert named(template(tool, *options)) == named(by_kustomize)
 
 
 def test_a_change_of_the_settings_is_a_new_pod(tool: Tool, tmp_path: Path) -> None:
