@@ -21,7 +21,7 @@ RULES: Final = DEPLOY / "prometheus" / "rules.yml"
 CONFIG: Final = DEPLOY / "prometheus" / "prometheus.yml"
 DASHBOARD: Final = DEPLOY / "grafana" / "dashboard.json"
 
-INTERVAL: Final = "250ms"
+INTERVAL: Final = "500ms"
 """Between scrapes, and between evaluations: the only thing that tests have other than operators."""
 
 VARIABLES: Final = {
