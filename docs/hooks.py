@@ -68,7 +68,7 @@ def _machine(drawn: str) -> str:
     for state in dict.fromkeys((first, *steps, *over)):
         note = "begins here" if state == first else "over" if state in over else ""
         cells = "".join(
-            f'<li><span>{escape(events)}</span> {_arrow(state, after)}</li>'
+            f"<li><span>{escape(events)}</span> {_arrow(state, after)}</li>"
             for after, events in steps.get(state, [])
         )
         rows.append(
