@@ -36,7 +36,8 @@ def on_page_content(html: str, **_: Any) -> str:
     """Docstrings mark a block of code with ``::``; the block below is one without it."""
     html = re.sub(r"<p>::</p>\n?", "", html)
     html = re.sub(r"::(</p>\n?<(?:pre|div))", r":\1", html)
-    return re.sub(r"(?<=<td><code>)[a-z_]+(?=</code>)", _breakable, html)
+    html = re.sub(r"<table>.*?</table>", _stackable, html, flags=re.DOTALL)
+    return re.sub(r"(?<=<code>)[a-z]+(?:_[a-z0-9]+)+(?=</code></td>)", _breakable, html)
 
 
 def on_post_build(config: Any) -> None:
@@ -48,6 +49,21 @@ def on_post_build(config: Any) -> None:
 def _breakable(name: re.Match[str]) -> str:
     """Names in tables break between words; ``site.css`` keeps them from breaking elsewhere."""
     return name[0].replace("_", "_<wbr>")
+
+
+def _stackable(table: re.Match[str]) -> str:
+    """On a phone the cells of a row with four or more stand below each other, see ``site.css``; so
+    each says what it is."""
+    heads = [re.sub("<.*?>", "", head) for head in re.findall(r"<th\b.*?>(.*?)</th>", table[0])]
+    if len(heads) < 4:
+        return table[0]
+
+    def labelled(row: re.Match[str]) -> str:
+        labels = iter(heads)
+        return re.sub("<td(?=[ >])", lambda _: f'<td data-label="{next(labels, "")}"', row[0])
+
+    rows = re.sub(r"<tr>.*?</tr>", labelled, table[0], flags=re.DOTALL)
+    return rows.replace("<table>", "<table data-stacked>", 1)
 
 
 def _machine(drawn: str) -> str:

@@ -21,6 +21,12 @@ pytestmark = pytest.mark.timeout(180)
 
 PHONE: Final[dict[str, Any]] = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 NEWCOMERS: Final = ("index.html", "auth.html", "states.html", "configuration.html", "404.html")
+TOO_WIDE: Final = """
+[...document.querySelectorAll("table[data-stacked]")]
+  .filter(table => table.scrollWidth > table.closest("article").clientWidth)
+  .map(table => table.rows[1].innerText)
+"""
+"""Tables of four columns or more, which stand below each other there."""
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -67,6 +73,7 @@ async def test_pages_are_whole_on_a_phone(tool: Callable[[str], str], origin: st
         for path in NEWCOMERS:
             page = await browser.open(f"/{path}")
             await whole(page, path)
+            assert await page.evaluate(TOO_WIDE) == [], f"{path}: rows that are cut off"
             await page.close()
     assert browser.complaints == []
     assert browser.strangers == []
