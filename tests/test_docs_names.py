@@ -109,6 +109,33 @@ def test_what_is_set_in_an_example_is_a_setting(page: str) -> None:
         assert set(tomllib.loads(body)) - set(Settings.model_fields) == set(), body
 
 
+VALUE: Final = r"(\d[\d,]*(?:\.\d+)?) ?(ms|s|%|MiB|KiB|bytes/s)?"
+UNITS: Final = {"ms": 1e-3, "%": 1e-2, "KiB": 2**10, "MiB": 2**20}
+OF_THE_LIBRARY: Final = {"docs/services.md", "docs/clients.md", "docs/errors.md"}
+"""These have options by the same names."""
+
+
+def defaults(page: str) -> Iterator[tuple[str, float]]:
+    """What a page says: `setting` (75 s), and the rows of tables."""
+    text = Page(page).text
+    for pattern in (rf"`([a-z_]+)` \({VALUE}", rf"^\|(?: [^|]* \|)? `([a-z_]+)` \| {VALUE}"):
+        for name, number, unit in re.findall(pattern, text, re.MULTILINE):
+            if name in Settings.model_fields:
+                yield name, float(number.replace(",", "")) * UNITS.get(unit, 1)
+
+
+@pytest.mark.parametrize("page", [page for page in DOCS if page not in OF_THE_LIBRARY])
+def test_defaults_are_those_that_a_page_gives(page: str) -> None:
+    for name, said in defaults(page):
+        default = Settings.model_fields[name].default
+        if default is not None:  # else it follows from another setting
+            assert float(default) == pytest.approx(said), name
+
+
+def test_pages_give_many_defaults() -> None:
+    assert sum(len(list(defaults(page))) for page in DOCS if page not in OF_THE_LIBRARY) > 40
+
+
 # -- errors -----------------------------------------------------------------------------
 
 
