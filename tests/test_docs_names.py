@@ -47,8 +47,9 @@ def inline(text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_metric_that_is_named_exists(page: str) -> None:
-    named = set(re.findall(r"\bscamp_gateway_[a-z_]*[a-z]\b(?!\.py)", Page(page).text))
-    assert named - metrics() - {"scamp_gateway"} == set()
+    """What a recording rule makes of one has colons in its name: others look at those."""
+    series = r"(?<![\w:])scamp_gateway_[a-z_]*[a-z](?![\w]|:[a-z]|\.py)"
+    assert set(re.findall(series, Page(page).text)) - metrics() == set()
 
 
 def test_a_metric_that_does_not_exist_is_noticed() -> None:
