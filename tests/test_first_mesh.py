@@ -41,6 +41,8 @@ class Desk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.printed = ""
+        """By the commands with which bob signs in and asks for something."""
         # Ports that nobody else uses, in place of the usual ones.
         self._ports = {port: free_port() for port in ("5555", "8080", "9090")}
 
@@ -113,6 +115,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
         until(lambda: desk.listed("auth") and desk.listed("stock"), lambda: "not announced")
         gateway = "scamp-gateway run --config gateway.toml"
         stack.enter_context(desk.terminal(gateway, "scamp-gateway ready"))
+        desk.printed = desk.run("> bob.header")
         yield desk
 
 
@@ -135,8 +138,7 @@ def test_the_settings_are_good(desk: Desk) -> None:
 
 
 def test_who_signs_in_may_fetch_and_not_count(desk: Desk) -> None:
-    printed = desk.run("> bob.header")
-    assert printed == PAGE.block_with("json", '"left"').strip()
+    assert desk.printed == PAGE.block_with("json", '"left"').strip()
     count = desk.block("-X PUT")
     assert asked(desk, count) == (403, "privilege_missing")
     assert asked(desk, count.replace("-H @bob.header", "")) == (401, "ticket_missing")
