@@ -61,13 +61,19 @@ def metrics() -> frozenset[str]:
         shown = {family.shown for family in families}
         of = {family.shown for family in families if family.kind == "histogram"}
         return frozenset(shown | {name + end for name in of for end in _SERIES})
-    literal = {
-        text.removeprefix(HOLE)
-        for text in sentences()
-        if re.fullmatch(rf"{HOLE}?[a-z][a-z_]+", text)
-    }
     ends = ("", "_total", *_SERIES)
-    return frozenset(f"scamp_gateway_{name}{end}" for name in literal for end in ends)
+    made = {name for tree in _trees() for node in ast.walk(tree) for name in _made(node)}
+    return frozenset(f"scamp_gateway_{name}{end}" for name in made for end in ends)
+
+
+def _made(node: ast.AST) -> Iterator[str]:
+    """The name of the family that a call makes, without the prefix."""
+    if isinstance(node, ast.Call) and node.args:
+        function, first = node.func, node.args[0]
+        called = function.attr if isinstance(function, ast.Attribute) else ast.unparse(function)
+        text = _text(first.right if isinstance(first, ast.BinOp) else first)
+        if text and re.search("counter|gauge|histogram", called.lower()):
+            yield text.removeprefix(HOLE).removesuffix("_total")
 
 
 def says(quoted: str) -> bool:
