@@ -41,6 +41,7 @@ from gateway.settings import Settings
 from gateway.sources import Loaded
 from gateway.state import RunningState
 from gateway.tracing.exposition import TracingCollector
+from gateway.usable import UsableCollector
 from gateway.whoami import WhoAmI
 from scamp.authz import AuthzSource
 from scamp.client import Requester
@@ -126,6 +127,7 @@ class Assembly:
             make_registry(
                 self.counters,
                 self._collector(),
+                UsableCollector(self.registry, self.counters, self.requester),
                 EventsCollector(self.hub),
                 ClientsCollector({"public": self.clients, "admin": self.admin_clients}),
             ),
@@ -197,6 +199,9 @@ class Assembly:
             in_flight=lambda: self.front.in_flight,
             shed=lambda: self.front.shed,
             limiter=self.limiter,
+            in_flight_limit=self.front.options.max_in_flight,
+            discovery_max_age=self._settings.discovery_max_age,
+            ready=lambda: all(check.ok for check in self.state.readiness()),
         )
 
     # -- starting, reloading, closing ---------------------------------------------------

@@ -104,6 +104,9 @@ class GatewayCollector(Collector):
         in_flight: Callable[[], int],
         shed: Callable[[], Mapping[str, int]] = dict,
         limiter: RateLimiter | None = None,
+        in_flight_limit: int | None = None,
+        discovery_max_age: float | None = None,
+        ready: Callable[[], bool] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._registry = registry
@@ -114,6 +117,9 @@ class GatewayCollector(Collector):
         self._in_flight = in_flight
         self._shed = shed
         self._limiter = limiter
+        self._in_flight_limit = in_flight_limit
+        self._discovery_max_age = discovery_max_age
+        self._ready = ready
         self._clock = clock
 
     def describe(self) -> Iterable[Metric]:
@@ -122,7 +128,10 @@ class GatewayCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every family."""
+        if self._ready is not None:
+            yield gauge("ready", float(self._ready()))
         yield gauge("requests_in_flight", self._in_flight())
+        yield gauge("requests_in_flight_limit", self._in_flight_limit)
         yield counters("requests_shed", {**self._shed(), **self._requester.stats.shed})
         yield from self._client()
         yield from self._instances(self._requester.instances())
@@ -164,6 +173,7 @@ class GatewayCollector(Collector):
     def _discovery(self) -> Iterator[Metric]:
         status = self._discovery_status()
         yield gauge("discovery_age_seconds", status.age(self._clock()))
+        yield gauge("discovery_max_age_seconds", self._discovery_max_age)
         yield gauge("discovery_stale", float(status.stale))
         yield gauge("discovery_loaded", float(status.loaded))
         yield gauge("discovery_records_accepted", status.accepted)
@@ -182,6 +192,7 @@ class GatewayCollector(Collector):
             yield gauge("ticket_cache_entries", len(auth.verifier))
         if auth.authz is not None:
             yield gauge("authz_table_age_seconds", auth.authz.age())
+            yield gauge("authz_table_max_age_seconds", auth.authz.max_age)
 
     def _rates(self, limiter: RateLimiter) -> Iterator[Metric]:
         yield counters("rate_limited", limiter.limited)

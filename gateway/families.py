@@ -14,6 +14,7 @@ from typing import Final, Literal, TypeAlias
 
 from gateway.actions import METHODS
 from gateway.auth import REFUSALS, TICKET_RESULTS
+from gateway.catalogue import CATALOGUE
 from gateway.clients import REFUSALS as CLIENTS_REFUSED
 from gateway.clients import TIMEOUTS
 from gateway.events.hub import ENDED, SENT
@@ -27,6 +28,9 @@ NO_ACTION: Final = "_none"
 OTHER: Final = "_other"
 
 CLASSES: Final = ("0xx", "1xx", "2xx", "3xx", "4xx", "5xx")
+
+CAUSES: Final = (*CATALOGUE, "reply_broken_off", "client_left", "client_stalled", "draining")
+"""Why requests do not end well: the codes of problems, and what nobody is told any more."""
 
 DROPPED: Final = ("queue_full", "export_failed")
 """Why a span is not sent."""
@@ -102,6 +106,14 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
             source=("gateway", "service"),
         ),
         _gauge("requests_in_flight", "Requests that are not answered yet.", "sum"),
+        _gauge(
+            "requests_in_flight_limit", "How many there may be; further ones are refused.", "sum"
+        ),
+        _counter(
+            "request_failures",
+            "Requests that did not end well, by the code of the problem or what else ended them.",
+            cause=(*CAUSES, OTHER),
+        ),
         _counter(
             "requests_shed",
             "Requests refused with 503 because a limit was reached, by limit.",
@@ -192,6 +204,9 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
             "greatest",
         ),
         _gauge(
+            "discovery_max_age_seconds", "Age from which on the index is stale.", "greatest"
+        ),
+        _gauge(
             "discovery_stale",
             "1 when the cache file is too old, as its writer has died, or nothing is heard.",
             "greatest",
@@ -214,6 +229,11 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
             "Actions announced now that authorized_services does not permit.",
             "greatest",
         ),
+        _gauge(
+            "action_usable",
+            "For an action in use: 1 while at least one instance is not out and takes requests.",
+            "least", action=_ACTION,
+        ),
         _counter("discovery_loads", "Versions of the cache file taken, or changes heard."),
         _counter("discovery_failed_loads", "Versions of the cache file found damaged."),
         _gauge("discovery_services", "Services in the index.", "least"),
@@ -222,6 +242,12 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
             "Loads of followed files: taken, or refused so that the last good one stays.",
             what=("authz_table", "discovery", "routes", "ticket_keys", "tls"),
             result=("ok", "failed"),
+        ),
+        _gauge(
+            "last_reload_successful",
+            "1 when what a followed file says now is in force, 0 while it was refused and the last "
+            "good one stays; there after the first reload.",
+            "least", what=("authz_table", "discovery", "routes", "ticket_keys", "tls"),
         ),
     ),
     "Tickets and privileges": (
@@ -236,6 +262,11 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
         ),
         _gauge(
             "authz_table_age_seconds", "Age of the privilege table; absent before the first.",
+            "greatest", when="With `auth_mode` enforce.",
+        ),
+        _gauge(
+            "authz_table_max_age_seconds",
+            "Age from which on the privilege table is not used, and protected actions answer 503.",
             "greatest", when="With `auth_mode` enforce.",
         ),
     ),
@@ -317,6 +348,7 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
         _counter("worker_ends", "Workers that were replaced, by cause.", when=_WORKERS, cause=ENDS),
     ),
     "The process": (
+        _gauge("ready", "1 while /readyz says that the gateway is ready.", "least"),
         _histogram("event_loop_lag_seconds", "How late the event loop runs its timers."),
         _gauge(
             "allocated_blocks",

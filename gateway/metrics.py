@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import Counter, Histogram, Metric, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.registry import Collector
 
 from gateway.actions import METHODS, announced
-from gateway.families import CLASSES, NO_ACTION, OTHER, declared
+from gateway.families import CAUSES, CLASSES, NO_ACTION, OTHER, declared
 from scamp.discovery import Registry
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 def _counter(name: str) -> Counter:
     family = declared(name)
     return Counter(family.name, family.text, [*family.labels], registry=None)
+
+
+def _gauge(name: str) -> Gauge:
+    family = declared(name)
+    return Gauge(family.name, family.text, [*family.labels], registry=None)
 
 
 def _histogram(name: str) -> Histogram:
@@ -113,8 +118,12 @@ class Metrics(Collector):
         self.queued = _histogram("queue_duration_seconds")
         self.own = _histogram("own_duration_seconds")
         self.cut = _counter("answers_cut")
+        self.failures = _counter("request_failures")
+        # From the start: of a series that begins with its first failure `increase()` misses that.
+        self._failures = {cause: self.failures.labels(cause) for cause in (*CAUSES, OTHER)}
         self.lag = _histogram("event_loop_lag_seconds")
         self.reloads = _counter("reloads")
+        self.reloaded = _gauge("last_reload_successful")
         self._registry = registry
         self._generation = registry.generation
         self._max_actions = max_actions
@@ -122,10 +131,11 @@ class Metrics(Collector):
         self._other: ActionSeries | None = None
 
     @property
-    def _families(self) -> tuple[Counter | Histogram, ...]:
+    def _families(self) -> tuple[Counter | Gauge | Histogram, ...]:
         return (
             *(self._per_action.requests, *self._per_action.by_action_alone),
-            *(self.queued, self.own, self.cut, self.lag, self.reloads),
+            *(self.queued, self.own, self.cut, self.failures, self.lag, self.reloads),
+            self.reloaded,
         )
 
     def describe(self) -> Iterable[Metric]:
@@ -156,6 +166,13 @@ class Metrics(Collector):
             self._other = ActionSeries(self._per_action, OTHER)
         return self._other
 
+    def used(self) -> Iterator[tuple[str, tuple[str, str, int]]]:
+        """Actions in use, those with series of their own: label, and sector, spelling, version."""
+        self.prune()
+        for label, series in self._actions.items():
+            if series.where is not None:
+                yield label, series.where
+
     def observe(self, exchange: Exchange, total: float) -> None:
         """Count one request that is over, after `total` seconds."""
         series = exchange.series
@@ -179,12 +196,15 @@ class Metrics(Collector):
             self.queued.observe(exchange.queued)
         if exchange.was_cut:
             self.cut.inc()
+        if exchange.cause and not exchange.parked:
+            self._failures.get(exchange.cause, self._failures[OTHER]).inc()
         if not exchange.streamed:
             self.own.observe(max(0.0, total - upstream - exchange.queued - exchange.waited))
 
     def count_reload(self, what: str, *, ok: bool) -> None:
         """A followed file was loaded or refused. `what` is one of a few fixed words."""
         self.reloads.labels(what, "ok" if ok else "failed").inc()
+        self.reloaded.labels(what).set(ok)
 
     def prune(self) -> None:
         """Drop the series of actions that are no longer announced."""
