@@ -64,7 +64,7 @@ def run(config: Path | None, **flags: Any) -> None:
         settings.require_complete()
     except ConfigError as exc:
         raise Refused(str(exc)) from exc
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, levels=settings.log_levels)
     serve = _serve_alone if settings.workers == 1 else _serve_with_workers
     try:
         code = serve(loaded)
@@ -162,12 +162,12 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
 )
 @click.option("--quiet-services", is_flag=True, help="Do not show what the services log.")
 @click.option(
+    "--tracing-endpoint", metavar="URL", help="Send traces there, to a collector or to Jaeger."
+)
+@click.option(
     "--mesh",
     metavar="HOST",
     help="Services only, on every interface, for a gateway that finds them at HOST.",
-)
-@click.option(
-    "--tracing-endpoint", metavar="URL", help="Send traces there, to a collector or to Jaeger."
 )
 def demo(
     port: int,
@@ -175,8 +175,8 @@ def demo(
     host: str,
     folder: Path | None,
     quiet_services: bool,
-    mesh: str | None,
     tracing_endpoint: str | None,
+    mesh: str | None,
 ) -> None:
     """Bring up a small mesh with a gateway in front.
 
@@ -193,8 +193,8 @@ def demo(
             admin_port=admin_port,
             folder=folder,
             quiet=quiet_services,
-            mesh=mesh,
             tracing=tracing_endpoint,
+            mesh=mesh,
         )
         sys.exit(runner.run(demo_run))
 
@@ -204,6 +204,9 @@ main.add_command(
 )
 main.add_command(
     Later("routes", "Show every URL and where it leads.", "gateway.commands.routes:routes")
+)
+main.add_command(
+    Later("metrics", "Show every metric that there can be.", "gateway.commands.metrics:metrics")
 )
 main.add_command(
     Later("audit", "Find what is open, wrong or weak, offline.", "gateway.commands.audit:audit")

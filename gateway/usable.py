@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from gateway.metrics import PREFIX, Metrics
-from gateway.strangers import Trust
+from gateway.exposition import gauges
+from gateway.metrics import Metrics
+from gateway.strangers import Trust, is_meta
 from scamp.client import Requester
 from scamp.discovery import Registry
 
@@ -30,11 +30,7 @@ class UsableCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The family."""
-        family = GaugeMetricFamily(
-            f"{PREFIX}action_usable",
-            "For an action in use: 1 while at least one instance is not out and takes requests.",
-            labels=["action"],
-        )
+        usable = {}
         out = {
             (one.fingerprint, one.identity)
             for one in self._requester.instances()
@@ -42,9 +38,10 @@ class UsableCollector(Collector):
         }
         trust = Trust()
         for label, where in self._metrics.used():
-            offers = trust.reachable(self._registry.find(*where))
-            usable = any(
-                offer.service.weight > 0 and offer.service.key not in out for offer in offers
+            offers = self._registry.find(*where)
+            if offers and is_meta(offers[0].action):  # all have this name, so all are or none is
+                offers = trust.reachable(offers)
+            usable[label] = float(
+                any(offer.service.weight > 0 and offer.service.key not in out for offer in offers)
             )
-            family.add_metric([label], float(usable))
-        yield family
+        yield gauges("action_usable", usable)

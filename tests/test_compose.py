@@ -23,6 +23,7 @@ from monitoring import CONFIG, DASHBOARD, DEPLOY, RULES
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from gateway.sources import load
+from stand import eventually
 
 COMPOSE: Final = DEPLOY / "compose"
 FILE: Final = COMPOSE / "compose.yaml"
@@ -241,11 +242,11 @@ async def test_mesh_and_gateway_find_each_other(tmp_path: Path) -> None:
 
 
 async def _answers(http: aiohttp.ClientSession, url: str) -> None:
-    while True:
+    async def ready() -> bool:
         async with http.get(url) as answer:
-            if answer.status == 200:
-                return
-        await asyncio.sleep(0.05)
+            return answer.status == 200
+
+    await eventually(ready)
 
 
 def test_fields_of_the_configuration_are_settings() -> None:

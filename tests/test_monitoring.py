@@ -5,14 +5,13 @@ That Prometheus understands all of it is tried in servers/test_prometheus.py.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
-from functools import lru_cache
 from itertools import combinations
 from pathlib import Path
-from runpy import run_path
 from typing import Final
 
 import pytest
@@ -21,21 +20,13 @@ from pages import ROOT
 from prometheus_client import Metric
 
 from gateway.auth import TICKET_RESULTS
-from gateway.exposition import SHED
+from gateway.families import CAUSES, FAMILIES, PREFIX, declared
 from gateway.lifecycle import running
-from gateway.metrics import CAUSES, PREFIX
 from gateway.settings import Settings
 from stand import stand
 
 PAGE: Final = ROOT / "docs" / "alerts.md"
 SECTION: Final = re.compile(r"^### (ScampGateway\w+)$", re.MULTILINE)
-
-FAMILIES: Final = {
-    "counter": "counter", "counters": "counter", "_counter": "counter",
-    "CounterMetricFamily": "counter", "gauge": "gauge", "gauges": "gauge",
-    "GaugeMetricFamily": "gauge", "Gauge": "gauge", "_histogram": "histogram",
-}  # fmt: skip
-"""What makes a family, by the name of the function."""
 
 OTHERS: Final = re.compile(r"\b(?:process|python_gc)_[a-z_]+\b")
 METRIC: Final = re.compile(rf"(?<![a-z_:]){PREFIX}[a-z0-9_]+")
@@ -43,26 +34,9 @@ MATCHED: Final = re.compile(rf"({PREFIX}[a-z0-9_]+)\{{([^}}]*)\}}")
 LABEL: Final = re.compile(r'([a-z_]+)(=~|!~|!=|=)"([^"]*)"')
 
 
-@lru_cache
-def exposed() -> frozenset[str]:
-    """The names of all samples that the code can expose, with those that no test can bring about
-    at once: what only several workers, TLS or Redis have."""
-    found: set[str] = set()
-    for path in (ROOT / "gateway").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args:
-                kind, name = FAMILIES.get(node.func.id), _name(node.args[0])
-                if kind is not None and name is not None:
-                    found |= samples(kind, f"{PREFIX}{name}")
-    assert len(found) > 70
-    return frozenset(found)
-
-
-def _name(given: ast.expr) -> str | None:
-    """Without the prefix, of a family's first argument."""
-    if isinstance(given, ast.JoinedStr):
-        given = given.values[-1]
-    return given.value if isinstance(given, ast.Constant) and isinstance(given.value, str) else None
+def exposed() -> set[str]:
+    """The names of all samples that there can be."""
+    return {name for one in FAMILIES.values() for name in samples(one.kind, one.name)}
 
 
 def samples(kind: str, name: str) -> set[str]:
@@ -172,7 +146,7 @@ def test_settings_and_causes_that_the_page_names_exist() -> None:
     known = {*Settings.model_fields, *CAUSES}
     words = set(re.findall(r"`(?!scamp_)([a-z]+(?:_[a-z]+)+)`", PAGE.read_text()))
     values = {value for one in expressions() for _, _, value in LABEL.findall(one)}
-    elsewhere = {*"|".join(values).split("|"), *TICKET_RESULTS, *SHED}
+    elsewhere = {*"|".join(values).split("|"), *TICKET_RESULTS, *declared("requests_shed").known()}
     assert sorted(words - known - elsewhere - {"authorized_services"}) == []
 
 
@@ -180,7 +154,8 @@ def test_settings_and_causes_that_the_page_names_exist() -> None:
 
 
 def test_dashboard_is_what_its_script_makes() -> None:
-    made = run_path(str(DEPLOY / "grafana" / "dashboard.py"))["text"]()
+    command = [sys.executable, str(DEPLOY / "grafana" / "dashboard.py")]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert DASHBOARD.read_text() == made, "python deploy/grafana/dashboard.py > …/dashboard.json"
 
 

@@ -47,8 +47,8 @@ async def run_demo(
     admin_port: int,
     folder: Path | None,
     quiet: bool = False,
-    mesh: str | None = None,
     tracing: str | None = None,
+    mesh: str | None = None,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run until SIGINT, SIGTERM, SIGHUP or `stop`; the exit status.

@@ -13,6 +13,7 @@ from aiohttp import HttpVersion10, hdrs
 
 from gateway.actions import METHODS
 from gateway.routing import NATIVE_ROUTE
+from scamp.logs import redact
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -65,8 +66,15 @@ def path_of(target: str) -> str:
     if not path.startswith("/"):
         _, _, rest = path.partition("://")
         path = "/" + rest.partition("/")[2]
+    if "," in path or "%" in path:
+        path = cut(path)
     # Bytes that are no UTF-8 stand there as half characters, which protobuf does not take.
     return path[:MAX_VALUE].encode("utf-8", "replace").decode()
+
+
+def cut(text: str) -> str:
+    """At most `MAX_VALUE` characters, and no ticket among them."""
+    return redact(text[: 8 * MAX_VALUE])[:MAX_VALUE]
 
 
 def _named(host: str) -> Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client.core import Metric
+from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 from gateway.exposition import counter, counters
@@ -27,11 +27,6 @@ class TracingCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Both families."""
         tracing = self._tracing
-        yield counter("spans_exported", "Spans that the collector took.", tracing.exported)
-        yield counters(
-            "spans_dropped",
-            "Spans that nobody gets: too many waited (queue_full), or the collector did not take "
-            "them (export_failed).",
-            "reason",
-            {"queue_full": tracing.queue_full, "export_failed": tracing.failed},
-        )
+        yield counter("spans_exported", tracing.exported)
+        dropped = {"queue_full": tracing.queue_full, "export_failed": tracing.failed}
+        yield counters("spans_dropped", dropped)

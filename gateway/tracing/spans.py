@@ -31,9 +31,9 @@ from gateway.head import NO_FIELDS, TRACEPARENT
 from gateway.metrics import QUEUED
 from gateway.problems import from_error
 from gateway.tracing.attributes import (
-    MAX_VALUE,
     Attributes,
     attempt_attributes,
+    cut,
     instance_attributes,
     name_of,
     request_attributes,
@@ -259,7 +259,7 @@ class Recorded:
         if attempt is None:
             return
         if reply.failed:
-            attempt.code = (reply.header.error_code or "")[:MAX_VALUE]
+            attempt.code = cut(reply.header.error_code or "")
             attempt.error = attempt.code or "service_error"
         if reply.failed or reply.complete:  # else it was broken off, as the request's end will tell
             attempt.over = time.monotonic()

@@ -101,7 +101,8 @@ class Requester:
 
         `service` is the identity of the one service to ask, as `Announcement.identity` has it, for
         actions that all services have; else any that offers the action is asked.
-        `extra` are further HEADER fields, such as a trace's ``traceparent``.
+        `extra` are further HEADER fields, such as a trace's ``traceparent``; LocalProtocolError for
+        one that is not further.
         `timeout` in seconds; the default is the action's own, else `ClientOptions.request_timeout`.
         Raises ServiceError when the service says that the action failed, UnknownAction, and what
         `send` raises. Safe to cancel.

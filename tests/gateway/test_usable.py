@@ -10,8 +10,8 @@ import pytest
 
 from fronted import Fronted
 from gateway.catalogue import CATALOGUE
+from gateway.families import CAUSES
 from gateway.lifecycle import Gateway, running
-from gateway.metrics import CAUSES
 from gateway.proxy import BROKEN_OFF
 from scamp.testing import ScriptedPeer
 from scamp.testing.scripts import failing

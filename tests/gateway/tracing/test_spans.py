@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from collecting import PARENT, TRACE, traced
@@ -17,6 +18,7 @@ from gateway.front import FrontOptions
 from gateway.tracing import spans
 from gateway.tracing.attributes import path_of
 from gateway.tracing.spans import MAX_ATTEMPTS
+from scamp import keys
 from scamp.client import ClientOptions
 from scamp.discovery import Offer, parse_announcement
 from scamp.testing import PeerRequest, ScriptedPeer, make_identity, until
@@ -30,6 +32,7 @@ from scamp.testing.scripts import (
     txerr,
     when,
 )
+from scamp.tickets import issue_ticket
 
 FREE = ClientOptions(retries=2, retry_minimum=100)
 ECHO = "POST /api/Test.echo~1"
@@ -447,7 +450,13 @@ async def test_no_ticket_and_nothing_that_a_caller_says_is_in_what_is_sent() -> 
         SAMPLED,
     ]
     peer = ScriptedPeer(first(1, failing("no", secret, {"ticket": secret})))
+    ticket = issue_ticket(
+        keys.load_private_key(make_identity(0).key), user_id=7, client_id=9, privileges=(1,),
+        start=1_700_000_000, length=3600,
+    )  # fmt: skip
     targets = (
+        f"/{ticket}",
+        f"/api/{quote(ticket, safe='')}",
         f"/api/Test.echo?ticket={secret}",
         f"http://{secret}:{secret}@test/api/Test.echo?ticket={secret}",
         f"/api/Test.echo#{secret}",
@@ -459,11 +468,13 @@ async def test_no_ticket_and_nothing_that_a_caller_says_is_in_what_is_sent() -> 
             await to.front.request("POST", target, headers, f'"{secret}"'.encode())
         await to.front.request("POST", "/api/Test.echo", [("Host", f"{secret}@test"), SAMPLED])
         await to.collector.until(
-            lambda: sum(one.kind == "SERVER" for one in to.collector.spans) == 6
+            lambda: sum(one.kind == "SERVER" for one in to.collector.spans) == 8
         )
         assert peer.executed, "one of them has come through"
     assert to.collector.raw
-    assert secret.encode() not in b"".join(to.collector.raw)
+    sent = b"".join(to.collector.raw)
+    assert secret.encode() not in sent
+    assert ticket.rpartition(",")[2][:20].encode() not in sent
 
 
 @pytest.mark.parametrize(
