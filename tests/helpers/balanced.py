@@ -283,7 +283,7 @@ class Balanced:
         for name, mine in (("nginx", rest[:4]), ("haproxy", rest[4:8])):
             folder = self.folder / name
             folder.mkdir()
-            self.proxies[name] = Proxy(name, folder, mine[0], mine[2], self.trust)
+            self.proxies[name] = Proxy(folder, mine[0], mine[2], self.trust)
         self._configure_nginx(nginx, publics, rest[:4], rest[8])
         self._configure_haproxy(haproxy, list(zip(publics, admins, strict=True)), rest[4:8])
 
@@ -399,6 +399,7 @@ def balanced(folder: Path, nginx: str, haproxy: str) -> Iterator[Balanced]:
     with ExitStack() as stack:
         stand = Balanced(folder)
         stand.configure(nginx, haproxy, stack.enter_context(reserved(13)))
+        service: list[str | Path]
         service = [sys.executable, ROOT / "tests" / "helpers" / "balanced_service.py", folder]
         stack.enter_context(started(service, folder / "service.log"))
         for gateway in stand.gateways:

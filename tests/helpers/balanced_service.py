@@ -56,9 +56,14 @@ def make(folder: Path) -> Service:
         interval=INTERVAL,
     )
     gates = Gates()
-    made: Counter[str] = Counter()
-    service.publish("price", "apple", 1)
+    add_gates(service, gates)
+    add_answers(service)
+    add_streams(service, gates)
+    add_changes(service, gates)
+    return service
 
+
+def add_gates(service: Service, gates: Gates) -> None:
     @service.action("Show.pass", flags="noauth,read")
     async def let_pass(request: Request) -> None:
         gates.open((await request.json())["gate"])
@@ -67,6 +72,10 @@ def make(folder: Path) -> Service:
     async def reached(request: Request) -> None:
         await gates.reached((await request.json())["gate"])
 
+
+def add_answers(service: Service) -> None:
+    service.publish("price", "apple", 1)
+
     @service.action("Show.hello", flags="noauth,read")
     async def hello(request: Request) -> dict[str, Any]:
         return {"trace": request.header.extra.get("traceparent"), "body": await request.json()}
@@ -74,57 +83,6 @@ def make(folder: Path) -> Service:
     @service.action("Show.fetch", flags="read")
     async def fetch(request: Request) -> dict[str, Any]:
         return {"ticket": request.header.ticket}
-
-    @service.action("Show.pieces", flags="noauth,read")
-    async def pieces(request: Request) -> AsyncIterator[bytes]:
-        async def two(gate: str) -> AsyncIterator[bytes]:
-            yield b'["first",'
-            await gates.stand(gate)
-            yield b'"last"]'
-
-        return two((await request.json())["gate"])
-
-    @service.action("Show.breaks", flags="noauth,read")
-    async def breaks(request: Request) -> AsyncIterator[bytes]:
-        async def one(gate: str) -> AsyncIterator[bytes]:
-            yield b'["first",'
-            await gates.stand(gate)
-            raise ServiceError("broken", "in the middle")
-
-        return one((await request.json())["gate"])
-
-    @service.action("Show.upload", flags="noauth,update,t600")
-    async def upload(request: Request) -> dict[str, Any]:
-        size, digest, gate = 0, hashlib.sha256(), ""
-        async for piece in request:
-            if not size and piece.startswith(b"gate="):
-                gate = piece.split(b"\n", 1)[0].decode().partition("=")[2]
-                await gates.stand(gate)
-            size += len(piece)
-            digest.update(piece)
-        return {"bytes": size, "sha256": digest.hexdigest()}
-
-    @service.action("Show.download", flags="noauth,read,t600")
-    async def download(request: Request) -> AsyncIterator[bytes]:
-        async def many(count: int) -> AsyncIterator[bytes]:
-            for _ in range(count):
-                yield PIECE
-
-        return many((await request.json())["pieces"])
-
-    async def change(request: Request) -> dict[str, Any]:
-        body = await request.json()
-        made[body["n"]] += 1
-        if gate := body.get("gate"):
-            await gates.stand(gate)
-        return {"n": body["n"]}
-
-    service.action("Show.change", flags="noauth,update")(change)
-    service.action("Show.remove", flags="noauth,destroy")(change)
-
-    @service.action("Show.made", flags="noauth,read")
-    async def count(request: Request) -> dict[str, Any]:
-        return dict(made)
 
     @service.action("Show.fails", flags="noauth,read")
     async def fails(request: Request) -> None:
@@ -135,7 +93,59 @@ def make(folder: Path) -> Service:
         body = await request.json()
         service.publish("price", body["key"], body["value"])
 
-    return service
+
+def add_streams(service: Service, gates: Gates) -> None:
+    async def begun(gate: str, *, whole: bool) -> AsyncIterator[bytes]:
+        yield b'["first",'
+        await gates.stand(gate)
+        if not whole:
+            raise ServiceError("broken", "in the middle")
+        yield b'"last"]'
+
+    async def many(count: int) -> AsyncIterator[bytes]:
+        for _ in range(count):
+            yield PIECE
+
+    @service.action("Show.pieces", flags="noauth,read")
+    async def pieces(request: Request) -> AsyncIterator[bytes]:
+        return begun((await request.json())["gate"], whole=True)
+
+    @service.action("Show.breaks", flags="noauth,read")
+    async def breaks(request: Request) -> AsyncIterator[bytes]:
+        return begun((await request.json())["gate"], whole=False)
+
+    @service.action("Show.download", flags="noauth,read,t600")
+    async def download(request: Request) -> AsyncIterator[bytes]:
+        return many((await request.json())["pieces"])
+
+    @service.action("Show.upload", flags="noauth,update,t600")
+    async def upload(request: Request) -> dict[str, Any]:
+        """A body that begins with ``gate=NAME`` is read on when that is open."""
+        size, digest = 0, hashlib.sha256()
+        async for piece in request:
+            if not size and piece.startswith(b"gate="):
+                await gates.stand(piece.split(b"\n", 1)[0].decode().partition("=")[2])
+            size += len(piece)
+            digest.update(piece)
+        return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def add_changes(service: Service, gates: Gates) -> None:
+    made: Counter[str] = Counter()
+
+    @service.action("Show.change", flags="noauth,update")
+    @service.action("Show.remove", flags="noauth,destroy")
+    async def change(request: Request) -> dict[str, Any]:
+        body = await request.json()
+        made[body["n"]] += 1
+        if gate := body.get("gate"):
+            await gates.stand(gate)
+        return {"n": body["n"]}
+
+    @service.action("Show.made", flags="noauth,read")
+    async def count(request: Request) -> dict[str, Any]:
+        """How often each change was made."""
+        return dict(made)
 
 
 async def serve(folder: Path) -> None:

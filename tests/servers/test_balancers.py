@@ -14,10 +14,10 @@ from typing import Final
 import orjson
 import psutil
 import pytest
+from eventstream import Browser
 
 from balanced import STRANGER, Balanced, Proxy, balanced, wait_until
 from balanced_service import PIECE
-from eventstream import Browser
 from fronted import Answer, Wire
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.one_loop]
@@ -419,7 +419,7 @@ class Load:
     async def client(self) -> None:
         while not self.over:
             async with connected(self._proxy) as wire:
-                while not self.over and await self._ask(wire):
+                while not self.over and await self._ask(wire):  # noqa: ASYNC110 - a pause
                     await asyncio.sleep(0.01)
 
     async def _ask(self, wire: Wire) -> bool:
