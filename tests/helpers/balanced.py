@@ -180,10 +180,8 @@ class Gateway:
 class Proxy:
     """One of the two in front, with what a client needs to talk to it."""
 
-    def __init__(
-        self, name: str, folder: Path, port: int, plain: int, trust: ssl.SSLContext
-    ) -> None:
-        self.name, self.folder = name, folder
+    def __init__(self, folder: Path, port: int, plain: int, trust: ssl.SSLContext) -> None:
+        self.name, self.folder = folder.name, folder
         self.port, self.plain = port, plain
         self.trust = trust
         self.process: subprocess.Popen[bytes] | None = None
