@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -87,6 +88,9 @@ async def run(
         if acquired is not None:
             stack.callback(acquired.close)
         stack.enter_context(triggers.on_signals())
+        if notifier.pause is not None:
+            faulthandler.enable()  # tells where we hang, when systemd sends SIGABRT
+            stack.callback(asyncio.create_task(_show_life(notifier, notifier.pause)).cancel)
         gateway = Gateway(loaded, triggers, acquired, notifier, team, trial)
         try:
             starting = asyncio.create_task(gateway.start())
@@ -103,6 +107,13 @@ async def run(
         finally:
             await gateway.close()
     return 0
+
+
+async def _show_life(notifier: Notifier, pause: float) -> None:
+    """As long as the event loop runs, to the end of the drain."""
+    while True:
+        notifier.alive()
+        await asyncio.sleep(pause / 2)
 
 
 async def _unless(event: asyncio.Event, task: asyncio.Task[None]) -> bool:
