@@ -329,7 +329,7 @@ def test_the_site_can_be_built_without_a_warning(tmp_path: Path) -> None:
 
 # -- the gateway: what is to be copied --------------------------------------------------
 
-COPIED: Final = ("docs/rate-limits.md", "docs/web-apps.md")
+COPIED: Final = ("docs/load-balancers.md", "docs/rate-limits.md", "docs/web-apps.md")
 
 
 @pytest.mark.parametrize(
