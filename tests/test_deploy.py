@@ -92,6 +92,14 @@ def test_the_environment_of_the_unit_can_be_set(monkeypatch: pytest.MonkeyPatch)
     sources.load()
 
 
+@pytest.mark.parametrize("folder", ["", "haproxy", "nginx", "systemd"])
+def test_the_index_has_every_file(folder: str) -> None:
+    index = (DEPLOY / "README.md").read_text()
+    for path in (DEPLOY / folder).iterdir():
+        if path.is_file() and path.name != "README.md":
+            assert f"`{path.relative_to(DEPLOY)}`" in index
+
+
 # -- load balancers ---------------------------------------------------------------------
 
 NGINX = DEPLOY / "nginx" / "scamp-gateway.conf"

@@ -378,6 +378,15 @@ async def test_the_callers_address_is_believed_from_the_proxy_alone(
     assert (await stand.line(mark))["client"] == STRANGER
 
 
+async def test_callers_do_not_say_what_the_method_is(proxy: Proxy) -> None:
+    """nginx tells itself, on the way around that PUT and DELETE take."""
+    for method, action, said in (("PUT", "change", "DELETE"), ("DELETE", "remove", "PUT")):
+        forged = (("X-SCAMP-Real-Method", said),)
+        body = {"n": f"forged-{proxy.name}"} if method == "PUT" else None
+        answer = await proxy.ask(method, f"/api/Show.{action}?n=forged", body, forged)
+        assert answer.status == 200, answer.body
+
+
 async def test_a_request_has_one_id_everywhere(stand: Balanced, proxy: Proxy) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     traced = ("traceparent", f"00-{trace}-b7ad6b7169203331-01")

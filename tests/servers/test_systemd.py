@@ -100,7 +100,8 @@ def test_the_users_of_the_services_are_made(tool: Callable[[str], str], tmp_path
 # -- as systemd starts them -------------------------------------------------------------
 
 AS_SYSTEMD: Final = """
-import os, sys
+import os, resource, sys
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 descriptors, *command = sys.argv[1:]
 for number, one in enumerate(descriptors.split(",")):
     os.dup2(int(one), 3 + number)
@@ -178,21 +179,25 @@ def started_as_systemd_does(
             process.wait()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_gateway_gets_its_sockets_and_says_how_it_is(tmp_path: Path, workers: int) -> None:
-    """With the shipped settings, in which only places are others."""
+def settled(folder: Path, workers: int = 1) -> list[str]:
+    """What starts the gateway with the shipped settings, in which only places are others."""
     settings = (DEPLOY / "gateway.example.toml").read_text()
     for old in ("/run/scamp", "/etc/scamp/auth", "/etc/scamp", "/var/log/scamp-gateway"):
         assert f'"{old}/' in settings
-        settings = settings.replace(f'"{old}/', f'"{tmp_path}/')
+        settings = settings.replace(f'"{old}/', f'"{folder}/')
     settings = settings.replace("workers = 1", f"workers = {workers}")
     settings = settings.replace("drain_delay = 5", "drain_delay = 0")
-    (tmp_path / "gateway.toml").write_text(settings)
-    (tmp_path / "ticket_verify_public_key.pem").write_bytes(make_identity().certificate)
-    (tmp_path / "authorized_services").write_text("")
-    (tmp_path / "discovery").write_text("")
+    (folder / "gateway.toml").write_text(settings)
+    (folder / "ticket_verify_public_key.pem").write_bytes(make_identity().certificate)
+    (folder / "authorized_services").write_text("")
+    (folder / "discovery").write_text("")
     unit = DEPLOY / "systemd" / "scamp-gateway.service"
-    command = command_of(unit, {"/etc/scamp-gateway/gateway.toml": f"{tmp_path}/gateway.toml"})
+    return command_of(unit, {"/etc/scamp-gateway/gateway.toml": f"{folder}/gateway.toml"})
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_gateway_gets_its_sockets_and_says_how_it_is(tmp_path: Path, workers: int) -> None:
+    command = settled(tmp_path, workers)
     with (
         listening("scamp-gateway.socket", "scamp-gateway-admin.socket") as sockets,
         started_as_systemd_does(command, sockets, tmp_path) as (process, manager),
@@ -217,6 +222,20 @@ def test_the_gateway_gets_its_sockets_and_says_how_it_is(tmp_path: Path, workers
         assert process.wait(PATIENCE) == 0
     (ready,) = re.findall(r"scamp-gateway ready: (.*)", (tmp_path / "log").read_text())
     assert ready
+
+
+def test_one_that_hangs_says_where(tmp_path: Path) -> None:
+    """What the watchdog of systemd does to it."""
+    with (
+        listening("scamp-gateway.socket") as sockets,
+        started_as_systemd_does(
+            [*settled(tmp_path), "--admin-bind", "127.0.0.1:0"], sockets, tmp_path
+        ) as (process, manager),
+    ):
+        assert manager.next() == "READY=1"
+        process.send_signal(signal.SIGABRT)
+        assert process.wait(PATIENCE) == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in (tmp_path / "log").read_text()
 
 
 def test_the_cache_is_kept_where_the_gateway_reads_it(tmp_path: Path) -> None:
