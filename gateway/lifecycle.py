@@ -206,7 +206,9 @@ class Gateway:
         sockets, predecessor = self._acquired.sockets, self._acquired.predecessor
         at_once = 1 if sockets.crowded else MAX_AT_ONCE
         gate = Gate(self.parts.clients, self._server.make_room, at_once)
-        self._public = Listener(self._public_runner, sockets.public, gate)
+        # A master of workers keeps a socket open for whoever comes after one of them.
+        own = sockets.own and self._team is None
+        self._public = Listener(self._public_runner, sockets.public, gate, own=own)
         self._admin = Listener(self._admin_runner, sockets.admin, Gate(self.parts.admin_clients))
         if self._team is not None:
             await self._team.start()

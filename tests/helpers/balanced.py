@@ -346,8 +346,11 @@ class Balanced:
 
     def up(self, number: int) -> bool:
         """Whether HAProxy sends requests to that gateway."""
+        path = self.proxies["haproxy"].folder / "admin.sock"
+        if not path.exists():  # it gets its name a moment after it listens
+            return False
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.connect(str(self.proxies["haproxy"].folder / "admin.sock"))
+            sock.connect(str(path))
             sock.sendall(b"show stat\n")
             said = b""
             while piece := sock.recv(65536):
