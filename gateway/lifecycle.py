@@ -206,9 +206,7 @@ class Gateway:
         sockets, predecessor = self._acquired.sockets, self._acquired.predecessor
         at_once = 1 if sockets.crowded else MAX_AT_ONCE
         gate = Gate(self.parts.clients, self._server.make_room, at_once)
-        # A master of workers keeps a socket open for whoever comes after one of them.
-        own = sockets.own and self._team is None
-        self._public = Listener(self._public_runner, sockets.public, gate, own=own)
+        self._public = Listener(self._public_runner, sockets.public, gate, own=sockets.own)
         self._admin = Listener(self._admin_runner, sockets.admin, Gate(self.parts.admin_clients))
         if self._team is not None:
             await self._team.start()
@@ -337,6 +335,8 @@ class Gateway:
         await self._wait(lambda: triggers.hurry, delay)
         if self._successors is not None:
             self._successors.close()
+        if not triggers.stop.is_set():  # a worker that failed: the next one gets its socket
+            self._public.own = False
         await self._public.stop(serve_rest="public" not in passed)
         closed = asyncio.get_running_loop().time()
         # What the kernel had accepted already needs a moment to become a connection.

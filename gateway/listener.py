@@ -41,7 +41,7 @@ class Sockets:
     crowded: bool = False
     """Whether other workers of this gateway accept on some of the public ones, too."""
     own: bool = False
-    """Whether the public ones were opened here and are passed to nobody."""
+    """Whether the public ones were opened by this gateway, and are passed to no other."""
 
     @classmethod
     def opened(cls, settings: Settings) -> Self:
@@ -238,9 +238,9 @@ class Listener:
         *,
         own: bool = False,
     ) -> None:
-        """`gate` is by what clients come in; without one it has the usual limits. `own`: no other
-        process listens on these sockets, now or later."""
-        self._own = own
+        """`gate` is by what clients come in; without one it has the usual limits. `own`: nobody
+        listens on these sockets once this gateway has left."""
+        self.own = own
         self._runner = runner
         self._sockets = sockets
         self._gate = gate or Gate()
@@ -296,7 +296,7 @@ class Listener:
         resets else. May be called twice."""
         self._stopped = True
         self.open = False
-        if serve_rest and self._own and [one for one in self._sockets if take_no_new(one)]:
+        if serve_rest and self.own and [one for one in self._sockets if take_no_new(one)]:
             await asyncio.sleep(SETTLING)
         sites, self._sites = self._sites, []
         for site in sites:
