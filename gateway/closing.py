@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
+import sys
 from typing import Final
 
 SETTLING: Final = 0.1
@@ -36,7 +37,7 @@ _NO_SYN: Final = b"".join(
 def take_no_new(sock: socket.socket) -> bool:
     """No connection begins on this listening socket any more, in whatever process, and for good.
     False where the system does not do that."""
-    if not hasattr(socket, "SO_INCOMING_CPU"):  # not Linux
+    if not sys.platform.startswith("linux"):
         return False
     program = ctypes.create_string_buffer(_NO_SYN, len(_NO_SYN))
     told = struct.pack("@HP", len(_NO_SYN) // 8, ctypes.addressof(program))
