@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 
 from gateway.pagefiles import HEADERS, REVALIDATED, PageFile, page_files
 
-_SHARED: Final = frozenset(
+SHARED: Final = frozenset(
     {"base.css", "dom.js", "icon.svg", "text.js", "theme-button.js", "theme.js", "tokens.css"}
 )
 """Files of the explorer that are used here, too."""
@@ -39,7 +39,7 @@ class ConsolePages:
 
     def __init__(self, shown: Shown, links: Mapping[str, str]) -> None:
         self._shown = shown
-        found = dict(page_files("gateway.explorer", _SHARED)) | dict(page_files("gateway.console"))
+        found = dict(page_files("gateway.explorer", SHARED)) | dict(page_files("gateway.console"))
         self._index = found.pop("index.html").content.decode().replace(_LINKS, _items(links))
         self._files: Mapping[str, PageFile] = found
 
