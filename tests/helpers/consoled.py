@@ -142,5 +142,5 @@ async def consoled(folder: Folder, workers: int = 1) -> AsyncIterator[Consoled]:
 
 
 def tampered(folder: Folder, name: str) -> bytes:
-    """A record with a signature that does not fit."""
-    return folder.record(name).read_bytes().replace(b"main", b"mine", 1)
+    """A record of somebody else, under a signature that does not fit."""
+    return folder.record(name).read_bytes().replace(b"shop:", b"shoq:", 1)
