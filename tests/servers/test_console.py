@@ -261,9 +261,7 @@ async def test_what_the_mesh_says_is_text_and_large_meshes_are_cut(
         assert "filter=s017" in teller.asked[-1]
 
 
-async def test_nothing_is_asked_while_it_is_paused_and_a_gap_is_no_spike(
-    tmp_path: Path, tool: Tool
-) -> None:
+async def test_nothing_is_asked_while_it_is_paused_or_not_seen(tmp_path: Path, tool: Tool) -> None:
     async with told(tmp_path, tool("chromium")) as teller:
         page = teller.page
         await page.clock.install()
@@ -272,9 +270,13 @@ async def test_nothing_is_asked_while_it_is_paused_and_a_gap_is_no_spike(
         asked = len(teller.asked)
         await page.clock.run_for(30_000)
         assert len(teller.asked) == asked
-        await page.click("#pause")
         async with page.expect_response("**/overview*"):
-            pass
+            await page.click("#pause")
+        await page.evaluate("Object.defineProperty(document, 'hidden', {get: () => true})")
+        await page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        asked = len(teller.asked)
+        await page.clock.run_for(30_000)
+        assert len(teller.asked) == asked, "nobody sees it"
 
 
 async def test_silence_is_told_once_and_asked_about_less_and_less(

@@ -25,7 +25,8 @@ const reloads = reloadsTable(byId("reloads"));
 
 let wanted = "";
 let state = "";
-let started = 0;
+/** @type {any} the last answer */
+let before = null;
 
 const poll = new Poll(() => {
   const url = new URL("../overview", import.meta.url);
@@ -68,11 +69,18 @@ function head(overview) {
   const now = overview.gateway.state;
   show(byId("state"), now, KINDS[now] ?? "bad");
   if (state && now !== state) announce(`The gateway is ${now}`);
-  if (started && overview.gateway.started > started + 1) announce("The gateway was started anew");
+  if (startedAnew(overview)) announce("The gateway was started anew");
   state = now;
-  started = overview.gateway.started;
+  before = overview;
   const out = overview.instances.states.out;
   document.title = `${out > 0 ? `(${out} out) ` : ""}${now === "ready" ? "" : `${now} · `}scamp-gateway`;
+}
+
+/** All of it, and not one of its workers: of these, some stay. */
+function startedAnew(overview) {
+  if (before === null || overview.gateway.started <= before.gateway.started) return false;
+  const staying = overview.counted_by.filter((one) => before.counted_by.includes(one)).length;
+  return staying === 0 || staying === overview.counted_by.length;
 }
 
 function show(element, text, kind) {

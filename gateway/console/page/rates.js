@@ -80,7 +80,8 @@ export class Snapshots {
 
 /** @param {any} last @param {any} next */
 function continues(last, next) {
-  return next.clock > last.clock && String(last.counted_by) === String(next.counted_by) && answered(next) >= answered(last);
+  const same = next.gateway.started === last.gateway.started && String(next.counted_by) === String(last.counted_by);
+  return same && next.clock > last.clock && answered(next) >= answered(last);
 }
 
 /** @param {any} snapshot */

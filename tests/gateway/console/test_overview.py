@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from offers import service
+from pages import ROOT
 
 from gateway.actions import announced
 from gateway.console import console as console_module
@@ -331,3 +333,15 @@ async def test_series_of_many_actions_are_read_once_they_change(gateway: Gateway
         part = await parts.state.part()
         assert sum(part["histograms"]["whole"]) == (number + 1) * len(all_series)
         assert part["responses"] == {"2xx service": (number + 1) * len(all_series)}
+
+
+def test_the_page_for_readers_names_every_key() -> None:
+    text = (ROOT / "docs" / "console.md").read_text()
+    table = text.partition("## /overview")[2]
+    named = [name for line in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+             for name in re.findall(r"`(\w+)`", line)]  # fmt: skip
+    assert set(named) == set(compose())
+    assert len(named) == len(set(named))
+    for name, limit in (("instances", MAX_INSTANCES), ("services", MAX_SERVICES),
+                        ("actions", MAX_ACTIONS), ("refused", MAX_REJECTED)):  # fmt: skip
+        assert f"{limit} {name}" in text
