@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterable
 from copy import copy
@@ -32,8 +33,6 @@ Part: TypeAlias = dict[str, Any]
 ``started``: seconds since 1970; ``actions``: by label, as `of_tally`; ``instances``: as
 `InstanceView`; ``reloads``: as `Reloads`.
 """
-
-HISTOGRAMS: Final = ("whole", "upstream", "own", "queued", "lag")
 
 _STATM: Final = Path("/proc/self/statm")
 
@@ -60,21 +59,22 @@ class Reader:
         self._reloads = reloads
         self._dropped = access_log_dropped
         self._tallies = _Tallies()
-        self._reading = asyncio.Lock()
+        self._asked = 0
+        self._reading = threading.Lock()  # not asyncio's: who is cancelled leaves a thread behind
         self._started = time.time()
 
     async def part(self) -> Part:
         """Everything as of now. Cancelling is safe."""
-        async with self._reading:  # several who ask at once may not share what the thread keeps
-            views = self._requester.instances()
-            series = self._metrics.all_series()
-            told = {
-                "counters": self._counters(),
-                "gauges": self._gauges(views),
-                "shed": {**self._front.shed, **self._requester.stats.shed},
-                "reloads": [_plain(one) for one in self._reloads.all()],
-            }
-            return await asyncio.to_thread(self._rest, told, views, series)
+        views = self._requester.instances()
+        series = self._metrics.all_series()
+        told = {
+            "counters": self._counters(),
+            "gauges": self._gauges(views),
+            "shed": {**self._front.shed, **self._requester.stats.shed},
+            "reloads": [_plain(one) for one in self._reloads.all()],
+        }
+        self._asked += 1
+        return await asyncio.to_thread(self._rest, told, views, self._asked, series)
 
     def _counters(self) -> dict[str, float]:
         stats, clients = self._requester.stats, self._clients
@@ -105,25 +105,32 @@ class Reader:
             "retry_budget": self._requester.retries_left,
         }
 
-    def _rest(self, told: Part, views: list[InstanceView], series: list[ActionSeries]) -> Part:
+    def _rest(
+        self, told: Part, views: list[InstanceView], asked: int, series: list[ActionSeries]
+    ) -> Part:
         counted = self._metrics
-        actions, histograms = self._tallies.read(series)
-        histograms["own"] = buckets_of(counted.own)
-        histograms["queued"] = buckets_of(counted.queued)
-        histograms["lag"] = buckets_of(counted.lag)
+        with self._reading:
+            actions, sums = self._tallies.read(asked, series)
         usage = resource.getrusage(resource.RUSAGE_SELF)
         told["counters"] |= {
             "answers_cut": count_of(counted.cut),
             "cpu_seconds": usage.ru_utime + usage.ru_stime,
-            **self._tallies.bytes,
+            "bytes_in": sums.bytes_in,
+            "bytes_out": sums.bytes_out,
         }
         told["gauges"]["memory"] = _resident()
         return {
             **told,
             "started": self._started,
-            "responses": self._tallies.responses,
+            "responses": sums.responses,
             "actions": actions,
-            "histograms": histograms,
+            "histograms": {
+                "whole": sums.whole,
+                "upstream": sums.upstream,
+                "own": buckets_of(counted.own),
+                "queued": buckets_of(counted.queued),
+                "lag": buckets_of(counted.lag),
+            },
             "instances": [_plain(view) for view in views],
         }
 
@@ -132,31 +139,28 @@ class _Tallies:
     """The numbers of all actions, and their sums, which do not go back when an action goes."""
 
     def __init__(self) -> None:
-        # At most as many as `metrics` keeps series; those that have gone are in the sums below.
+        # At most as many as `metrics` keeps series; those that have gone are in the sums.
         self._kept: dict[ActionSeries, _Kept] = {}
         self._gone = _Sums()
-        self._now = _Sums()
+        self._asked = 0
+        self._told: tuple[dict[str, list[Any]], _Sums] = {}, _Sums()
 
-    @property
-    def responses(self) -> dict[str, float]:
-        return self._now.responses
-
-    @property
-    def bytes(self) -> dict[str, float]:
-        return {"bytes_in": self._now.bytes_in, "bytes_out": self._now.bytes_out}
-
-    def read(
-        self, series: list[ActionSeries]
-    ) -> tuple[dict[str, list[Any]], dict[str, list[float]]]:
+    def read(self, asked: int, series: list[ActionSeries]) -> tuple[dict[str, list[Any]], _Sums]:
+        """`asked` counts questions: who comes late gets what was told to the one after, since
+        its `series` may be among those that have gone by now."""
+        if asked < self._asked:
+            return self._told
+        self._asked = asked
         kept = {one: _look(one, self._kept.pop(one, None)) for one in series}
         for gone in self._kept.values():
             self._gone.add(gone.tally)
         self._kept = kept
-        self._now = self._gone.copy()
+        sums = self._gone.copy()
         for found in kept.values():
-            self._now.add(found.tally)
+            sums.add(found.tally)
         actions = {one.label: of_tally(found.tally) for one, found in kept.items() if found.count}
-        return actions, {"whole": self._now.whole, "upstream": self._now.upstream}
+        self._told = actions, sums
+        return self._told
 
 
 @dataclass(frozen=True, slots=True)

@@ -335,6 +335,25 @@ async def test_series_of_many_actions_are_read_once_they_change(gateway: Gateway
         assert part["responses"] == {"2xx service": (number + 1) * len(all_series)}
 
 
+async def test_many_who_read_at_once_and_give_up_count_nothing_twice(gateway: Gateway) -> None:
+    parts = gateway.parts
+    for number in range(50):
+        parts.registry.apply(added=[service(f"s{number}", f"M.a{number} noauth")])
+        (series,) = (
+            parts.counters.series(announced(offers, 1.0))
+            for offers in parts.registry.actions()
+            if offers[0].service.name == f"s{number}"
+        )
+        series.requests(("GET", "2xx", "service")).inc()
+        tasks = [asyncio.create_task(parts.state.part()) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        await asyncio.wait(tasks)
+        parts.registry.apply(removed=[one.key for one in parts.registry.services()])
+        parts.counters.prune()
+    assert (await parts.state.part())["responses"] == {"2xx service": 50}
+
+
 def test_the_page_for_readers_names_every_key() -> None:
     text = (ROOT / "docs" / "console.md").read_text()
     table = text.partition("## /overview")[2]
