@@ -23,6 +23,11 @@ class Asking(Protocol):
     """The `team.Team`."""
 
     ledger: Ledger
+    number: int
+
+    async def told(self, question: Literal["overview"]) -> Any:
+        """What this worker says."""
+        ...
 
     async def ask(self, question: Literal["overview"], limit: float) -> dict[int, Any]:
         """What all workers say, by number; None where there was no answer."""
@@ -39,6 +44,8 @@ class Overall:
     async def gather(self) -> Gathered:
         """Everything as of now; of who does not answer within LIMIT, what it wrote last."""
         answers = await self._team.ask("overview", LIMIT)
+        if answers.get(self._team.number) is None:  # we are here, however slow
+            answers[self._team.number] = await self._team.told("overview")
         silent = [number for number, answer in answers.items() if not answer]
         told = [answer for answer in answers.values() if answer]
         births = {answer["birth"] for answer in told}

@@ -292,3 +292,15 @@ async def test_the_overview_goes_on_without_one_and_forgets_nothing_it_wrote(
             assert found["responses"] == {"4xx gateway": 7}
             assert found["counters"]["answers_cut"] == 2
             assert sum(found["histograms"]["whole"]) == 2
+
+
+async def test_a_worker_that_is_too_slow_for_others_shows_itself(
+    mesh: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.workers.overall.LIMIT", 0.0)
+    async with members(mesh, 1, 2) as (one, _):
+        count(one, 3)
+        found = await one.all.overview("")
+        assert found["responses"] == {"4xx gateway": 3}
+        assert found["gateway"]["workers"] == {"count": 2, "answering": 1, "silent": [2]}
+        assert found["gauges"]["in_flight"] == 0
