@@ -43,6 +43,7 @@ class Consoled:
         """Records in the discovery cache that are no good."""
         self._children: dict[str, Child] = {}
         self._gateway: Child | None = None
+        self._keeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Everything."""
@@ -51,7 +52,14 @@ class Consoled:
         for name in SERVICES:
             self.folder.record(name).unlink(missing_ok=True)
         await asyncio.gather(*map(self.start_service, SERVICES))
+        self._keeper = asyncio.create_task(self._keep())
         await self.start_gateway("127.0.0.1:0", "127.0.0.1:0")
+
+    async def _keep(self) -> None:
+        """The cache file is fresh for as long as somebody writes it."""
+        while True:
+            await asyncio.sleep(1)
+            os.utime(self.folder.cache)
 
     async def start_gateway(self, bind: str, admin: str) -> None:
         """Wait until it is ready."""
@@ -101,6 +109,9 @@ class Consoled:
 
     async def stop(self) -> None:
         """Everything."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
         await self.stop_gateway()
         await asyncio.gather(*(child.end(signal.SIGKILL) for child in self._children.values()))
 

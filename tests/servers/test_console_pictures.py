@@ -21,7 +21,7 @@ from gateway.demo.folder import Folder
 
 pytestmark = pytest.mark.timeout(300)
 
-WIDE = {"width": 1280, "height": 1040}
+WIDE = {"width": 1200, "height": 860}
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ async def test_screenshots(folder: Folder, tool: Callable[[str], str]) -> None:
             await asyncio.sleep(3 if wanted else 0)
             await take("out")
             # A phone has more dots to the inch, which a page cannot change: its history goes along.
-            await page.set_viewport_size({"width": 375, "height": 1624})
+            await page.set_viewport_size({"width": 375, "height": 1480})
             await take("phone")
     for name, picture in pictures.items():
         assert re.match(rb"\x89PNG", picture)

@@ -122,7 +122,6 @@ function notices(overview) {
   if (gateway.state === "replaced") found.push(["warn", "Another process has taken over the addresses; this one finishes what it has."]);
   if (discovery.last_error) found.push(["bad", `Discovery: ${discovery.last_error}`]);
   if (discovery.stale) found.push(["warn", "Discovery is stale: its writer has died, or nothing is heard. What was known is still served."]);
-  if (discovery.unauthorized > 0) found.push(["warn", `${discovery.unauthorized} announced actions are not permitted by authorized_services.`]);
   if (gauges.retry_budget <= 0) found.push(["warn", "The retry budget is spent: requests that fail are not tried again."]);
   if (gauges.clients >= gauges.clients_limit) found.push(["bad", "As many clients are connected as may be."]);
   const place = byId("notices");

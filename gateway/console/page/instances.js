@@ -24,7 +24,7 @@ export class Instances {
       kind: (row) => row.state,
       columns: [
         { label: "State", cell: (row) => ({ text: stateText(row), kind: row.state }) },
-        { label: "Since", style: "number", cell: (row) => since(row) },
+        { label: "Since", style: "since", cell: (row) => since(row) },
         { label: "Service", style: "name", cell: (row) => ({ text: row.service, title: row.identity }) },
         { label: "Address", style: "mono", cell: (row) => row.address },
         { label: "In flight", style: "number", cell: (row) => number(row.in_flight) },

@@ -88,9 +88,10 @@ export function servicesTable(card) {
   });
   return (overview, filter) => {
     const { shown, more, total, actions, found } = overview.services;
+    const { unauthorized } = overview.discovery;
     table.show(shown, {
       more,
-      summary: `${filter === "" ? "" : `${found} of `}${counted(total, "service")} · ${counted(actions, "action")}`,
+      summary: `${filter === "" ? "" : `${found} of `}${counted(total, "service")} · ${counted(actions, "action")}${unauthorized > 0 ? ` · ${unauthorized} not permitted` : ""}`,
       empty: filter === "" ? undefined : NO_MATCH,
     });
   };
