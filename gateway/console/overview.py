@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from gateway.console.merging import merged
@@ -45,6 +45,8 @@ class Gathered:
     births: tuple[int, ...]
     workers: dict[str, Any]
     checks: list[dict[str, Any]]
+    clock: float = field(default_factory=time.monotonic)
+    """When that was so: it may be shown a little later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class Overview:
         status = mesh.status
         return {
             "at": now,
-            "clock": time.monotonic(),
+            "clock": gathered.clock,
             "counted_by": list(gathered.births),
             "gateway": {
                 "version": build_version(),

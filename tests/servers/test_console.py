@@ -222,6 +222,24 @@ async def told(
         assert browser.strangers == []
 
 
+SNAPSHOTS: Final = """async () => {
+  const {Snapshots, quantile} = await import("/page/rates.js");
+  const of = new Snapshots();
+  const sum = (one) => one.responses["2xx service"];
+  const tell = (clock, count, started = 1) =>
+    of.push({clock, counted_by: [1], gateway: {started}, responses: {"2xx service": count}});
+  const found = [];
+  tell(1, 0); tell(2, 10); tell(2, 10);  // the last is the same reading with another filter
+  found.push(of.rate(sum));
+  tell(3, 20, 2.5);  // started anew, and has answered more already
+  found.push(of.rate(sum), quantile([0, 0], [1], 0.5));
+  tell(4, 25);
+  tell(5, 30);
+  found.push(of.rate(sum), quantile([0, 1], [1], 0.5));
+  return found;
+}"""
+
+
 async def test_rates_and_quantiles_are_worked_out_from_counters(tmp_path: Path, tool: Tool) -> None:
     async with told(tmp_path, tool("chromium")) as teller:
         page = teller.page
@@ -240,6 +258,7 @@ async def test_rates_and_quantiles_are_worked_out_from_counters(tmp_path: Path, 
         busiest = await page.locator("#actions tbody tr").first.inner_text()
         assert busiest.split("\t")[:2] == [f"{HOSTILE}~1", "500"]
         assert await page.locator(".plot .line.accent").first.get_attribute("d")
+        assert await page.evaluate(SNAPSHOTS) == [10, None, None, 5, float("inf")]
 
 
 async def test_what_the_mesh_says_is_text_and_the_rest_is_found_by_keyboard(

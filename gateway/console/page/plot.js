@@ -29,7 +29,8 @@ export class Plot {
    */
   push(at, values) {
     const last = this.points.at(-1);
-    if (last !== undefined && at <= last.at) this.points = []; // another clock: another machine answers
+    if (last !== undefined && at === last.at) this.points.pop();
+    if (last !== undefined && at < last.at) this.points = []; // another clock: another machine answers
     this.points.push({ at, values: values.map((one) => (one === Infinity ? null : one)) });
     while (this.points.length > MAX_POINTS || this.points[0].at < at - LONGEST) this.points.shift();
     this.draw();

@@ -6,7 +6,8 @@ const INTERVAL = 1000;
 /** Milliseconds after which nobody waits for an answer any longer. */
 const PATIENCE = 5000;
 
-const SLOWEST = 8000;
+/** Milliseconds between questions to a gateway that has been silent for long. */
+const SLOWEST = 4000;
 
 export class Poll extends EventTarget {
   /** @param {() => URL} where what to ask for, each time */

@@ -25,6 +25,7 @@ export class Snapshots {
    * @returns {boolean} whether it goes on
    */
   push(snapshot) {
+    if (this.newest?.clock === snapshot.clock) this.kept.pop(); // the same numbers with other rows
     const last = this.kept.at(-1);
     const goesOn = last !== undefined && continues(last, snapshot);
     if (!goesOn) this.kept = [];

@@ -192,8 +192,9 @@ async def test_nothing_is_read_unless_somebody_looks_and_once_for_all_who_do(
         async with http.get(f"{gateway.public.url}/api/Test.Gate.open") as answer:
             assert answer.status == 200
     assert read == 0
-    await asyncio.gather(*(look(http, str(number)) for number in range(10)))
+    found = await asyncio.gather(*(look(http, str(number)) for number in range(10)))
     assert read == 1
+    assert len({one["clock"] for one in found}) == 1, "what is shown again is of then"
 
 
 async def test_sums_do_not_go_back_when_an_action_goes(
