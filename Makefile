@@ -41,7 +41,7 @@ format: $(VENV)/.installed-dev ## Bring the code into its form.
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.installed-dev ## The pages of docs/ as a site, in build/site. Any warning ends it.
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 	@echo "build/site/index.html"
 
 fuzz: $(VENV)/.installed-fuzz ## Ten minutes for each parser of foreign bytes: make fuzz ARGS="header ticket --minutes 1".

@@ -1,27 +1,34 @@
-"""One JSON line per request, written by a thread so that a slow disk or pipe stops nobody.
+"""One line per request, written by a thread so that a slow disk or pipe stops nobody.
 
 Lines are handed over in batches: at once when it was quiet, else a few times a second. What waits
-is bounded; beyond that lines are dropped and counted. A ticket never gets here.
+is bounded; beyond that lines are dropped and counted. A ticket never gets here: there is no field
+for what could hold one, and what others chose goes through `_told`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import logging
 import os
 import queue
+import random
+import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
 
+from scamp import logs
+
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
+    from gateway.settings import Settings
 
 log = logging.getLogger("gateway.access_log")
 
@@ -34,12 +41,27 @@ BATCH_INTERVAL: Final = 0.05
 MAX_FIELD: Final = 200
 """Characters of a value that somebody else chose."""
 
+SLOW: Final = 1.0
+"""Seconds from which on a request has its line whatever the sample."""
+
+Form: TypeAlias = Literal["json", "text"]
+
 _OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
 
+_BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
+"""Printable ASCII without space, quotes, equals sign and backslash."""
 
-def line_of(exchange: Exchange, total: float, worker: int | None = None) -> bytes:
+
+def line_of(
+    exchange: Exchange,
+    total: float,
+    worker: int | None = None,
+    *,
+    form: Form = "json",
+    weight: float | None = None,
+) -> bytes:
     """The line for one request that took `total` seconds, in this one of several `worker`
-    processes. Times in it are milliseconds."""
+    processes; it stands for `weight` requests. Times in it are milliseconds."""
     action, asked, caller = exchange.action, exchange.asked, exchange.caller
     fields: dict[str, Any] = {
         "time": datetime.fromtimestamp(exchange.wall, UTC),
@@ -53,7 +75,7 @@ def line_of(exchange: Exchange, total: float, worker: int | None = None) -> byte
         "sector": None,
         "status": exchange.status,
         "cause": exchange.cause,
-        "upstream_code": _short(exchange.upstream_code),
+        "upstream_code": _told(exchange.upstream_code),
         "instance": exchange.address,
         "attempts": exchange.attempts,
         "bytes_in": exchange.bytes_in,
@@ -69,16 +91,42 @@ def line_of(exchange: Exchange, total: float, worker: int | None = None) -> byte
         fields["version"] = action.version
         fields["sector"] = action.sector
     elif asked is not None:
-        fields["action"] = _short(asked.action)
+        fields["action"] = _told(asked.action)
         fields["version"] = asked.version
-        fields["sector"] = _short(asked.sector)
+        fields["sector"] = _told(asked.sector)
     if worker is not None:
         fields["worker"] = worker
+    if weight is not None:
+        fields["weight"] = weight
+    if form == "text":
+        return _logfmt(fields)
     return orjson.dumps(fields, option=_OPTIONS)
 
 
-def _short(text: str | None) -> str | None:
-    return text[:MAX_FIELD] if text is not None else None
+def _logfmt(fields: Mapping[str, Any]) -> bytes:
+    """``name=value name="another value"``, without what is not known. ASCII."""
+    words = [f"{name}={_word(value)}" for name, value in fields.items() if value is not None]
+    return " ".join(words).encode() + b"\n"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, int | float):
+        return str(value)
+    if isinstance(value, datetime):
+        return f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    text = str(value)
+    return text if _BARE.fullmatch(text) else json.dumps(text)
+
+
+def _told(text: str | None) -> str | None:
+    """What somebody else chose: cut, on one line, and no ticket."""
+    if text is None:
+        return None
+    return logs.escape(logs.redact(text[:_LOOKED_AT])[:MAX_FIELD])
+
+
+_LOOKED_AT: Final = 8 * MAX_FIELD
+"""Characters in which a ticket is looked for: more than one that begins in the first has."""
 
 
 class AccessLog:
@@ -91,15 +139,22 @@ class AccessLog:
         self,
         target: str = "-",
         *,
+        form: Form = "json",
+        sample: float = 1.0,
+        slow: float = SLOW,
         max_waiting: int = MAX_WAITING,
         worker: int | None = None,
         lock: Path | None = None,
     ) -> None:
-        """At most `max_waiting` bytes wait to be written. Files are appended to. With several
+        """Of requests that ended well and took less than `slow` seconds the share `sample` gets a
+        line. At most `max_waiting` bytes wait to be written. Files are appended to. With several
         processes, `worker` is this one's number, and `lock` a file that they all have: who writes
         holds it, for in a pipe lines of two could mix."""
         self.enabled = target != "off"
         self._target = target
+        self._form: Form = form
+        self._sample = sample
+        self._slow = slow
         self._max_waiting = max_waiting
         self._worker = worker
         self._lock = lock
@@ -108,6 +163,7 @@ class AccessLog:
         self._size = 0
         self._scheduled = False
         self._dropped = 0
+        self._unsampled = 0
         self._handed = 0  # bytes; set by the loop's thread only, as all of the above
         self._written = 0  # bytes; set by the writing thread only, as all below
         self._failed = 0
@@ -124,6 +180,11 @@ class AccessLog:
         """Lines that were not written: too many waited, or writing failed."""
         return self._dropped + self._failed
 
+    @property
+    def unsampled(self) -> int:
+        """Lines that were left out on purpose."""
+        return self._unsampled
+
     def start(self) -> None:
         """Open the file and start the thread that writes. Raises OSError."""
         if not self.enabled or self._thread is not None:
@@ -135,11 +196,31 @@ class AccessLog:
         self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
         self._thread.start()
 
+    @classmethod
+    def configured(
+        cls, settings: Settings, *, worker: int | None = None, lock: Path | None = None
+    ) -> AccessLog:
+        """As `settings` say."""
+        return cls(
+            settings.access_log,
+            form=settings.access_log_format,
+            sample=settings.access_log_sample,
+            slow=settings.access_log_slow,
+            worker=worker,
+            lock=lock,
+        )
+
     def record(self, exchange: Exchange, total: float) -> None:
-        """Take the line for one request; returns at once."""
+        """Take the line for one request, or leave it out; returns at once."""
         if self._loop is None:
             return
-        line = line_of(exchange, total, self._worker)
+        weight = None
+        if self._sample < 1.0:
+            weight = self._weight(exchange, total)
+            if not weight:
+                self._unsampled += 1
+                return
+        line = line_of(exchange, total, self._worker, form=self._form, weight=weight)
         if self._handed - self._written + self._size + len(line) > self._max_waiting:
             self._dropped += 1
             return
@@ -148,6 +229,16 @@ class AccessLog:
         if not self._scheduled:
             self._scheduled = True
             self._timer = self._loop.call_soon(self._hand_over)
+
+    def _weight(self, exchange: Exchange, total: float) -> float:
+        """How many requests the line of this one stands for; 0 for no line. By chance, and not by
+        an id: whoever chooses that would choose whether he is seen."""
+        well = exchange.status < 400 and exchange.cause is None and not exchange.was_cut
+        if not well or total >= self._slow:
+            return 1
+        if random.random() < self._sample:  # noqa: S311 - no secret
+            return round(1 / self._sample, 6)
+        return 0
 
     def reopen(self) -> None:
         """Open the file anew, after it was moved away. A failure leaves the old one in use."""
@@ -219,9 +310,11 @@ class AccessLog:
         except OSError as exc:
             self._failed += len(lines)
             if not self._failing:
-                log.error("access log %s: %s", self._target, exc.strerror)
+                log.error("access log %s: %s; lines are lost", self._target, exc.strerror)
             self._failing = True
         else:
+            if self._failing:
+                log.info("access log %s is written again; %d were lost", self._target, self._failed)
             self._failing = False
         self._written += size
 

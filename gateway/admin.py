@@ -22,6 +22,7 @@ from gateway.console.pages import ConsolePages
 from gateway.strangers import Trust
 from scamp.discovery import Announcement, DiscoveryStatus, Offer, Registry
 from scamp.discovery.model import count_actions
+from scamp.logs import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         response = await handler(request)
     except web.HTTPException as exc:
         detail = {
-            404: f"there is nothing at {request.path}; / lists what there is",
+            404: f"there is nothing at {redact(request.path)}; / lists what there is",
             405: f"{request.path} is only read: use GET, not {request.method}",
         }.get(exc.status, exc.reason)
         response = _problem(exc.status, detail)
@@ -228,7 +229,7 @@ async def _services(request: web.Request) -> web.Response:
             "services": await asyncio.to_thread(lambda: [_service(one) for one in services]),
             "discovery": _discovery(status),
             "rejected_records": [
-                {"identity": identity, "reason": reason, "detail": detail}
+                {"identity": redact(identity), "reason": reason, "detail": redact(detail)}
                 for identity, reason, detail in status.rejected_records
             ],
         }
@@ -237,8 +238,8 @@ async def _services(request: web.Request) -> web.Response:
 
 def _service(service: Announcement) -> dict[str, Any]:
     return {
-        "name": service.name,
-        "identity": service.identity,
+        "name": redact(service.name),
+        "identity": redact(service.identity),
         "fingerprint": service.fingerprint,
         "sector": service.sector,
         "uri": service.uri,
@@ -288,12 +289,13 @@ def _action(
         "flags": action.flags,
         "envelopes": action.envelopes,
         "timeout": action.timeout,
-        "instances": [offer.service.identity for offer in offers],
+        "instances": [redact(offer.service.identity) for offer in offers],
     }
 
 
 async def _connections(request: web.Request) -> web.Response:
-    return _json({"instances": await request.app[STATE].connections()})
+    found = await request.app[STATE].connections()
+    return _json({"instances": [{**one, "identity": redact(one["identity"])} for one in found]})
 
 
 async def _config(request: web.Request) -> web.Response:

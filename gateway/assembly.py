@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from gateway.access_log import AccessLog
@@ -41,13 +41,16 @@ from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from gateway.state import RunningState
+from gateway.usable import UsableCollector
 from gateway.whoami import WhoAmI
 from scamp.authz import AuthzSource
 from scamp.client import Requester
-from scamp.discovery import Change, DiscoveryStatus, LoadReport, Registry
+from scamp.discovery import Announcement, Change, DiscoveryStatus, LoadReport, Registry
 from scamp.errors import AuthzTableUnavailable, ConfigError
 
 log = logging.getLogger("gateway")
+auth_log = logging.getLogger("gateway.auth")
+discovery_log = logging.getLogger("scamp.discovery")
 
 _TABLE_LOOK: Final = 5.0
 """Seconds between looks at the privilege table's age, which cost nothing while it is fresh."""
@@ -55,6 +58,16 @@ _TABLE_LOOK: Final = 5.0
 ADMIN_CLIENTS: Final = ClientLimits(connections=128, per_address=None)
 """For whoever watches the gateway. They come and go by themselves; more are refused, so that they
 take no descriptor that clients or services need."""
+
+
+_NAMED: Final = 5
+"""Services that a line names when many come or leave at once."""
+
+
+def _named(services: Sequence[Announcement]) -> str:
+    names = ", ".join(one.identity for one in services[:_NAMED])
+    more = len(services) - _NAMED
+    return f"{names} and {more} more" if more > 0 else names or "none"
 
 
 class Assembly:
@@ -78,7 +91,7 @@ class Assembly:
         # What takes requests.
         self.counters = Metrics(self.registry)
         self.reloads = ReloadLog(self.counters)
-        self.access_log = access_log or AccessLog(settings.access_log)
+        self.access_log = access_log or AccessLog.configured(settings)
         self.clients = Clients(client_limits(settings))
         self.admin_clients = Clients(ADMIN_CLIENTS)
         self.endpoints = Endpoints()
@@ -113,6 +126,7 @@ class Assembly:
             make_registry(
                 self.counters,
                 self._collector(),
+                UsableCollector(self.registry, self.counters, self.requester),
                 EventsCollector(self.hub),
                 ClientsCollector({"public": self.clients, "admin": self.admin_clients}),
             ),
@@ -123,6 +137,7 @@ class Assembly:
         self._lag = LoopLag(self.counters.lag, tell=self.front.lateness.measured)
         self._unsubscribe = self.registry.subscribe(self._on_change)
         self._table_keeper: asyncio.Task[None] | None = None
+        self._started = False
 
     def _discovery(self) -> DiscoveryStatus:
         return self.follower.status
@@ -182,6 +197,9 @@ class Assembly:
             in_flight=lambda: self.front.in_flight,
             shed=lambda: self.front.shed,
             limiter=self.limiter,
+            in_flight_limit=self.front.options.max_in_flight,
+            discovery_max_age=self._settings.discovery_max_age,
+            ready=lambda: all(check.ok for check in self.state.readiness()),
         )
 
     def _reader(self) -> Reader:
@@ -210,13 +228,17 @@ class Assembly:
         if (short := shortage(self._settings.max_connections)) is not None:
             log.warning("%s", short)
         if self._settings.authorized_services is None:
-            log.warning("no authorized_services given: every service may offer every action")
+            log.warning(
+                "no authorized_services given: every service may offer every action "
+                "(--authorized-services)"
+            )
         if self.limiter.shared is not None:
             await self.limiter.shared.start()
         await self.follower.start()
+        self._started = True
         if not self.follower.status.loaded:
             why = self.follower.status.last_error or "listening for announcements"
-            log.warning("no index yet: %s", why)
+            log.warning("no index yet, requests get 503: %s", why)
         self.lost_routes.look()
         if self.authentication.table is not None:
             self._table_keeper = asyncio.create_task(self._keep_table(self.authentication.table))
@@ -235,7 +257,9 @@ class Assembly:
                 if authz.last_error is not None:
                     state, why = "old", f"the old privilege table serves on: {authz.last_error}"
             if why and state != told:
-                log.warning("%s", why)
+                auth_log.warning("%s", why)
+            elif state == "fresh" and told not in ("", "fresh"):
+                auth_log.info("the privilege table is fresh again")
             told = state
             await asyncio.sleep(_TABLE_LOOK)
 
@@ -256,6 +280,12 @@ class Assembly:
         if table is not None and table.last_error is not None and change.added:
             table.invalidate()
         self.lost_routes.look_soon()
+        if self._started:
+            came, left = _named(change.added), _named(change.removed)
+            discovery_log.info(
+                "services came or changed: %s; left: %s; in force: %d",
+                *(came, left, len(self.registry.services())),
+            )
 
     def _on_load(self, report: LoadReport) -> None:
         self.reloads.note("discovery", report.error)

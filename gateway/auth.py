@@ -6,6 +6,7 @@ A ticket never gets into a problem, a log line or a repr from here.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,6 +28,8 @@ from scamp.errors import (
     TicketError,
 )
 from scamp.tickets import Ticket, TicketVerifier
+
+log = logging.getLogger("gateway.auth")
 
 CHALLENGE: Final = (("WWW-Authenticate", "Bearer"),)
 
@@ -165,6 +168,7 @@ class Authenticator:
             ticket = self._verify(text)
         except TicketError as exc:
             self.results[exc.reason] += 1
+            log.debug("a ticket for %s is refused: %s", label or "no action", exc.detail)
             raise _invalid(exc.detail, label) from None
         self.results["valid"] += 1
         return Caller(text, ticket.user_id, ticket.client_id, claims=ticket)
@@ -223,6 +227,7 @@ class Authenticator:
         except AuthorizationError as exc:
             missing = isinstance(exc, MissingPrivilege)
             self.refusals["privilege" if missing else "unconfigured"] += 1
+            log.debug("user %s of client %s: %s", ticket.user_id, ticket.client_id, exc)
             challenge = f'Bearer error="insufficient_scope", error_description="{_said(exc)}"'
             raise Problem(
                 catalogue.PRIVILEGE_MISSING if missing else catalogue.ACTION_UNCONFIGURED,

@@ -64,7 +64,7 @@ def run(config: Path | None, **flags: Any) -> None:
         settings.require_complete()
     except ConfigError as exc:
         raise Refused(str(exc)) from exc
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, levels=settings.log_levels)
     serve = _serve_alone if settings.workers == 1 else _serve_with_workers
     try:
         code = serve(loaded)
@@ -155,7 +155,14 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
     help="Where keys, tickets and data go. Default: a new directory, removed at the end.",
 )
 @click.option("--quiet-services", is_flag=True, help="Do not show what the services log.")
-def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) -> None:
+@click.option(
+    "--mesh",
+    metavar="HOST",
+    help="Services only, on every interface, for a gateway that finds them at HOST.",
+)
+def demo(
+    port: int, admin_port: int, folder: Path | None, quiet_services: bool, mesh: str | None
+) -> None:
     """Bring up a small mesh with a gateway in front.
 
     The services are real ones, as processes of their own. Prints what to try on them. Ctrl-C
@@ -165,11 +172,10 @@ def demo(port: int, admin_port: int, folder: Path | None, quiet_services: bool) 
 
     logs.configure("warning", "text")
     with asyncio.Runner() as runner:
-        sys.exit(
-            runner.run(
-                run_demo(port=port, admin_port=admin_port, folder=folder, quiet=quiet_services)
-            )
+        demo_run = run_demo(
+            port=port, admin_port=admin_port, folder=folder, quiet=quiet_services, mesh=mesh
         )
+        sys.exit(runner.run(demo_run))
 
 
 main.add_command(
@@ -177,6 +183,9 @@ main.add_command(
 )
 main.add_command(
     Later("routes", "Show every URL and where it leads.", "gateway.commands.routes:routes")
+)
+main.add_command(
+    Later("metrics", "Show every metric that there can be.", "gateway.commands.metrics:metrics")
 )
 main.add_command(
     Later("audit", "Find what is open, wrong or weak, offline.", "gateway.commands.audit:audit")

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from gateway import catalogue
 from gateway.problems import Problem
+from scamp.logs import redact
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -52,8 +53,11 @@ class RequestIds:
 
 
 def is_request_id(text: str) -> bool:
-    """Whether a caller's ``X-Request-ID`` can be taken over: short, printable ASCII, no space."""
-    return _REQUEST_ID.fullmatch(text) is not None
+    """Whether a caller's ``X-Request-ID`` can be taken over: short, printable ASCII, no space. What
+    looks like a ticket is none: it would stand in every log on the way."""
+    if _REQUEST_ID.fullmatch(text) is None:
+        return False
+    return not ("," in text or "%" in text) or redact(text) == text
 
 
 # -- traces -----------------------------------------------------------------------------

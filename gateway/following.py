@@ -238,8 +238,4 @@ class CertificateCollector(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """When the certificate in force expires."""
-        yield gauge(
-            "certificate_expiry_timestamp_seconds",
-            "When the public certificate in force expires, in seconds since 1970.",
-            self._expires(),
-        )
+        yield gauge("certificate_expiry_timestamp_seconds", self._expires())

@@ -148,7 +148,7 @@ class Front:
 
     @property
     def shed(self) -> Mapping[str, int]:
-        """Requests refused because of a limit, by limit; those of `SHED_HERE`."""
+        """Requests refused because of a limit, by limit; those of `shedding.SHED_HERE`."""
         return self._serving.shed
 
     @property
@@ -201,6 +201,7 @@ class Front:
                 return self._full("loop_lag", "The gateway is overloaded.")
             await self._serve(exchange)
         except Problem as exc:
+            log.debug("request %s: %s: %s", exchange.request_id, exc.kind.code, exc.detail)
             if self.limiter is not None and exc.kind in _BAD_TICKETS:
                 return await self._count_bad_ticket(exchange, exc, self.limiter)
             return exc
@@ -350,8 +351,6 @@ class Front:
         self._metrics.observe(exchange, total)
         self._access_log.record(exchange, total)
 
-
-SHED_HERE: Final = ("in_flight", "action", "loop_lag", "held_bodies")
 
 _BAD_TICKETS: Final = (
     catalogue.TICKET_MISSING,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -16,6 +17,7 @@ from gateway.activation import NAMES, Notifier
 from gateway.admin import admin_application
 from gateway.assembly import Assembly
 from gateway.descriptors import raise_limit
+from gateway.exposition import build_version
 from gateway.following import CertificateCollector, FollowedTls, Following
 from gateway.listener import Listener, Sockets, tls_context
 from gateway.memory import Trimmer, large_pieces_apart
@@ -146,7 +148,7 @@ class Gateway:
         self.triggers = triggers
         self._tls_stamps = FollowedTls.stamps(settings)
         self._context = tls_context(settings)
-        log_of_worker = team.access_log(settings.access_log) if team is not None else None
+        log_of_worker = team.access_log(settings) if team is not None else None
         self.parts = parts = Assembly(loaded, self._listening, log_of_worker)
         self._server = public_server(parts.front)
         self._public_runner = web.ServerRunner(self._server)
@@ -223,7 +225,16 @@ class Gateway:
             await self._admin.start()  # not before: those that are not ready yet would be asked
         self._await_successors(self._acquired)
         await self._follow_files(self._public)
-        log.info("serving %s, admin %s", self._public.url, self._admin.url)
+        self._tell_serving(self._public.url, self._admin.url)
+
+    def _tell_serving(self, public: str, admin: str) -> None:
+        settings = self._settings
+        log.info(
+            "serving %s, admin %s: version %s, process %d, workers %d, auth_mode %s, services %d",
+            *(public, admin, build_version(), os.getpid()),
+            self._team.count if self._team is not None else 1,
+            *(settings.effective_auth_mode, len(self.parts.registry.services())),
+        )
 
     async def _until_loaded(self) -> None:
         """Whoever takes over has to be as good as what it replaces."""
@@ -296,11 +307,12 @@ class Gateway:
         while True:
             await self.triggers.reload.wait()
             self.triggers.reload.clear()
-            log.info("told to reload")
+            log.info("told to reload: looking at all followed files")
             self._notifier.reloading()
             await self.parts.reload()
             await self._following.look(force=True)
             self._notifier.ready()
+            log.info("looked at all followed files")
 
     # -- stopping -----------------------------------------------------------------------
 
@@ -323,7 +335,9 @@ class Gateway:
         parts.drain()
         delay = 0.0 if triggers.hurry else self._settings.drain_delay
         log.info(
-            "draining: %d requests under way, accepting for %g s", parts.front.in_flight, delay
+            "draining: %d requests and %d event streams under way, accepting for %g s, then up to "
+            "%g s for the rest",
+            *(parts.front.in_flight, parts.hub.streams, delay, self._settings.drain_limit),
         )
         await self._wait(lambda: triggers.hurry, delay)
         if self._successors is not None:
@@ -333,7 +347,12 @@ class Gateway:
         # What the kernel had accepted already needs a moment to become a connection.
         await asyncio.sleep(_STEP)
         if not await self._wait(lambda: self._finished(began, closed), self._settings.drain_limit):
-            log.warning("%d requests cut off", parts.front.in_flight)
+            log.warning(
+                "%d requests and %d event streams cut off after %.1f s of draining",
+                *(parts.front.in_flight, parts.hub.streams, _since(began)),
+            )
+        else:
+            log.info("drained in %.1f s: nothing is under way", _since(began))
 
     def _finished(self, began: float, closed: float) -> bool:
         """Whether nothing is under way. Ends connections that nobody has used for a while.
@@ -395,6 +414,10 @@ class Gateway:
         if self._team is not None:
             await _bounded("team", self._team.close())
         log.info("stopped")
+
+
+def _since(began: float) -> float:
+    return asyncio.get_running_loop().time() - began
 
 
 async def _bounded(what: str, work: Coroutine[Any, Any, None]) -> None:

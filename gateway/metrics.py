@@ -12,23 +12,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import Counter, Histogram, Metric, disable_created_metrics
+from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.registry import Collector
 
 from gateway.actions import METHODS, announced
+from gateway.families import CAUSES, CLASSES, NO_ACTION, OTHER, declared
 from scamp.discovery import Registry
 
 if TYPE_CHECKING:
     from gateway.actions import Announced
     from gateway.exchange import Exchange
 
-PREFIX: Final = "scamp_gateway_"
-
 MAX_ACTIONS: Final = 1000
 """Actions with series of their own; further ones share ``_other``."""
-
-NO_ACTION: Final = "_none"
-OTHER: Final = "_other"
 
 BUCKETS: Final = (
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
@@ -37,7 +33,6 @@ BUCKETS: Final = (
 """Upper bounds of the histograms, in seconds."""
 
 _METHODS: Final = frozenset(METHODS)
-_CLASSES: Final = ("0xx", "1xx", "2xx", "3xx", "4xx", "5xx")
 
 QUEUED: Final = 0.001
 """Seconds from which on a request counts as one that had to wait for a connection."""
@@ -51,36 +46,30 @@ LAG_INTERVAL: Final = 0.25
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-def _counter(name: str, text: str, *labels: str) -> Counter:
-    return Counter(PREFIX + name, text, labels, registry=None)
+def _counter(name: str) -> Counter:
+    family = declared(name)
+    return Counter(family.name, family.text, [*family.labels], registry=None)
 
 
-def _histogram(name: str, text: str, *labels: str) -> Histogram:
-    return Histogram(PREFIX + name, text, labels, buckets=BUCKETS, registry=None)
+def _gauge(name: str) -> Gauge:
+    family = declared(name)
+    return Gauge(family.name, family.text, [*family.labels], registry=None)
+
+
+def _histogram(name: str) -> Histogram:
+    family = declared(name)
+    return Histogram(family.name, family.text, [*family.labels], buckets=BUCKETS, registry=None)
 
 
 class PerAction:
     """The families that have an action as a label."""
 
     def __init__(self) -> None:
-        self.requests = _counter(
-            "requests",
-            "Requests answered. An action label is an announced action, _none or _other; "
-            "status class 4xx includes clients that left (499).",
-            *("action", "method", "status_class", "source"),
-        )
-        self.duration = _histogram(
-            "request_duration_seconds",
-            "From the request's head to the last byte handed to the client's connection.",
-            "action",
-        )
-        self.upstream = _histogram(
-            "upstream_duration_seconds",
-            "From handing the request to a service's connection to the reply's first byte.",
-            "action",
-        )
-        self.bytes_in = _counter("request_body_bytes", "Bytes of request bodies.", "action")
-        self.bytes_out = _counter("response_body_bytes", "Bytes of response bodies.", "action")
+        self.requests = _counter("requests")
+        self.duration = _histogram("request_duration_seconds")
+        self.upstream = _histogram("upstream_duration_seconds")
+        self.bytes_in = _counter("request_body_bytes")
+        self.bytes_out = _counter("response_body_bytes")
         self.by_action_alone = (self.duration, self.upstream, self.bytes_in, self.bytes_out)
 
 
@@ -165,18 +154,15 @@ class Metrics(Collector):
         self._per_action = PerAction()
         self.none = ActionSeries(self._per_action, NO_ACTION)
         """For requests that matched no action."""
-        self.queued = _histogram(
-            "queue_duration_seconds",
-            "Before a request was handed to a connection, of those that took 1 ms or more: "
-            "waiting, connecting, retries.",
-        )
-        self.own = _histogram(
-            "own_duration_seconds",
-            "The gateway's own share of a request that was not streamed.",
-        )
-        self.cut = _counter("answers_cut", "Answers that were cut after their first byte went out.")
-        self.lag = _histogram("event_loop_lag_seconds", "How late the loop runs its timers.")
-        self.reloads = _counter("reloads", "Loads of followed files.", "what", "result")
+        self.queued = _histogram("queue_duration_seconds")
+        self.own = _histogram("own_duration_seconds")
+        self.cut = _counter("answers_cut")
+        self.failures = _counter("request_failures")
+        # From the start: of a series that begins with its first failure `increase()` misses that.
+        self._failures = {cause: self.failures.labels(cause) for cause in (*CAUSES, OTHER)}
+        self.lag = _histogram("event_loop_lag_seconds")
+        self.reloads = _counter("reloads")
+        self.reloaded = _gauge("last_reload_successful")
         self._registry = registry
         self._generation = registry.generation
         self._max_actions = max_actions
@@ -184,10 +170,11 @@ class Metrics(Collector):
         self._other: ActionSeries | None = None
 
     @property
-    def _families(self) -> tuple[Counter | Histogram, ...]:
+    def _families(self) -> tuple[Counter | Gauge | Histogram, ...]:
         return (
             *(self._per_action.requests, *self._per_action.by_action_alone),
-            *(self.queued, self.own, self.cut, self.lag, self.reloads),
+            *(self.queued, self.own, self.cut, self.failures, self.lag, self.reloads),
+            self.reloaded,
         )
 
     def describe(self) -> Iterable[Metric]:
@@ -223,13 +210,20 @@ class Metrics(Collector):
         other = () if self._other is None else (self._other,)
         return [self.none, *other, *self._actions.values()]
 
+    def used(self) -> Iterator[tuple[str, tuple[str, str, int]]]:
+        """Actions in use, those with series of their own: label, and sector, spelling, version."""
+        self.prune()
+        for label, series in self._actions.items():
+            if series.where is not None:
+                yield label, series.where
+
     def observe(self, exchange: Exchange, total: float) -> None:
         """Count one request that is over, after `total` seconds."""
         series = exchange.series
         method = exchange.method
         key = (
             method if method in _METHODS else OTHER,
-            _CLASSES[exchange.status // 100],
+            CLASSES[exchange.status // 100],
             exchange.source,
         )
         series.requests(key).inc()
@@ -246,12 +240,15 @@ class Metrics(Collector):
             self.queued.observe(exchange.queued)
         if exchange.was_cut:
             self.cut.inc()
+        if exchange.cause and not exchange.parked:
+            self._failures.get(exchange.cause, self._failures[OTHER]).inc()
         if not exchange.streamed:
             self.own.observe(max(0.0, total - upstream - exchange.queued - exchange.waited))
 
     def count_reload(self, what: str, *, ok: bool) -> None:
         """A followed file was loaded or refused. `what` is one of a few fixed words."""
         self.reloads.labels(what, "ok" if ok else "failed").inc()
+        self.reloaded.labels(what).set(ok)
 
     def prune(self) -> None:
         """Drop the series of actions that are no longer announced."""

@@ -22,6 +22,8 @@ _GROUPS: Final = {
     "events_open": "Live events",
     "openapi": "Descriptions",
     "workers": "The process",
+    "log_level": "Logs",
+    "drain_delay": "Stopping",
 }
 """Heading by the first field below it."""
 
@@ -115,7 +117,9 @@ def _default(value: object, unset: str) -> str:
 
 
 _CLOSING: Final = """
-`error_status` and `media_types` are tables:
+`error_status`, `media_types` and `log_levels` are tables; in the environment they are JSON, and
+`log_levels` may be `gateway.auth=debug,scamp.client=error` there. A table counts as a whole: that
+of the environment takes the place of the file's.
 
 ```toml
 bind = ":8080"
@@ -126,5 +130,8 @@ out_of_stock = 409
 
 [media_types]
 "text/csv" = "csv"
+
+[log_levels]
+"gateway.auth" = "debug"
 ```
 """

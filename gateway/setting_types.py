@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 from pydantic_settings import NoDecode
 
+from gateway.loggers import read_levels
 from gateway.ratelimit.rate import Rate
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -99,3 +100,4 @@ Network = Annotated[
 ]
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(split)]
 PerTime = Annotated[Rate, NoDecode, BeforeValidator(Rate.parse), PlainSerializer(str)]
+LogLevels = Annotated[dict[str, LogLevel], NoDecode, BeforeValidator(read_levels)]

@@ -26,12 +26,14 @@ from pydantic_settings import (
 )
 
 from gateway.credentials import AuthMode, Credentials, check_origins
+from gateway.loggers import check_logger
 from gateway.ratelimit.buckets import MAX_ENTRIES
 from gateway.ratelimit.url import check_url
 from gateway.setting_types import (
     Address,
     Bind,
     LogLevel,
+    LogLevels,
     Names,
     Networks,
     Paths,
@@ -552,12 +554,38 @@ class Settings(BaseSettings):
         unset="addresses are free only once the old process has left",
     )
 
-    log_level: LogLevel = setting("info", "Least severe operational log line written.")
+    # -- logs ---------------------------------------------------------------------------
+
+    log_level: LogLevel = setting(
+        "info", "Least severe operational log line written.", unit="[LOGGER=]LEVEL"
+    )
+    log_levels: LogLevels = setting(
+        {},
+        "The same for single loggers and those below them: gateway.auth=debug, scamp.client=error. "
+        "The page on logging has their names.",
+        unit="LOGGER=LEVEL",
+        flag="log-level",
+    )
     log_format: Literal["json", "text"] = setting("json", "Form of the log lines on stderr.")
     access_log: str = setting(
-        "-", "File for one JSON line per request; - is stdout, off is none.", unit="PATH|-|off",
+        "-", "File for one line per request; - is stdout, off is none.", unit="PATH|-|off",
         min_length=1,
     )  # fmt: skip
+    access_log_format: Literal["json", "text"] = setting(
+        "json", "Form of these lines; text: name=value, as logfmt has it."
+    )
+    access_log_sample: float = setting(
+        1.0,
+        "Share of requests that ended well of which a line is written, drawn at random, with the "
+        "number that each of them stands for in weight. All others have theirs.",
+        unit="ratio", ge=0, le=1,
+    )  # fmt: skip
+    access_log_slow: float = setting(
+        1.0, "Requests that took so long have their line all the same.", unit="seconds", ge=0
+    )
+
+    # -- stopping -----------------------------------------------------------------------
+
     drain_delay: float = setting(
         5.0, "How long connections are still accepted after SIGTERM.", unit="seconds", ge=0
     )
@@ -583,6 +611,13 @@ class Settings(BaseSettings):
         for code in value:
             if "*" in code[:-1]:
                 raise ValueError(f"{code!r}: * may stand at the end only")
+        return value
+
+    @field_validator("log_levels")
+    @classmethod
+    def _loggers(cls, value: dict[str, LogLevel]) -> dict[str, LogLevel]:
+        for name in value:
+            check_logger(name)
         return value
 
     @field_validator("ticket_cookie")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+SHED_HERE: Final = ("in_flight", "action", "loop_lag", "held_bodies")
+"""Limits because of which the front refuses requests; the requester has more."""
+
 LATE_IN_A_ROW: Final = 8
 """Measurements, a quarter of a second apart at least, that are all late before anything is refused:
 a machine that is busy with something else for a moment is no overload."""

@@ -37,6 +37,7 @@ _KUBERNETES: Final = re.compile(
     r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
 _KUBERNETES_PORT: Final = re.compile(r"(tcp|udp|sctp)://")
+_TABLES: Final = ("error_status", "log_levels")
 _FIELD: Final = re.compile(r'field "(\w+)"')
 _TOML_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -284,7 +285,7 @@ def _explain(exc: ValidationError, origins: Mapping[str, str]) -> Iterable[str]:
             continue
         name = str(error["loc"][0])
         inner = [str(part) for part in error["loc"][1:] if isinstance(part, str)]
-        setting = ".".join([name, *inner[:1]]) if name == "error_status" else name
+        setting = ".".join([name, *inner[:1]]) if name in _TABLES else name
         secret = f"{name}_file" in Settings.model_fields
         shown = "" if secret else f" {error['input']!r}"[:100]
         yield f"{origins.get(name, 'default')}: {setting}{shown}: {message}"

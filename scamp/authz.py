@@ -148,6 +148,11 @@ class AuthzSource:
             return None
         return max(0.0, (self._clock() if now is None else now) - self._fetched_at)
 
+    @property
+    def max_age(self) -> float:
+        """Seconds after which a table is not used any longer."""
+        return self._ttl + self._grace
+
     def current(self) -> AuthzTable | None:
         """The table if it is fresh, without waiting; None means: call `get`."""
         if self._table is None or self._answered != self._wanted:
@@ -214,7 +219,7 @@ class AuthzSource:
         if self._table is None:
             return None
         age = self._clock() - self._fetched_at
-        return self._table if age < self._ttl + self._grace else None
+        return self._table if age < self.max_age else None
 
     def _start_if_due(self) -> asyncio.Task[None] | None:
         """The fetch under way, begun now if need be; None while it is too soon after a failure."""

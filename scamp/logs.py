@@ -17,8 +17,8 @@ Programs log through the standard library's `logging`; this says only how it com
   joined by tabs; severities are ``debug info warning error fatal``
 
 Control characters come out escaped, so that nobody can write a line of his own. Times are UTC. What
-looks like a ticket is replaced. Equal messages beyond a number per interval are counted instead of
-written. Nothing here raises into the code that logs.
+looks like a ticket, or like the password of a URL, is replaced. Equal messages beyond a number per
+interval are counted instead of written. Nothing here raises into the code that logs.
 """
 
 from __future__ import annotations
@@ -64,11 +64,23 @@ SEVERITIES: Final[Mapping[int, str]] = MappingProxyType(
 HIDDEN: Final = "[ticket]"
 """What stands in a line where a ticket would have been."""
 
-_COMMA: Final = r"(?:,|%2[Cc])"
+MASK: Final = "[secret]"
+"""What stands where a password would have been."""
+
+# A ticket as it is, in a URL (once or twice over, or read as a form's plus) or in JSON.
+_COMMA: Final = r"(?:,|%(?:25)*2[Cc]|\\u002[Cc])"
+_PRIVILEGES: Final = r"(?:[0-9+ ]|%(?:25)*2[Bb]|%(?:25)*20|\\u002[Bb])*"
+_SIGNATURE: Final = (
+    r"(?:[A-Za-z0-9_+/=-]|%(?:25)*(?:2[BbDdFf]|3[Dd]|5[Ff])|\\/|\\u00[0-9A-Fa-f]{2})"
+)
 _TICKET: Final = re.compile(
     rf"(?<![0-9])1{_COMMA}(?:[0-9]{{1,20}}{_COMMA}){{4}}"
-    rf"(?:(?:[0-9+]|%2[Bb])*{_COMMA})?[A-Za-z0-9_+/=-]{{12,}}"
+    rf"(?:{_PRIVILEGES}{_COMMA})?{_SIGNATURE}{{12,}}"
 )
+
+# Whatever somebody calls a bearer's token, and the password of a URL.
+_BEARER: Final = re.compile(r"(?i)\b(bearer(?: |%20|\+))[A-Za-z0-9_.~+/%=-]{16,}")
+_PASSWORD: Final = re.compile(r"(://[^\s:/@?#\"']{0,200}:)[^\s/@\"']{1,400}@")
 
 # C0 with tab and line ends, DEL, C1, Unicode's own line ends, what turns the direction of text
 # around, and halves of characters, which no encoding can write.
@@ -78,8 +90,11 @@ _CONTROL: Final = re.compile(
 
 
 def redact(text: str) -> str:
-    """`text` with `HIDDEN` for whatever looks like a ticket, percent-encoded ones too."""
-    return _TICKET.sub(HIDDEN, text)
+    """`text` with `HIDDEN` for whatever looks like a ticket or like another bearer's token, also in
+    a URL or in JSON, and `MASK` for the password of a URL."""
+    text = _TICKET.sub(HIDDEN, text)
+    text = _BEARER.sub(rf"\1{HIDDEN}", text)
+    return _PASSWORD.sub(rf"\1{MASK}@", text) if "://" in text else text
 
 
 def escape(text: str) -> str:

@@ -8,10 +8,8 @@ import dataclasses
 import importlib
 import inspect
 import json
-import os
 import re
-import subprocess
-import sys
+import tomllib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -19,6 +17,7 @@ from types import ModuleType
 from typing import Final
 
 import pytest
+from built import build, built_site
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from pages import ROOT, Page
@@ -34,6 +33,7 @@ from scamp.discovery import (
     parse_announcement,
     split_records,
 )
+from scamp.states import MACHINES
 from scamp.testing import make_identity
 from scamp.tickets import parse_ticket
 from scamp.wire import (
@@ -306,30 +306,74 @@ def test_the_site_has_every_page() -> None:
     assert set(listed) == there
 
 
+@pytest.fixture(scope="module")
+def site() -> Path:
+    return built_site()
+
+
 @pytest.mark.timeout(180)
-def test_the_site_can_be_built_without_a_warning(tmp_path: Path) -> None:
+def test_the_site_can_be_built_without_a_warning(site: Path) -> None:
     """Links, anchors, the reference: what is missing anywhere is a warning, and ends it."""
-    mkdocs = Path(sys.executable).with_name("mkdocs")
-    if not mkdocs.exists():
-        pytest.skip("mkdocs is not installed: pip install -e '.[docs]'")
-    done = subprocess.run(
-        [mkdocs, "build", "--quiet", "--strict", "--site-dir", tmp_path / "site"],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    page = (tmp_path / "site" / "reference" / "server.html").read_text()
+    page = (site / "reference" / "server.html").read_text()
     assert 'id="scamp.server.Service.start"' in page
-    states = (tmp_path / "site" / "states.html").read_text()
-    assert '<pre class="mermaid">' in states
+
+
+def test_a_link_that_leads_nowhere_ends_the_building(tmp_path: Path) -> None:
+    """With --quiet warnings do not count for --strict."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "index.md").write_text("[away](index.md#nowhere)\n")
+    settings = (ROOT / "mkdocs.yml").read_text()
+    validation = re.search(r"^validation:\n(?:  .*\n)+", settings, re.MULTILINE)
+    assert validation is not None
+    (tmp_path / "mkdocs.yml").write_text(f"site_name: x\n{validation[0]}")
+    done = build(tmp_path, tmp_path / "site")
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
+
+
+@pytest.mark.timeout(180)
+def test_state_machines_are_tables_on_the_site(site: Path) -> None:
+    """Each step of each machine, and nothing that a browser would have to draw."""
+    page = (site / "states.html").read_text()
+    assert "mermaid" not in page
+    assert page.count('<table class="machine">') == len(MACHINES)
+    steps = {(before, after) for one in MACHINES for (before, _), after in one.table.items()}
+    assert len(re.findall(r"→ <code>|<em>stays</em>", page)) == len(steps)
+
+
+LOADS: Final = re.compile(
+    r"<(?:script|img|iframe|source|audio|video|object|embed)\b[^>]*\b(?:src|data)=[\"']?(?:https?:)?//"
+    r"|<link\b(?![^>]*rel=[\"']?(?:canonical|next|prev))[^>]*\bhref=[\"']?(?:https?:)?//"
+    r"|url\([\"']?(?:https?:)?//|@import"
+)
+"""What a browser fetches by itself, from elsewhere."""
+
+
+@pytest.mark.timeout(180)
+def test_nothing_on_the_site_comes_from_elsewhere(site: Path) -> None:
+    """A link that is followed by hand may lead anywhere; what is loaded lies beside the page."""
+    assert LOADS.search('<script src="https://unpkg.com/mermaid"></script>')
+    seen = 0
+    for path in site.rglob("*"):
+        if path.suffix in (".html", ".css", ".svg", ".js"):
+            seen += 1
+            text = path.read_text()
+            assert not LOADS.search(text), path
+            assert "unpkg.com" not in text, path
+    assert seen > 40
+
+
+@pytest.mark.timeout(180)
+def test_the_site_says_which_version_it_is_of(site: Path) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert f'<span class="version">{version}</span>' in (site / "index.html").read_text()
+    for page in site.rglob("*.html"):
+        assert f"scamp-gateway {version}" in page.read_text(), page
 
 
 # -- the gateway: what is to be copied --------------------------------------------------
 
-COPIED: Final = ("docs/rate-limits.md", "docs/web-apps.md")
+COPIED: Final = ("docs/auth.md", "docs/migration.md", "docs/rate-limits.md", "docs/web-apps.md")
 
 
 @pytest.mark.parametrize(

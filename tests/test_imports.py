@@ -52,7 +52,8 @@ FORBIDDEN: Final[dict[str, frozenset[str]]] = {
 LOOPLESS: Final = frozenset(
     f"gateway.{name}"
     for name in (
-        *("actions", "catalogue", "context", "credentials", "explain", "problems", "setting_types"),
+        *("actions", "catalogue", "context", "credentials", "explain", "loggers", "problems"),
+        "setting_types",
         *("settings", "shedding", "sources", "strangers", "surface", "translate", "unpacking"),
         *("events.topic", "events.values", "openapi.components", "openapi.defaults"),
         *("openapi.document", "openapi.operations", "openapi.options", "openapi.own"),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -240,6 +241,38 @@ def test_a_ticket_without_privileges_is_known_too(ticket: str) -> None:
     signature = ticket.rpartition(",")[2]
     for fields in ("1,7,9,1700000,60", "1,7,9,1700000,60,", "1,7,9,1700000,60,3"):
         assert logs.redact(f"<{fields},{signature}>") == "<[ticket]>"
+
+
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda ticket: quote(ticket, safe=""),
+        lambda ticket: quote(quote(ticket, safe=""), safe=""),
+        lambda ticket: ticket.replace("+", " "),
+        lambda ticket: ticket.replace(",", "\\u002c").replace("+", "\\u002B"),
+        lambda ticket: ticket.replace("-", "%2d").replace("_", "%5F"),
+        lambda ticket: ticket.replace("-", "+").replace("_", "\\/") + "==",
+    ],
+    ids=["in a URL", "in a URL in a URL", "in a form", "in JSON", "all of it", "as base64"],
+)
+def test_a_ticket_is_known_however_it_is_written(ticket: str, spell: Callable[[str], str]) -> None:
+    assert logs.redact(f"<{spell(ticket)}>") == "<[ticket]>"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Authorization: Bearer eyJhbGciOi.J9.sig-n_a~ture=", "Authorization: Bearer [ticket]"),
+        ("?a=bearer%20eyJhbGciOiJIUzI1NiJ9&b", "?a=bearer%20[ticket]&b"),
+        ('Bearer error="invalid_token"', 'Bearer error="invalid_token"'),
+        ("the bearer of bad news", "the bearer of bad news"),
+        ("redis://:hunter2@a:1/0 redis://u:p@b", "redis://:[secret]@a:1/0 redis://u:[secret]@b"),
+        ("http://10.0.0.1:8080/a@b", "http://10.0.0.1:8080/a@b"),
+        ("http://h/x:y@z", "http://h/x:y@z"),
+    ],
+)
+def test_tokens_and_passwords_of_urls_are_known_too(text: str, shown: str) -> None:
+    assert logs.redact(text) == shown
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,9 @@ def settings_options(command: F) -> F:
     """
     found = headings()
     for name in reversed(Settings.model_fields):
-        if flag_of(name):
+        if name == "log_level":
+            command = _levels(found[name])(command)
+        elif flag_of(name) and name != "log_levels":
             command = _option(name, found[name])(command)
     return click.option(
         "--config",
@@ -90,6 +92,29 @@ def _option(name: str, heading: str) -> Callable[[F], F]:
         default=None,
         help=shown,
     )
+
+
+def _levels(heading: str) -> Callable[[F], F]:
+    """One option for two settings: ``--log-level warning --log-level gateway.auth=debug``."""
+    field = Settings.model_fields["log_level"]
+    description = (field.description or "").removesuffix(".")
+    levels = ", ".join(get_args(field.annotation))
+    return click.option(
+        "--log-level",
+        cls=SettingOption,
+        heading=heading,
+        metavar="[LOGGER=]LEVEL",
+        multiple=True,
+        callback=_split_levels,
+        help=f"{description}: {levels}; for single loggers LOGGER=LEVEL. (repeatable) "
+        f"[default: {field.default}]",
+    )
+
+
+def _split_levels(ctx: click.Context, _: click.Parameter, given: tuple[str, ...]) -> str | None:
+    ctx.params["log_levels"] = tuple(one for one in given if "=" in one)
+    plain = [one for one in given if "=" not in one]
+    return plain[-1] if plain else None
 
 
 def _described(description: str, default: object, *, unset: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from gateway.console.reading import Part, added
-from gateway.metrics import PREFIX
+from gateway.families import PREFIX
 from gateway.workers.merge import Packed
 
 _SUMMED: Final = ("counters", "gauges", "responses", "shed")

@@ -42,7 +42,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.ticket_key = path / "ticket_verify_public_key.pem"
-        self.cache = path / "discovery_cache"
+        self.cache = path / "discovery"
         self.authorized = path / "authorized_services"
         self.routes = path / "routes.toml"
         self.database = path / "shop.sqlite"

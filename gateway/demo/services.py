@@ -272,13 +272,14 @@ def main() -> None:
     parser.add_argument("kind", choices=("auth", "shop"))
     parser.add_argument("name")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--host", help="Listen on every interface, and be announced as this.")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format=f"{given.name}: %(message)s")
     folder = Folder(given.folder)
-    asyncio.run(_serve(given.kind, folder, given.name))
+    asyncio.run(_serve(given.kind, folder, given.name, given.host))
 
 
-async def _serve(kind: str, folder: Folder, name: str) -> None:
+async def _serve(kind: str, folder: Folder, name: str, host: str | None) -> None:
     async with asyncio.TaskGroup() as group:
         beside: list[asyncio.Task[None]] = []
         if kind == "auth":
@@ -289,7 +290,13 @@ async def _serve(kind: str, folder: Folder, name: str) -> None:
             await prices.look()
             beside.append(group.create_task(prices.follow()))
         # The supervisor takes the record out itself, so nobody needs to be waited for.
-        await service.run(announce_file=folder.record(name), linger=0, grace=2)
+        await service.run(
+            "0.0.0.0" if host else None,  # noqa: S104 - asked for
+            announce_host=host,
+            announce_file=folder.record(name),
+            linger=0,
+            grace=2,
+        )
         for task in beside:
             task.cancel()
 

@@ -46,18 +46,22 @@ async def run_demo(
     admin_port: int,
     folder: Path | None,
     quiet: bool = False,
+    mesh: str | None = None,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run until SIGINT, SIGTERM, SIGHUP or `stop`; the exit status.
 
-    `port` and `admin_port` may be 0. Without `folder` everything lies in a temporary directory that
-    is removed at the end. Whatever happens, no process is left: when this one is killed, the kernel
-    kills the others.
+    `port` and `admin_port` may be 0. With `mesh` there are the services alone, for a gateway that
+    finds them under this name: on another machine, or in another container. Without `folder`
+    everything lies in a temporary directory that is removed at the end. Whatever happens, no
+    process is left: when this one is killed, the kernel kills the others.
     """
     stop = stop or asyncio.Event()
     with _signals(stop), _directory(folder) as place:
-        demo = Demo(Folder(place), quiet=quiet)
+        demo = Demo(Folder(place), quiet=quiet, host=mesh)
         try:
+            if mesh is not None:
+                return await demo.serve(stop)
             _check_ports(port, admin_port)
             return await demo.run(port, admin_port, stop)
         except ConfigError as exc:
@@ -106,8 +110,10 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 class Demo:
     """The processes of one demo."""
 
-    def __init__(self, folder: Folder, *, quiet: bool) -> None:
+    def __init__(self, folder: Folder, *, quiet: bool, host: str | None = None) -> None:
+        """Services are announced as `host`, by default on the loopback address."""
         self._folder = folder
+        self._host = host
         self._quiet = quiet
         self._running: dict[str, Child] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,6 +121,30 @@ class Demo:
 
     async def run(self, port: int, admin_port: int, stop: asyncio.Event) -> int:
         """Start everything, show what to try, wait for the end."""
+        if not await self._start_services(stop):
+            return 0
+        self._gateway = await self._start_gateway(port, admin_port)
+        addresses = asyncio.create_task(self._until_ready(self._gateway))
+        if not await _within(addresses, stop, "the gateway does not come up"):
+            return 0
+        self._show(*addresses.result())
+        ended = asyncio.create_task(self._gateway.wait())
+        try:
+            if await self._until(stop, ended):
+                return 0
+        finally:
+            await _cancel([ended])
+        raise ConfigError(f"the gateway has ended by itself ({await self._gateway.wait()})")
+
+    async def serve(self, stop: asyncio.Event) -> int:
+        """The services alone: start them, say what a gateway needs, wait for the end."""
+        if await self._start_services(stop):
+            self._show_mesh()
+            await self._until(stop)
+        return 0
+
+    async def _start_services(self, stop: asyncio.Event) -> bool:
+        """False when stopped before all of them are announced."""
         await asyncio.to_thread(self._folder.prepare, SERVICES, USERS)
         await asyncio.to_thread(Store(self._folder.database).prepare)
         complete = asyncio.Event()
@@ -123,23 +153,18 @@ class Demo:
             asyncio.create_task(self._compose(complete)),
         ]
         announced = asyncio.create_task(complete.wait())
-        if not await _within(announced, stop, "the services do not come up"):
-            return 0
-        self._gateway = await self._start_gateway(port, admin_port)
-        addresses = asyncio.create_task(self._until_ready(self._gateway))
-        if not await _within(addresses, stop, "the gateway does not come up"):
-            return 0
-        self._show(*addresses.result())
-        ended = asyncio.create_task(self._gateway.wait())
+        return await _within(announced, stop, "the services do not come up")
+
+    async def _until(self, stop: asyncio.Event, *others: asyncio.Task[Any]) -> bool:
+        """Wait for the end; False when one of `others` came first. Raises what a task of ours
+        raises."""
         stopping = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, stopping, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
-        await _cancel([stopping, ended])
-        if stop.is_set():
-            return 0
+        await asyncio.wait({stopping, *others, *self._tasks}, return_when=asyncio.FIRST_COMPLETED)
+        await _cancel([stopping])
         for task in self._tasks:
-            if task.done():
+            if task.done() and not stop.is_set():
                 task.result()
-        raise ConfigError(f"the gateway has ended by itself ({await self._gateway.wait()})")
+        return stop.is_set()
 
     async def end(self) -> None:
         """End every process, the gateway first; bounded."""
@@ -154,8 +179,11 @@ class Demo:
         """Run a service, and another one in its place when it ends."""
         kind = "auth" if name == "auth" else "shop"
         command = [sys.executable, "-m", "gateway.demo.services", kind, name]
+        command += [str(self._folder.path)]
+        if self._host is not None:
+            command += ["--host", self._host]
         while True:
-            child = await Child.start([*command, str(self._folder.path)], quiet=self._quiet)
+            child = await Child.start(command, quiet=self._quiet)
             self._running[name] = child
             status = await child.wait()
             del self._running[name]
@@ -205,13 +233,27 @@ class Demo:
                         return match[1], match[2]
                 await asyncio.sleep(_COMPOSE_INTERVAL)
 
+    def _processes(self) -> str:
+        return ", ".join(f"{name} {child.pid}" for name, child in self._running.items())
+
+    def _show_mesh(self) -> None:
+        folder = self._folder
+        click.echo(
+            f"# mesh    {self._processes()} at {self._host}\n"
+            f"# files   {folder.path}\n"
+            "# A gateway that has these files and reaches this host:\n"
+            f"scamp-gateway run --discovery-cache {folder.cache} --authorized-services "
+            f"{folder.authorized} --ticket-key {folder.ticket_key} --routes {folder.routes}\n"
+            "# Ctrl-C ends all of it."
+        )
+        sys.stdout.flush()
+
     def _show(self, public: str, admin: str) -> None:
         folder = self._folder
-        processes = ", ".join(f"{name} {child.pid}" for name, child in self._running.items())
         click.echo(
             f"# gateway {public} (process {self._gateway.pid if self._gateway else '?'})\n"
             f"# admin   {admin}\n"
-            f"# mesh    {processes}; kill -9 one of them and it goes on\n"
+            f"# mesh    {self._processes()}; kill -9 one of them and it goes on\n"
             f"# files   {folder.path}\n"
             f"# explore {public}/docs with the ticket in {folder.ticket('alice')}\n"
             "# alice has every privilege, bob may only read. Paste what you like:\n\n"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
-from gateway.events.hub import ENDED, SENT, Hub
+from gateway.events.hub import Hub
 from gateway.exposition import counters, gauge, gauges
 
 
@@ -24,14 +24,7 @@ class EventsCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Every family."""
         hub, stats = self._hub, self._hub.stats
-        yield gauge("event_streams", "Event streams open.", hub.streams)
-        yield gauges(
-            "event_subscriptions",
-            "Subscriptions to services for event streams; stale: its values may be out of date.",
-            "state",
-            hub.states,
-        )
-        yield counters("events_sent", "Events sent on streams.", "event", stats.sent, SENT)
-        yield counters(
-            "event_streams_ended", "Event streams that have ended.", "reason", stats.ended, ENDED
-        )
+        yield gauge("event_streams", hub.streams)
+        yield gauges("event_subscriptions", hub.states)
+        yield counters("events_sent", stats.sent)
+        yield counters("event_streams_ended", stats.ended)

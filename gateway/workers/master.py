@@ -354,6 +354,7 @@ class Master(Arbiter):
                 self._give_up(str(exc), 2)
             self._successors.start()
         self._notifier.ready()
+        log.info("all %d workers serve %s, admin %s", len(self.slots), public, admin)
         self._say_ready(public, admin)
 
     def _reloaded(self, worker: GatewayWorker) -> None:

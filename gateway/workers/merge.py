@@ -1,7 +1,7 @@
 """What several workers count, made into what one gateway has counted. Pure.
 
-Counters and histograms are added up. What is true of one moment, a gauge, has a rule of its own in
-`GAUGES`: connections are added, of ages the greatest counts, of what must be good the worst.
+Counters and histograms are added up. What is true of one moment, a gauge, has a rule of its own
+(`families`): connections are added, of ages the greatest counts, of what must be good the worst.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Any, Final, TypeAlias
 from prometheus_client import Metric
 from prometheus_client.samples import Sample
 
-from gateway.metrics import MAX_ACTIONS, OTHER, PREFIX
+from gateway.families import FAMILIES, OTHER, Merge
+from gateway.metrics import MAX_ACTIONS
 
 Packed: TypeAlias = tuple[str, str, str, list[tuple[str, dict[str, str], float | None]]]
 """A family as JSON carries it: name, type, text, and samples of name, labels and value."""
@@ -23,40 +24,10 @@ Rule: TypeAlias = Callable[[float, float], float]
 
 _ADDED: Final = frozenset({"counter", "histogram"})
 
+_RULES: Final[Mapping[Merge, Rule]] = {"sum": add, "greatest": max, "least": min}
+
 GAUGES: Final[Mapping[str, Rule]] = {
-    # Each worker has its own.
-    f"{PREFIX}requests_in_flight": add,
-    f"{PREFIX}requests_waiting": add,
-    f"{PREFIX}retry_budget": add,
-    f"{PREFIX}connections": add,
-    f"{PREFIX}client_connections": add,
-    f"{PREFIX}client_connections_limit": add,
-    f"{PREFIX}allocated_blocks": add,
-    f"{PREFIX}event_streams": add,
-    f"{PREFIX}event_subscriptions": add,
-    f"{PREFIX}ticket_cache_entries": add,
-    f"{PREFIX}rate_limit_entries": add,
-    "process_virtual_memory_bytes": add,
-    "process_resident_memory_bytes": add,
-    "process_open_fds": add,
-    "process_max_fds": add,
-    # All see the same, one of them last; or the worst is what somebody has to know.
-    f"{PREFIX}client_addresses": max,
-    f"{PREFIX}instances": max,
-    f"{PREFIX}instances_warming": max,
-    f"{PREFIX}discovery_age_seconds": max,
-    f"{PREFIX}discovery_stale": max,
-    f"{PREFIX}discovery_loaded": min,
-    f"{PREFIX}discovery_records_accepted": min,
-    f"{PREFIX}discovery_records_kept": max,
-    f"{PREFIX}discovery_records_rejected": max,
-    f"{PREFIX}discovery_actions_unauthorized": max,
-    f"{PREFIX}discovery_services": min,
-    f"{PREFIX}authz_table_age_seconds": max,
-    f"{PREFIX}rate_limit_redis_up": min,
-    f"{PREFIX}certificate_expiry_timestamp_seconds": min,
-    f"{PREFIX}build_info": max,
-    "process_start_time_seconds": min,
+    family.name: _RULES[family.merge] for family in FAMILIES.values() if family.kind == "gauge"
 }
 """How the values of two workers become one. A gauge that is not here is the greatest: no rule
 makes up less."""

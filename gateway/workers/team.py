@@ -22,6 +22,7 @@ from gateway.console.console import Console
 from gateway.console.overview import Mesh
 from gateway.console.reading import Part
 from gateway.exposition import counters, gauges, rendered
+from gateway.settings import Settings
 from gateway.sources import Loaded, configuration
 from gateway.workers.ledger import Ledger
 from gateway.workers.merge import Packed, merged, metrics, packed, without
@@ -41,9 +42,6 @@ WRITE_INTERVAL: Final = 5.0
 
 WRITE_SHARE: Final = 50
 """It is written so seldom that it takes no more than one part in this many of our time."""
-
-CAUSES: Final = ("died", "hung")
-"""Why a worker was replaced."""
 
 Question = Literal["metrics", "state", "overview"]
 
@@ -88,10 +86,10 @@ class Team:
         self._writing = asyncio.Lock()
         self._failing = False
 
-    def access_log(self, target: str) -> AccessLog:
+    def access_log(self, settings: Settings) -> AccessLog:
         """One whose lines do not mix with those of the others."""
         lock = self.ledger.directory / "access-log.lock"
-        return AccessLog(target, worker=self.number, lock=lock)
+        return AccessLog.configured(settings, worker=self.number, lock=lock)
 
     def state_of_all(self, own: OwnState) -> State:
         """What admin pages show: of all workers, as `own` shows it of this one."""
@@ -270,14 +268,9 @@ class StateOfAll:
         families = metrics(merged([*alive, gone]))
         answering = sum(bool(one) for one in answers.values())
         families += [
-            gauges(
-                "workers", "Worker processes, by whether they answer.", "state",
-                {"answering": answering, "silent": len(answers) - answering},
-            ),
-            counters(
-                "worker_ends", "Workers that were replaced, by cause.", "cause", dead.ends, CAUSES
-            ),
-        ]  # fmt: skip
+            gauges("workers", {"answering": answering, "silent": len(answers) - answering}),
+            counters("worker_ends", dead.ends),
+        ]
         return rendered(families, accept)
 
     def _gone(self) -> Callable[[str], bool]:

@@ -127,7 +127,10 @@ def explain(error: ScampError) -> tuple[str, Exit]:
     if isinstance(error, errors.ServiceError) and error.code.lower().startswith(_REFUSALS):
         code = Exit.REFUSED
     hint = next((hint for kind, hint in _HINTS if isinstance(error, kind)), None)
-    text = one_line(str(error) or type(error).__name__)
+    from scamp.logs import redact  # what goes well need not load it
+
+    # A service may repeat a ticket, and what a command says ends up in the logs of whoever runs it.
+    text = one_line(redact(str(error)) or type(error).__name__)
     return (f"{text}; {hint}" if hint else text), code
 
 

@@ -24,6 +24,7 @@ from scamp.cli.target import by_address, by_cache, to_fingerprint
 from scamp.client import Call, ClientOptions, Deadline, Reply, Requester, parse_action
 from scamp.discovery import Offer, Registry
 from scamp.errors import ServiceError
+from scamp.logs import redact
 
 _OWN: Final = ("type", "request_id", "action", "version", "envelope", "ticket", "client_id")
 """Fields of the request that options or the library set."""
@@ -216,7 +217,7 @@ def request(
         asyncio.run(_run(registry, job, output))
     except ServiceError as exc:
         if exc.data is not None:
-            click.echo(f"error_data: {json.dumps(exc.data)}", err=True)
+            click.echo(f"error_data: {redact(json.dumps(exc.data))}", err=True)
         raise
     except KeyboardInterrupt:
         click.echo("Error: interrupted; the request may have been executed", err=True)

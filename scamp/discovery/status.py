@@ -80,7 +80,10 @@ def log_difference(old: DiscoveryStatus, new: DiscoveryStatus, services: int) ->
             logger.info("discovery is good again: %d services", services)
     if new.stale != old.stale:
         if new.stale:
-            logger.warning("the discovery cache is stale: its writer seems to have died")
+            logger.warning(
+                "the discovery cache is stale: its writer seems to have died; what was known is "
+                "served on, see to whoever writes it"
+            )
         else:
             logger.info("the discovery cache is being written again")
     if _refused(new) != _refused(old):
@@ -91,7 +94,9 @@ def log_difference(old: DiscoveryStatus, new: DiscoveryStatus, services: int) ->
         else:
             logger.info("no record is refused any more")
     if new.unauthorized != old.unauthorized:
-        logger.info("actions announced without authorization: %d", new.unauthorized)
+        logger.info(
+            "actions announced that authorized_services does not permit: %d", new.unauthorized
+        )
 
 
 def _refused(status: DiscoveryStatus) -> list[tuple[str, str]]:

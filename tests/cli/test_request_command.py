@@ -111,6 +111,11 @@ def _register_others(service: Service) -> None:
     async def denied(request: Request) -> None:
         raise ServiceError("access_denied", "not yours")
 
+    @service.action("Fail.quoting", flags="noauth")
+    async def quoting(request: Request) -> None:
+        ticket = str(await request.json())
+        raise ServiceError(f"bad {ticket}", f"no: {ticket}", {"ticket": ticket})
+
     @service.action("Fail.midway", flags="noauth")
     async def midway(request: Request) -> AsyncIterator[bytes]:
         async def pieces() -> AsyncIterator[bytes]:
@@ -193,6 +198,20 @@ def test_ticket_is_sent_from_option_file_and_environment(
     monkeypatch.setenv("SCAMP_TICKET", ticket)
     by_environment = run("request", "Who.am", *shop.options)
     assert by_file.stdout == by_option.stdout == by_environment.stdout == '{"user":7}'
+
+
+@pytest.mark.parametrize("form", ["text", "json", "scamp"])
+def test_a_ticket_that_a_service_repeats_is_not_told(
+    run: Run, shop: Shop, ticket: str, form: str
+) -> None:
+    signature = ticket.rpartition(",")[2].strip()
+    log = ("-vv", "--log-form", form)
+    body = json.dumps(ticket.strip())
+    result = run(*log, "request", "Fail.quoting", body, "--ticket", ticket, *shop.options)
+    assert result.exit_code == 1
+    assert result.stderr.count("[ticket]") == 3
+    assert signature[:16] not in result.output
+    assert signature[-16:] not in result.output
 
 
 def test_missing_ticket_is_exit_4(run: Run, shop: Shop) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import re
 import sys
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
+from urllib.parse import quote
 
 import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from gateway.access_log import AccessLog, line_of
+from gateway.access_log import AccessLog, Form, line_of
 from gateway.actions import Target
 from gateway.exchange import Exchange, Serving
 from gateway.metrics import Metrics
+from scamp import logs
 from scamp.discovery import Registry
 
 FIELDS = [
@@ -55,6 +59,153 @@ async def test_names_that_strangers_chose_are_cut() -> None:
     assert len(line_of(made, 0.0)) < 1500
 
 
+# -- as text ----------------------------------------------------------------------------
+
+
+def words(line: bytes) -> dict[str, str]:
+    """What any reader of logfmt gets."""
+    assert line.endswith(b"\n")
+    found = {}
+    for name, quoted, bare in re.findall(r'(\w+)=(?:("(?:[^"\\]|\\.)*")|(\S*))', line.decode()):
+        found[name] = orjson.loads(quoted) if quoted else bare
+    return found
+
+
+async def test_a_line_of_text_has_what_json_has_that_is_known() -> None:
+    made = exchange()
+    made.route = "/api/{action}"
+    line = line_of(made, 0.0123456, 2, form="text", weight=10)
+    assert line.startswith(b"time=2023-11-14T22:13:20.250000Z request_id=id-1 method=POST route=")
+    known = orjson.loads(line_of(made, 0.0123456, 2, weight=10))
+    assert words(line) == {name: str(value) for name, value in known.items() if value is not None}
+
+
+EVIL: Final = (
+    'a" status=200 "b',
+    "a\nstatus=200 b",
+    "a\r\n\x1b[2J\x9b31m",
+    "a\u202eb\u2066c\u2028d",
+    "a\udc80b",
+    "back\\slash",
+    "",
+)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("text", EVIL)
+async def test_no_name_makes_a_line_a_field_or_moves_the_cursor(text: str, form: Form) -> None:
+    made = exchange()
+    made.asked = Target(text, text, 1)
+    made.upstream_code = text
+    made.status = 404
+    line = line_of(made, 0.0, form=form)
+    decoded = line.decode()
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]", decoded)
+    assert decoded.count("\n") == 1
+    found = orjson.loads(line) if form == "json" else words(line)
+    assert str(found["status"]) == "404"
+    for name in ("action", "sector", "upstream_code"):
+        assert found[name] == logs.escape(text)
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("before", ["", "x" * 190, "no good: "])
+async def test_a_ticket_that_a_service_quotes_is_in_no_line(form: Form, before: str) -> None:
+    ticket = f"1,7,9,1700000,60,1+2,{'Sig_' * 85}"
+    for spelling in (ticket, quote(ticket, safe=""), f"Bearer {'t0k_' * 20}"):
+        made = exchange()
+        made.upstream_code = f"{before}{spelling} is no good"
+        line = line_of(made, 0.0, form=form).decode()
+        assert "Sig_Sig_Sig_" not in line
+        assert "t0k_t0k_" not in line
+
+
+# -- what is left out -------------------------------------------------------------------
+
+
+def ended(status: int = 200, cause: str | None = None, *, cut: bool = False) -> Exchange:
+    made = exchange()
+    made.status, made.cause, made.was_cut = status, cause, cut
+    return made
+
+
+async def test_of_requests_that_ended_well_a_share_is_written_with_its_weight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = random.Random(1)  # noqa: S311 - no secret
+    monkeypatch.setattr("gateway.access_log.random", drawn)
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), sample=0.1)
+    log.start()
+    made = ended()
+    for _ in range(4000):
+        log.record(made, 0.01)
+    log.close()
+    lines = [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    assert 300 < len(lines) < 500
+    assert {line["weight"] for line in lines} == {10}
+    assert log.unsampled == 4000 - len(lines)
+    assert log.dropped == 0
+
+
+ALWAYS: Final = {
+    "refused": (ended(404), 0.0),
+    "failed": (ended(503), 0.0),
+    "left": (ended(499, "client_left"), 0.0),
+    "left after the head": (ended(200, "client_stalled"), 0.0),
+    "cut": (ended(200, cut=True), 0.0),
+    "slow": (ended(), 2.0),
+    "at the limit": (ended(), 1.0),
+}
+
+
+@pytest.mark.parametrize("case", ALWAYS)
+async def test_what_did_not_end_well_or_was_slow_is_always_written(
+    tmp_path: Path, case: str
+) -> None:
+    made, total = ALWAYS[case]
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path), sample=0.0, form="text")
+    log.start()
+    for _ in range(20):
+        log.record(made, total)
+    log.record(ended(), 0.99)
+    log.record(ended(304), 0.0)
+    log.close()
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert [words(line)["weight"] for line in lines] == ["1"] * 20
+    assert log.unsampled == 2
+
+
+async def test_what_is_left_out_is_not_made_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> bytes:
+        raise AssertionError("a line was made")
+
+    monkeypatch.setattr("gateway.access_log.line_of", never)
+    log = AccessLog(str(tmp_path / "access.log"), sample=0.0)
+    log.start()
+    log.record(ended(), 0.0)
+    log.close()
+
+
+async def test_without_a_sample_every_line_is_written_and_has_no_weight(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    log = AccessLog(str(path))
+    log.start()
+    made = ended()
+    for _ in range(50):
+        log.record(made, 0.0)
+    log.close()
+    lines = path.read_bytes().splitlines()
+    assert len(lines) == 50
+    assert "weight" not in orjson.loads(lines[0])
+
+
+# -- writing ----------------------------------------------------------------------------
+
+
 def read(path: Path) -> list[str]:
     return [orjson.loads(line)["request_id"] for line in path.read_bytes().splitlines()]
 
@@ -90,7 +241,7 @@ async def test_a_line_is_written_soon_without_another(tmp_path: Path) -> None:
 
 async def test_what_is_written_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = b"a line of its own\n" * 2
-    monkeypatch.setattr("gateway.access_log.line_of", lambda *_: line)
+    monkeypatch.setattr("gateway.access_log.line_of", lambda *_, **__: line)
     before = sys.getrefcount(line)
     log = AccessLog(str(tmp_path / "log"))
     log.start()
@@ -160,6 +311,25 @@ async def test_a_pipe_that_nobody_reads_stops_nobody_and_fills_no_memory(tmp_pat
             await asyncio.sleep(0.001)
     os.close(reader)
     log.close()
+
+
+async def test_that_the_disk_has_room_again_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    log = AccessLog(str(tmp_path / "access.log"))
+    log._fd = log._open()
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", full)
+        log._write([b"a\n", b"b\n"])
+    log._write([b"c\n"])
+    os.close(log._fd)
+    assert [record.levelname for record in caplog.records] == ["ERROR", "INFO"]
+    assert caplog.records[-1].getMessage().endswith("is written again; 2 were lost")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

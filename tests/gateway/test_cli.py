@@ -102,6 +102,9 @@ def test_what_the_system_refuses_ends_with_status_2_like_the_rest(
         (["--ticket-key", "x"], "no discovery cache: give --discovery-cache"),
         (["--workers", "999"], "--workers: workers '999': Input should be less than or equal to"),
         (["--auth-mode", "of"], "'of' is not one of 'enforce', 'verify', 'forward'"),
+        (["--log-level", "loud"], "--log-level: log_level 'loud': Input should be 'debug', 'info'"),
+        (["--log-level", "gateway.auth=loud"], "--log-level: log_levels.gateway.auth 'loud': "),
+        (["--log-level", "gateway.auht=debug"], "(did you mean 'gateway.auth'?)"),
         (["--bind", "nonsense"], "--bind: bind 'nonsense': not HOST:PORT"),
         (["--config", "/none"], "/none: No such file"),
         (["--bnd", "x"], "No such option"),
@@ -142,6 +145,39 @@ def test_log_lines_have_time_level_logger_and_message(form: Literal["json", "tex
         "message": "told it",
         "what": "cache",
     }
+
+
+def test_single_loggers_have_levels_of_their_own() -> None:
+    names = ["gateway.a", "gateway.a.b", "gateway.c", "aiohttp.server"]
+    before = {name: logging.getLogger(name).level for name in names}
+    stream = io.StringIO()
+    levels = {"gateway.a": "debug", "gateway.c": "error", "aiohttp.server": "info"}
+    logs.configure("warning", "text", stream, levels=levels)
+    try:
+        for name in names:
+            for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR):
+                logging.getLogger(name).log(level, "x")
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+    written = [line.split()[1:3] for line in stream.getvalue().splitlines()]
+    counts = {name: sum(logger == f"{name}:" for _, logger in written) for name in names}
+    assert counts == {"gateway.a": 4, "gateway.a.b": 4, "gateway.c": 1, "aiohttp.server": 3}
+
+
+def test_levels_are_given_by_a_flag_that_repeats(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.toml"
+    path.write_text("log_level = 'error'\n[log_levels]\nscamp = 'debug'\n")
+    given = ("--log-level", "info", "--log-level", "gateway.auth=debug")
+    result = invoke("config", "--config", path, "--log-level", "scamp.client=error", *given)
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert lines["log_level"].endswith("  info  (--log-level)")
+    shown = "{'scamp.client': 'error', 'gateway.auth': 'debug'}"
+    assert lines["log_levels"].endswith(f"  {shown}  (--log-level)")
+    lines = {
+        line.split()[0]: line for line in invoke("config", "--config", path).stdout.splitlines()
+    }
+    assert lines["log_level"].endswith(f"  error  ({path}:1)")
 
 
 # -- config -----------------------------------------------------------------------------

@@ -19,13 +19,15 @@ import aiohttp
 import pytest
 from prometheus_client import generate_latest
 
+from gateway import assembly
 from gateway.lifecycle import Gateway, run, running
 from gateway.listener import Listener, open_sockets
 from gateway.setting_types import Address
 from gateway.signals import Triggers
 from gateway.sources import Loaded
+from scamp.discovery import write_cache
 from scamp.errors import ConfigError
-from scamp.testing import TestIdentity, make_identity, until
+from scamp.testing import ScriptedPeer, TestIdentity, make_identity, until
 from stand import OTHER_TICKET_KEY, Stand, eventually, stand
 
 
@@ -296,6 +298,7 @@ async def test_table_is_kept_fresh_though_nobody_asks(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("gateway.assembly._TABLE_LOOK", 0.01)
+    caplog.set_level("INFO")
     async with running(mesh.loaded(authz_ttl=0.01)) as gateway:
         assert gateway.parts.authentication.table is not None
         await until(lambda: mesh.tables_given >= 3)
@@ -310,7 +313,31 @@ async def test_table_is_kept_fresh_though_nobody_asks(
         given = mesh.tables_given
         mesh.authorized.write_text(allowed)
         await until(lambda: mesh.tables_given > given)
+        await until(lambda: "the privilege table is fresh again" in caplog.text)
         assert caplog.text.count("the old privilege table serves on") == 1
+
+
+async def test_services_that_come_and_go_are_told_but_not_those_of_the_start(
+    mesh: Stand, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    other = ScriptedPeer()
+    other.port = 1
+    one, two = mesh.service.identity, other.identity
+    async with running(mesh.loaded()):
+        write_cache(mesh.cache, [mesh.service.announcement(), other.announcement()])
+        await until(lambda: f"came or changed: {two}; left: none; in force: 2" in caplog.text)
+        write_cache(mesh.cache, [other.announcement()])
+        await until(lambda: f"came or changed: none; left: {one}; in force: 1" in caplog.text)
+        assert caplog.text.count("came or changed") == 2
+
+
+def test_of_many_services_that_come_at_once_some_are_named() -> None:
+    peers = [ScriptedPeer(name=f"n{number}") for number in range(8)]
+    for peer in peers:
+        peer.port = 1
+    told = assembly._named([peer.service() for peer in peers])
+    assert told == f"{', '.join(peer.identity for peer in peers[:5])} and 3 more"
 
 
 async def test_auth_service_that_comes_late_is_asked_at_once(
@@ -689,5 +716,9 @@ async def test_process_prints_one_line_reloads_on_sighup_and_ends_with_0_on_sigt
     assert process.returncode == 0, err.decode()
     assert out == b""
     messages = [json.loads(one)["message"] for one in err.decode().splitlines()]
-    assert "told to reload" in messages
+    assert messages[0].startswith(f"serving {public}, admin {admin}: version ")
+    assert "told to reload: looking at all followed files" in messages
+    assert "looked at all followed files" in messages
+    assert any(one.startswith("draining: 0 requests and 0 event streams") for one in messages)
+    assert messages[-2].startswith("drained in ")
     assert messages[-1] == "stopped"

@@ -211,8 +211,12 @@ IN_THE_ENVIRONMENT = {
     "worker_timeout": "7",
     "takeover_socket": "/run/scamp-gateway/takeover",
     "log_level": "debug",
+    "log_levels": "gateway.auth=debug,scamp=error",
     "log_format": "text",
     "access_log": "off",
+    "access_log_format": "text",
+    "access_log_sample": "0.5",
+    "access_log_slow": "7",
     "drain_delay": "7",
     "drain_limit": "7",
 }
@@ -231,6 +235,22 @@ def test_every_setting_can_be_given_in_the_environment(
     assert not same
     twins = {"tls_key_password_file", "rate_limit_redis_file"}
     assert IN_THE_ENVIRONMENT.keys() | twins == Settings.model_fields.keys()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[log_levels]\n'gateway.auth' = 'debug'\nscamp = 'error'",
+        "[log_levels]\ngateway.auth = 'debug'\nscamp = 'error'",
+        "log.levels = {gateway.auth = 'debug', scamp = 'error'}",
+        "log_levels = ['gateway.auth=debug', 'scamp=error']",
+        "log_levels = 'gateway.auth=debug, scamp = error,'",
+        """log_levels = '{"gateway.auth": "debug", "scamp": "error"}'""",
+    ],
+)
+def test_levels_of_loggers_can_be_written_in_many_ways(tmp_path: Path, text: str) -> None:
+    settings = sources.load(config=toml(tmp_path, text)).settings
+    assert settings.log_levels == {"gateway.auth": "debug", "scamp": "error"}
 
 
 # -- refusals ---------------------------------------------------------------------------
@@ -280,6 +300,14 @@ def test_every_setting_can_be_given_in_the_environment(
         ("cors_origins = ['https://app.example:443']", "browsers leave the usual port out"),
         ("rate_limit_user = '10/fortnight'", ":1: rate_limit_user '10/fortnight': not COUNT/UNIT"),
         ("rate_limit_client = '0/s'", "a rate's count is between 1 and 1000000, not 0"),
+        ("[log_levels]\n'gateway.auht' = 'debug'", "did you mean 'gateway.auth'?)"),
+        ("log_levels = {nobody = 'info'}", ":1: log_levels {'nobody': 'info'}: there is no logger"),
+        ("[log_levels]\ngateway.auth = 'loud'", ":1: log_levels.gateway.auth 'loud': Input should"),
+        ("log_levels = ['gateway.auth']", "'gateway.auth' is not LOGGER=LEVEL"),
+        (
+            "access_log_sample = 1.5",
+            ":1: access_log_sample 1.5: Input should be less than or equal",
+        ),
         ("drain_limit = inf", ":1: drain_limit inf: Input should be a finite number"),
     ],
 )

@@ -21,7 +21,7 @@ from gateway.demo.folder import Folder
 
 pytestmark = pytest.mark.timeout(300)
 
-WIDE = {"width": 1200, "height": 860}
+WIDE = {"width": 1200, "height": 800}
 
 
 @pytest.fixture(autouse=True)

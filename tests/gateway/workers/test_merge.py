@@ -11,8 +11,8 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from gateway.families import OTHER, PREFIX
 from gateway.lifecycle import running
-from gateway.metrics import OTHER, PREFIX
 from gateway.workers.ledger import Ledger
 from gateway.workers.merge import (
     GAUGES,
