@@ -28,6 +28,7 @@ from gateway.factory import (
     hub_limits,
     make_authentication,
     make_limiter,
+    make_tracing,
 )
 from gateway.following import Followed, FollowedRoutes
 from gateway.front import Front
@@ -41,6 +42,7 @@ from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from gateway.state import RunningState
+from gateway.tracing.exposition import TracingCollector
 from gateway.usable import UsableCollector
 from gateway.whoami import WhoAmI
 from scamp.authz import AuthzSource
@@ -88,6 +90,7 @@ class Assembly:
         self.follower = make_source(settings, self.registry, self._on_load)
         self.authentication = make_authentication(settings, self.requester)
         self.limiter = make_limiter(settings)
+        self.tracing = make_tracing(settings)
         # What takes requests.
         self.counters = Metrics(self.registry)
         self.reloads = ReloadLog(self.counters)
@@ -105,6 +108,7 @@ class Assembly:
             front_options(settings),
             endpoints=self.endpoints,
             clients=self.clients,
+            tracing=self.tracing,
         )
         self.hub = Hub(self.registry, self.requester, hub_limits(settings))
         self.openapi = self._make_openapi(settings)
@@ -134,6 +138,8 @@ class Assembly:
             discovery=self._discovery,
             listening=listening,
         )
+        if self.tracing is not None:
+            self.state.exposition.register(TracingCollector(self.tracing))
         self._lag = LoopLag(self.counters.lag, tell=self.front.lateness.measured)
         self._unsubscribe = self.registry.subscribe(self._on_change)
         self._table_keeper: asyncio.Task[None] | None = None
@@ -222,6 +228,10 @@ class Assembly:
         except OSError as exc:
             where = self._settings.access_log
             raise ConfigError(f"access log {where}: {exc.strerror or exc}") from exc
+        if self.tracing is not None:
+            self.tracing.start()
+        elif self._settings.tracing:
+            log.warning("no traces: OTEL_SDK_DISABLED is set")
         self._lag.start()
         for warning in self._loaded.warnings:
             log.warning("%s", warning)
@@ -323,4 +333,6 @@ class Assembly:
         await self.requester.close()
         if self.limiter.shared is not None:
             await self.limiter.shared.close()
+        if self.tracing is not None:
+            await self.tracing.close()
         self.access_log.close()

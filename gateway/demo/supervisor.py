@@ -46,19 +46,21 @@ async def run_demo(
     admin_port: int,
     folder: Path | None,
     quiet: bool = False,
+    tracing: str | None = None,
     mesh: str | None = None,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run until SIGINT, SIGTERM, SIGHUP or `stop`; the exit status.
 
-    `port` and `admin_port` may be 0. With `mesh` there are the services alone, for a gateway that
-    finds them under this name: on another machine, or in another container. Without `folder`
-    everything lies in a temporary directory that is removed at the end. Whatever happens, no
-    process is left: when this one is killed, the kernel kills the others.
+    `port` and `admin_port` may be 0. `tracing` is the URL that traces go to. With `mesh` there are
+    the services alone, for a gateway that finds them under this name: on another machine, or in
+    another container. Without `folder` everything lies in a temporary directory that is removed at
+    the end. Whatever happens, no process is left: when this one is killed, the kernel kills the
+    others.
     """
     stop = stop or asyncio.Event()
     with _signals(stop), _directory(folder) as place:
-        demo = Demo(Folder(place), quiet=quiet, host=mesh)
+        demo = Demo(Folder(place), quiet=quiet, host=mesh, tracing=tracing)
         try:
             if mesh is not None:
                 return await demo.serve(stop)
@@ -110,10 +112,18 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
 class Demo:
     """The processes of one demo."""
 
-    def __init__(self, folder: Folder, *, quiet: bool, host: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        quiet: bool,
+        host: str | None = None,
+        tracing: str | None = None,
+    ) -> None:
         """Services are announced as `host`, by default on the loopback address."""
         self._folder = folder
         self._host = host
+        self._tracing = tracing
         self._quiet = quiet
         self._running: dict[str, Child] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -211,6 +221,7 @@ class Demo:
                 *("--authorized-services", str(folder.authorized)),
                 *("--ticket-key", str(folder.ticket_key)),
                 *("--routes", str(folder.routes)),
+                *(("--tracing", "--tracing-endpoint", self._tracing) if self._tracing else ()),
                 *("--access-log", str(folder.access_log)),
                 *("--discovery-poll-interval", "0.25"),
                 *("--log-level", "warning", "--log-format", "text"),
