@@ -23,6 +23,7 @@ from gateway.demo.folder import Folder
 from gateway.lifecycle import running
 from gateway.metrics import BUCKETS
 from scamp.discovery import DiscoveryStatus
+from scamp.limits import MAX_REJECTED_SHOWN
 from stand import stand
 
 if TYPE_CHECKING:
@@ -238,6 +239,46 @@ SNAPSHOTS: Final = """async () => {
   found.push(of.rate(sum), quantile([0, 1], [1], 0.5));
   tell(6, 3, 2.5);  // a worker took its counts with it
   found.push(of.rate(sum));
+  tell(3600, 9000, 2.5);  // nobody looked for an hour
+  found.push(of.rate(sum));
+  tell(3601, 9010, 2.5); tell(3602, 9020, 2.5);
+  tell(3601.5, 9015, 2.5);  // another worker, which had read them a moment before
+  found.push(of.rate(sum));
+  return found;
+}"""
+
+PLOTTED: Final = """async () => {
+  const {Plot} = await import("/page/plot.js");
+  const plot = new Plot(["accent"]);
+  const found = [];
+  for (const at of [10, 11, 12, 12, 11.5, 13, 2]) {
+    plot.push(at, [at]);
+    found.push(plot.points.map((one) => one.at).join(" "));
+  }
+  for (let at = 20; at < 1000; at++) plot.push(at, [at < 500 ? 1000 : 5]);
+  return [...found.slice(3), plot.points.length, plot.top];
+}"""
+
+ARRANGED: Final = """async () => {
+  const {Table} = await import("/page/table.js");
+  const card = document.createElement("section");
+  document.body.append(card);
+  const table = new Table(card, {
+    title: "T", empty: "", key: (row) => row, columns: [{label: "L", cell: (row) => `is ${row}`}]});
+  const found = [];
+  const show = (order, marked) => {
+    if (marked) getSelection().selectAllChildren(table.rows.get(marked));
+    table.show([...order]);
+    found.push(`${table.body.innerText.replace(/is |\\s/g, "")} ${getSelection()}`.trim());
+  };
+  show("abcde");
+  show("bcde", "d");  // the first goes
+  show("cdeb", "d");  // it goes down
+  show("ecdb", "d");  // another goes up
+  show("fecdbg", "d");
+  show("gbdcef");
+  show("");
+  card.remove();
   return found;
 }"""
 
@@ -258,9 +299,31 @@ async def test_rates_and_quantiles_are_worked_out_from_counters(tmp_path: Path, 
         rest = re.sub(r"\s+", " ", await page.inner_text("[data-figure=errors] .rest"))
         assert rest == "gateway 1.0 services 4.0 4xx 5.0"
         busiest = await page.locator("#actions tbody tr").first.inner_text()
-        assert busiest.split("\t")[:2] == [f"{HOSTILE}~1", "500"]
+        assert [one.strip() for one in busiest.split("\t")[:2]] == [f"{HOSTILE}~1", "500"]
         assert await page.locator(".plot .line.accent").first.get_attribute("d")
-        assert await page.evaluate(SNAPSHOTS) == [10, None, None, 5, float("inf"), None]
+        shown = await page.inner_text("[data-figure=whole] dt[data-line=muted]")
+        assert shown == "p50", "the second line is named"
+        legend = await page.locator("[data-figure=whole] .plot title").text_content()
+        assert legend is not None
+        assert legend.startswith("Latency, whole (p95); grey: p50.")
+        assert legend.endswith("the top is 24.3 ms")
+
+
+async def test_what_is_shown_goes_on_only_from_what_it_goes_on_from(
+    tmp_path: Path, tool: Tool
+) -> None:
+    async with told(tmp_path, tool("chromium"), partial(answer, size=6)) as teller:
+        page = teller.page
+        assert await page.evaluate(SNAPSHOTS) == [
+            *(10, None, None, 5, float("inf"), None),
+            *(None, 10),
+        ]
+        late = ["10 11 12", "10 11 11.5", "10 11 11.5 13", "2"]
+        assert await page.evaluate(PLOTTED) == [*late, 301, 5]
+        # What is marked in a row to be copied stays marked: the row is not moved.
+        arranged = ["abcde", "bcde is d", "cdeb is d", "ecdb is d", "fecdbg is d"]
+        assert (await page.evaluate(ARRANGED))[:5] == arranged
+        assert (await page.evaluate(ARRANGED))[5:] == ["gbdcef", ""]
 
 
 async def test_what_the_mesh_says_is_text_and_the_rest_is_found_by_keyboard(
@@ -278,7 +341,8 @@ async def test_what_the_mesh_says_is_text_and_the_rest_is_found_by_keyboard(
         assert await page.locator("#instances tbody tr").count() == 100
         assert "and 201 more" in await page.inner_text("#instances .more")
         assert "and 41 more" in await page.inner_text("#actions .more")
-        assert "and 20 more" in await page.inner_text("#rejected .more")
+        refused = await page.inner_text("#rejected .more")
+        assert refused == f"and 20 more; a filter shows those among the first {MAX_REJECTED_SHOWN}"
         await page.keyboard.press("/")
         await page.keyboard.type("s017")
         await page.wait_for_selector("#instances .summary:has-text('1 of 301 instances')")
@@ -324,12 +388,23 @@ async def test_silence_is_told_once_and_asked_about_less_and_less(
         assert await page.inner_text("#announce") == "The gateway answers again"
 
 
-async def test_phone_has_everything_below_each_other(tmp_path: Path, tool: Tool) -> None:
+def lengthy(number: int = 0, wanted: str = "") -> dict[str, Any]:
+    """Names as long as they may be, and every state."""
+    found = answer(number, wanted, size=6)
+    instances, actions = found["instances"]["shown"], found["actions"]["shown"]
+    instances[1]["service"] = found["services"]["shown"][0]["service"] = "N" * 300
+    instances[2]["address"] = f"[{'2001:' * 7}ffff]:65535"
+    actions[0]["action"] = f"A.{'x' * 300}~1"
+    found["reloads"][0] |= {"what": "authorized_services", "error": "/x" * 150}
+    return found
+
+
+async def test_no_width_needs_scrolling_sideways(tmp_path: Path, tool: Tool) -> None:
     phone: dict[str, Any] = {"viewport": {"width": 375, "height": 740}, "has_touch": True}
-    async with told(tmp_path, tool("chromium"), **phone) as teller:
+    async with told(tmp_path, tool("chromium"), lengthy, **phone) as teller:
         page = teller.page
         await page.wait_for_selector(f"{REQUESTS}:text-is('100')")
-        for width in (375, 360, 320):
+        for width in (1400, 1200, 1025, 900, 768, 375, 360, 320):
             await page.set_viewport_size({"width": width, "height": 740})
             assert await page.evaluate("document.documentElement.scrollWidth") == width
         cell = page.locator("#instances tbody tr td[data-label='In flight']").first
