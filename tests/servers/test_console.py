@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -192,14 +193,20 @@ class Told:
         self.asked: list[str] = []
         self.next = given
         self.silent = False
+        self.holds = asyncio.Event()
+        self.held: asyncio.Event | None = None
+        """What is asked while it is there is answered once it is set."""
 
     async def fulfil(self, route: Any) -> None:
         self.asked.append(route.request.url)
         if self.silent:
             await route.fulfill(status=503, json={"detail": "starting"})
             return
-        wanted = re.search(r"filter=(\w+)", route.request.url)
-        found = self.next(len(self.asked), wanted[1] if wanted else "")
+        wanted, number = re.search(r"filter=(\w+)", route.request.url), len(self.asked)
+        if self.held is not None:
+            self.holds.set()
+            await self.held.wait()
+        found = self.next(number, wanted[1] if wanted else "")
         await route.fulfill(body=orjson.dumps(found), content_type="application/json")
 
 
@@ -243,7 +250,7 @@ SNAPSHOTS: Final = """async () => {
   found.push(of.rate(sum));
   tell(3601, 9010, 2.5); tell(3602, 9020, 2.5);
   tell(3601.5, 9015, 2.5);  // another worker, which had read them a moment before
-  found.push(of.rate(sum));
+  found.push(of.rate(sum), of.rate((one) => -one.clock), of.rate(() => undefined));
   return found;
 }"""
 
@@ -256,7 +263,10 @@ PLOTTED: Final = """async () => {
     found.push(plot.points.map((one) => one.at).join(" "));
   }
   for (let at = 20; at < 1000; at++) plot.push(at, [at < 500 ? 1000 : 5]);
-  return [...found.slice(3), plot.points.length, plot.top];
+  const asleep = new Plot(["accent"]);
+  for (const at of [1, 2, 20, 21]) asleep.push(at, [at]);
+  const pieces = asleep.lines[0].getAttribute("d").split("M").length - 1;
+  return [...found.slice(3), plot.points.length, plot.top, pieces];
 }"""
 
 ARRANGED: Final = """async () => {
@@ -267,7 +277,7 @@ ARRANGED: Final = """async () => {
     title: "T", empty: "", key: (row) => row, columns: [{label: "L", cell: (row) => `is ${row}`}]});
   const found = [];
   const show = (order, marked) => {
-    if (marked) getSelection().selectAllChildren(table.rows.get(marked));
+    if (marked) getSelection().selectAllChildren(table.rows.get(marked).querySelector("span"));
     table.show([...order]);
     found.push(`${table.body.innerText.replace(/is |\\s/g, "")} ${getSelection()}`.trim());
   };
@@ -316,10 +326,10 @@ async def test_what_is_shown_goes_on_only_from_what_it_goes_on_from(
         page = teller.page
         assert await page.evaluate(SNAPSHOTS) == [
             *(10, None, None, 5, float("inf"), None),
-            *(None, 10),
+            *(None, 10, None, None),
         ]
         late = ["10 11 12", "10 11 11.5", "10 11 11.5 13", "2"]
-        assert await page.evaluate(PLOTTED) == [*late, 301, 5]
+        assert await page.evaluate(PLOTTED) == [*late, 301, 5, 2]
         # What is marked in a row to be copied stays marked: the row is not moved.
         arranged = ["abcde", "bcde is d", "cdeb is d", "ecdb is d", "fecdbg is d"]
         assert (await page.evaluate(ARRANGED))[:5] == arranged
@@ -349,6 +359,28 @@ async def test_what_the_mesh_says_is_text_and_the_rest_is_found_by_keyboard(
         assert await page.locator("#instances tbody tr").count() == 1
         assert await page.inner_text("#actions .empty") == "None matches the filter."
         assert "filter=s017" in teller.asked[-1]
+
+
+async def test_an_answer_that_is_of_no_interest_any_more_is_not_shown(
+    tmp_path: Path, tool: Tool
+) -> None:
+    async with told(tmp_path, tool("chromium"), partial(answer, size=30)) as teller:
+        page = teller.page
+        teller.held = asyncio.Event()
+        await asyncio.wait_for(teller.holds.wait(), PATIENCE / 1000)
+        held, teller.held = teller.held, None
+        await page.fill("#filter", "s017")
+        await page.wait_for_selector("#instances .summary:has-text('1 of 31 instances')")
+        await page.evaluate(
+            "new MutationObserver(() => instances.dataset.all = 'yes')"
+            ".observe(instances.querySelector('tbody'), {childList: true})"
+        )
+        async with page.expect_response(lambda one: not one.url.endswith("s017")):
+            held.set()
+        async with page.expect_response(lambda one: one.url.endswith("s017")):
+            pass
+        assert await page.locator("#instances tbody tr").count() == 1
+        assert await page.get_attribute("#instances", "data-all") is None
 
 
 async def test_nothing_is_asked_while_it_is_paused_or_not_seen(tmp_path: Path, tool: Tool) -> None:
