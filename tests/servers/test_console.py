@@ -139,7 +139,7 @@ async def test_the_demo_shows_what_was_killed(tmp_path: Path, tool: Tool) -> Non
 
 def answer(number: int = 0, wanted: str = "", **given: Any) -> dict[str, Any]:
     """Of a large mesh with a hostile service, a second later with every `number`."""
-    size = given.pop("size", 300)
+    size, started = given.pop("size", 300), given.pop("started", 1.0)
     services = [service(f"s{at:03d}", "A.b", number=at) for at in range(size)]
     services.append(service(HOSTILE, "A.b"))
     views = [
@@ -154,13 +154,15 @@ def answer(number: int = 0, wanted: str = "", **given: Any) -> dict[str, Any]:
     views[-2]["share"] = 0.25
     buckets = [0] * 4 + [10 * number] + [0] * (len(BUCKETS) - 4)
     part = {
-        "started": 1.0,
+        "started": started,
         "counters": {"bytes_in": 1000 * number, "bytes_out": 2e6 * number, "cpu_seconds": number},
         "gauges": {"in_flight": number % 7, "waiting": 1, "clients": 12, "clients_limit": 10_000,
                    "connections": 80, "streams": 3, "memory": 1e8, "retry_budget": 10},
         "responses": {"2xx service": 90 * number, "4xx gateway": 5 * number,
                       "5xx gateway": number, "5xx service": 4 * number},
-        "histograms": dict.fromkeys(("whole", "upstream", "own", "queued", "lag"), buckets),
+        "histograms": dict.fromkeys(("whole", "upstream", "own", "queued"), buckets)
+                      | {"lag": [0] * (len(BUCKETS) - 1) + [number, 0]},
+        "shed": {"in_flight": number},
         "actions": {f"{HOSTILE}~1": [number * 500, 0, 0, 1, buckets]} | {
                     f"Big.Space.action{at:03d}~1": [number * at, 0, number, 5, buckets]
                     for at in range(size * 3 // 10)},
@@ -293,6 +295,49 @@ ARRANGED: Final = """async () => {
 }"""
 
 
+REMEMBERED: Final = """async () => {
+  const {Instances} = await import("/page/instances.js");
+  const {Actions} = await import("/page/lists.js");
+  const {Snapshots} = await import("/page/rates.js");
+  const cards = ["a", "b"].map((id) => Object.assign(document.createElement("section"), {id}));
+  document.body.append(...cards);
+  const instances = new Instances(cards[0]);
+  const seen = (clock, names) => {
+    const shown = [...names].map((name) => ({
+      fingerprint: "f", identity: name, service: name, address: "", state: "up", share: 1,
+      weight: 1, seconds: 1, last_error: null}));
+    instances.show({clock, instances: {shown, more: 0, total: 2, states: {}, found: 2}}, "");
+    return [...instances.table.rows.values()].map((line) => line.dataset.kind).join(" ");
+  };
+  const gone = [seen(10, "ab"), seen(11, "b"), seen(70, "b"), seen(72, "b"), seen(73, "ab")];
+  const actions = new Actions(cards[1]);
+  const of = new Snapshots();
+  const order = [];
+  for (let clock = 1; clock < 13; clock++) {  // which of them is the busier changes once
+    const shown = [["x", clock * 2], ["y", clock > 3 ? clock * 100 : 0]]
+      .map(([action, requests]) => ({
+        action, requests, "4xx": 0, "5xx": 0, bytes: 0, duration: []}));
+    of.push({clock, counted_by: [], bounds: [1], gateway: {started: 1}, responses: {},
+      actions: {shown, more: 0, total: 2, found: 2}});
+    actions.show(of, "");
+    order.push(actions.table.body.firstChild.firstChild.textContent);
+  }
+  cards.forEach((card) => card.remove());
+  return [gone, order.join("")];
+}"""
+
+
+WRITTEN: Final = """async () => {
+  const {bytes, count, line, percent, rate, time} = await import("/page/numbers.js");
+  const bounds = [0.001, 60];
+  return [
+    ...[0, 0.001, 0.0234, 0.5, 3, Infinity, null].map((one) => time(one, bounds)),
+    ...[0, 0.01, 99.94, 100, 12_345, 12_345_678].map(rate),
+    ...[999, 1000, 999_600].map(bytes), count(9999), percent(0.05), percent(1.5),
+  ].map(line);
+}"""
+
+
 async def test_rates_and_quantiles_are_worked_out_from_counters(tmp_path: Path, tool: Tool) -> None:
     async with told(tmp_path, tool("chromium")) as teller:
         page = teller.page
@@ -311,6 +356,9 @@ async def test_rates_and_quantiles_are_worked_out_from_counters(tmp_path: Path, 
         busiest = await page.locator("#actions tbody tr").first.inner_text()
         assert [one.strip() for one in busiest.split("\t")[:2]] == [f"{HOSTILE}~1", "500"]
         assert await page.locator(".plot .line.accent").first.get_attribute("d")
+        marked = "all => all.map(one => `${one.dataset.figure} ${one.dataset.kind}`)"
+        found = await page.eval_on_selector_all(".figure:not([data-kind=''])", marked)
+        assert found == ["errors bad", "in_flight bad", "lag warn"]
         shown = await page.inner_text("[data-figure=whole] dt[data-line=muted]")
         assert shown == "p50", "the second line is named"
         legend = await page.locator("[data-figure=whole] .plot title").text_content()
@@ -319,9 +367,7 @@ async def test_rates_and_quantiles_are_worked_out_from_counters(tmp_path: Path, 
         assert legend.endswith("the top is 24.3 ms")
 
 
-async def test_what_is_shown_goes_on_only_from_what_it_goes_on_from(
-    tmp_path: Path, tool: Tool
-) -> None:
+async def test_modules_of_the_page_do_what_they_say(tmp_path: Path, tool: Tool) -> None:
     async with told(tmp_path, tool("chromium"), partial(answer, size=6)) as teller:
         page = teller.page
         assert await page.evaluate(SNAPSHOTS) == [
@@ -334,6 +380,15 @@ async def test_what_is_shown_goes_on_only_from_what_it_goes_on_from(
         arranged = ["abcde", "bcde is d", "cdeb is d", "ecdb is d", "fecdbg is d"]
         assert (await page.evaluate(ARRANGED))[:5] == arranged
         assert (await page.evaluate(ARRANGED))[5:] == ["gbdcef", ""]
+        # Who is gone stays for a minute, and actions change places every 5 s at most.
+        gone, order = await page.evaluate(REMEMBERED)
+        assert gone == ["up up", "gone up", "gone up", "up", "up up"]
+        assert order == "xxxxx" + "yyyyyyy"
+        assert await page.evaluate(WRITTEN) == [
+            *("< 1 ms", "< 1 ms", "23.4 ms", "500 ms", "3.00 s", "> 60 s", "\N{EN DASH}"),
+            *("0", "< 0.1", "99.9", "100", "12.3 k", "12.3 M"),
+            *("999 B", "1.0 kB", "1.0 MB", "9999", "5.0 %", "150 %"),
+        ]
 
 
 async def test_what_the_mesh_says_is_text_and_the_rest_is_found_by_keyboard(
@@ -353,6 +408,9 @@ async def test_what_the_mesh_says_is_text_and_the_rest_is_found_by_keyboard(
         assert "and 41 more" in await page.inner_text("#actions .more")
         refused = await page.inner_text("#rejected .more")
         assert refused == f"and 20 more; a filter shows those among the first {MAX_REJECTED_SHOWN}"
+        assert (await page.inner_text("#notices")).startswith("Discovery is stale")
+        link = await page.get_attribute("#explorer", "href")
+        assert link == "http://127.0.0.1:8080/docs", "by the name that this page has"
         await page.keyboard.press("/")
         await page.keyboard.type("s017")
         await page.wait_for_selector("#instances .summary:has-text('1 of 301 instances')")
@@ -409,6 +467,7 @@ async def test_silence_is_told_once_and_asked_about_less_and_less(
         teller.silent = True
         await page.wait_for_selector("#banner:has-text('(starting)')")
         assert await page.inner_text("#state") == "no answer"
+        assert await page.get_attribute("body", "data-answers") == "no"
         await page.evaluate(
             "new MutationObserver(() => banner.dataset.again = 'yes')"
             ".observe(banner, {childList: true, characterData: true, subtree: true})"
@@ -418,6 +477,9 @@ async def test_silence_is_told_once_and_asked_about_less_and_less(
         teller.silent = False
         await page.wait_for_selector("#banner", state="hidden")
         assert await page.inner_text("#announce") == "The gateway answers again"
+        assert await page.get_attribute("body", "data-answers") == "yes"
+        teller.next = partial(answer, counted_by=[2], started=2.0)
+        await page.wait_for_selector("#announce:text-is('The gateway was started anew')")
 
 
 def lengthy(number: int = 0, wanted: str = "") -> dict[str, Any]:
