@@ -84,7 +84,6 @@ async def test_an_instance_that_is_killed_under_load_is_out_and_comes_back(
             assert (await page.inner_text("#announce")).startswith("Out: shop at 127.0.0.1:")
             first = page.locator("#instances tbody tr").first
             assert await first.get_attribute("data-kind") == "out", "it is the first in the table"
-            await moving(page)
             await mesh.start_service("shop-1")
             await rows(page, "out", 0)
             assert await page.title() == "scamp-gateway"
@@ -101,7 +100,6 @@ async def test_several_workers_are_one_and_the_page_outlives_a_restart(
         browsing(tool("chromium"), mesh.admin) as browser,
     ):
         page = await browser.open("/")
-        await moving(page)
         await page.wait_for_selector("#facts dd:text-is('2')")
         await rows(page, "up", 3)
         mesh.kill("shop-2")
@@ -185,6 +183,13 @@ def answer(number: int = 0, wanted: str = "", **given: Any) -> dict[str, Any]:
         wanted,
     )
     return {**found, "clock": 1000.0 + number, **given}
+
+
+def upgraded(number: int = 0, wanted: str = "") -> dict[str, Any]:
+    """Of another process, which is a newer gateway."""
+    found = answer(number, wanted, counted_by=[2], started=2.0)
+    found["gateway"]["version"] = "99.0"
+    return found
 
 
 class Told:
@@ -478,8 +483,9 @@ async def test_silence_is_told_once_and_asked_about_less_and_less(
         await page.wait_for_selector("#banner", state="hidden")
         assert await page.inner_text("#announce") == "The gateway answers again"
         assert await page.get_attribute("body", "data-answers") == "yes"
-        teller.next = partial(answer, counted_by=[2], started=2.0)
+        teller.next = upgraded
         await page.wait_for_selector("#announce:text-is('The gateway was started anew')")
+        await page.wait_for_selector("#notices :text('and 99.0 answers: load it anew')")
 
 
 def lengthy(number: int = 0, wanted: str = "") -> dict[str, Any]:
