@@ -159,7 +159,7 @@ def answer(number: int = 0, wanted: str = "", **given: Any) -> dict[str, Any]:
         "responses": {"2xx service": 90 * number, "4xx gateway": 5 * number,
                       "5xx gateway": number, "5xx service": 4 * number},
         "histograms": dict.fromkeys(("whole", "upstream", "own", "queued"), buckets)
-                      | {"lag": [0] * (len(BUCKETS) - 1) + [number, 0]},
+                      | {"lag": [number if bound == 0.25 else 0 for bound in (*BUCKETS, 0)]},
         "shed": {"in_flight": number},
         "actions": {f"{HOSTILE}~1": [number * 500, 0, 0, 1, buckets]} | {
                     f"Big.Space.action{at:03d}~1": [number * at, 0, number, 5, buckets]
