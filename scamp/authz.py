@@ -53,14 +53,14 @@ class AuthzTable:
         """
         if len(body) > limits.MAX_AUTHZ_TABLE:
             raise ConfigError(
-                f"the authorization table is larger than {limits.MAX_AUTHZ_TABLE} bytes"
+                f"the privilege table is larger than {limits.MAX_AUTHZ_TABLE} bytes"
             )
         try:
             table = orjson.loads(body)
         except orjson.JSONDecodeError as exc:
-            raise ConfigError(f"the authorization table is not JSON: {exc}") from exc
+            raise ConfigError(f"the privilege table is not JSON: {exc}") from exc
         if not isinstance(table, dict):
-            raise ConfigError("the authorization table is not a JSON object")
+            raise ConfigError("the privilege table is not a JSON object")
         names = _names(table.pop(_NAMES, []))
         required: dict[str, frozenset[int]] = {}
         for action, listed in table.items():
@@ -290,13 +290,13 @@ def file_fetcher(path: str | Path) -> Callable[[], Awaitable[bytes]]:
 
 def _names(listed: object) -> dict[int, str]:
     if not isinstance(listed, list):
-        raise ConfigError("the authorization table's _NAMES is not a list")
+        raise ConfigError("the privilege table's _NAMES is not a list")
     names = {}
     for number, name in enumerate(listed):
         if name is None:
             continue
         if not isinstance(name, str):
-            raise ConfigError(f"the authorization table's _NAMES has no text at {number}")
+            raise ConfigError(f"the privilege table's _NAMES has no text at {number}")
         if name and name.isprintable():
             names[number] = name
     return names
@@ -304,7 +304,7 @@ def _names(listed: object) -> dict[int, str]:
 
 def _privileges(action: str, listed: object) -> frozenset[int]:
     if not isinstance(listed, list):
-        raise ConfigError(f"the authorization table has no list for {action[:100]!r}")
+        raise ConfigError(f"the privilege table has no list for {action[:100]!r}")
     return frozenset(_privilege(action, one) for one in listed)
 
 
@@ -313,4 +313,4 @@ def _privilege(action: str, value: object) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_DIGITS:
         return value
-    raise ConfigError(f"the authorization table has a privilege that is none, at {action[:100]!r}")
+    raise ConfigError(f"the privilege table has a privilege that is none, at {action[:100]!r}")

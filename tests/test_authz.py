@@ -1,4 +1,4 @@
-"""The authorization table, and the source that fetches it once and stands in while Auth is away."""
+"""The privilege table, and the source that fetches it once and stands in while Auth is away."""
 
 from __future__ import annotations
 

@@ -283,7 +283,7 @@ def test_check_says_what_is_stale_and_what_is_not_authorized(mesh: Path) -> None
         ("authorized", b"", "authorized_services: "),
         ("key.pem", b"garbage", "ticket keys: "),
         ("key.pem", None, "ticket keys: "),
-        ("table.json", b"[]", "table.json: the authorization table is not a JSON object"),
+        ("table.json", b"[]", "table.json: the privilege table is not a JSON object"),
         ("table.json", None, "privilege table: "),
         ("cert.pem", b"garbage", "not PEM, or the passphrase of the key is missing or wrong"),
         ("private.pem", None, "TLS: "),
