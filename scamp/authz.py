@@ -52,9 +52,7 @@ class AuthzTable:
         `limits.MAX_AUTHZ_TABLE` bytes.
         """
         if len(body) > limits.MAX_AUTHZ_TABLE:
-            raise ConfigError(
-                f"the privilege table is larger than {limits.MAX_AUTHZ_TABLE} bytes"
-            )
+            raise ConfigError(f"the privilege table is larger than {limits.MAX_AUTHZ_TABLE} bytes")
         try:
             table = orjson.loads(body)
         except orjson.JSONDecodeError as exc:
