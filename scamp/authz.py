@@ -112,6 +112,7 @@ class AuthzSource:
     before the first, callers wait for the fetch, and are refused if it fails. After a failure
     the next fetch begins no sooner than `retry_interval` later. A fetch that takes longer than
     `fetch_timeout`, or whose result does not parse, has failed. All in seconds of `clock`.
+    `origin` stands before what is wrong with a table: the file that it is from.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class AuthzSource:
         clock: Callable[[], float] = time.monotonic,
         retry_interval: float = 5.0,
         fetch_timeout: float = _FETCH_TIMEOUT,
+        origin: str | None = None,
     ) -> None:
         self._fetch = fetch
         self._ttl = ttl
@@ -130,6 +132,7 @@ class AuthzSource:
         self._clock = clock
         self._retry_interval = retry_interval
         self._fetch_timeout = fetch_timeout
+        self._origin = origin
         self._table: AuthzTable | None = None
         self._fetched_at = 0.0
         self._retry_at: float | None = None
@@ -239,9 +242,9 @@ class AuthzSource:
             async with asyncio.timeout(self._fetch_timeout):
                 body = await self._fetch()
                 table = (
-                    await asyncio.to_thread(AuthzTable.parse, body)
+                    await asyncio.to_thread(self._parse, body)
                     if len(body) > _PARSE_IN_THREAD
-                    else AuthzTable.parse(body)
+                    else self._parse(body)
                 )
         except Exception as exc:
             # Whatever a fetcher raises, the old table must stay in force and the reason be told.
@@ -253,6 +256,14 @@ class AuthzSource:
             self._answered = wanted
             self._retry_at = None
             self.last_error = None
+
+    def _parse(self, body: bytes) -> AuthzTable:
+        try:
+            return AuthzTable.parse(body)
+        except ConfigError as exc:
+            if self._origin is None:
+                raise
+            raise ConfigError(f"{self._origin}: {exc}") from exc
 
     def _unavailable(self) -> AuthzTableUnavailable:
         if self._closed:

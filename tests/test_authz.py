@@ -398,6 +398,17 @@ async def test_large_table_is_read_all_the_same(tmp_path: Path) -> None:
     await source.close()
 
 
+async def test_where_a_bad_table_came_from_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "authz.json"
+    path.write_bytes(b"[]")
+    for origin, told in ((None, "the privilege"), (str(path), f"{path}: the privilege")):
+        source = AuthzSource(file_fetcher(path), origin=origin)
+        with pytest.raises(AuthzTableUnavailable):
+            await source.get()
+        assert (source.last_error or "").startswith(told)
+        await source.close()
+
+
 async def test_missing_or_oversized_file_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
