@@ -21,9 +21,9 @@ async def test_each_mistake_is_a_record_of_its_own(
     path = tmp_path / "routes.toml"
     path.write_text(ROUTE)
     used: list[RouteTable] = []
-    results: list[tuple[str, bool]] = []
+    results: list[tuple[str, str | None]] = []
     following = Following(
-        [FollowedRoutes(path, used.append)], lambda name, good: results.append((name, good))
+        [FollowedRoutes(path, used.append)], lambda name, error: results.append((name, error))
     )
     path.write_text(ROUTE.replace("A.b", "A") * mistakes)
     await following.look()
@@ -34,7 +34,10 @@ async def test_each_mistake_is_a_record_of_its_own(
     )
     assert len(told) == min(mistakes, MAX_REASONS + 1)
     assert (f"{mistakes - MAX_REASONS} more mistakes" in told[-1]) == (mistakes > MAX_REASONS)
-    assert results == [("routes", False)]
+    ((name, error),) = results
+    assert name == "routes"
+    assert error is not None
+    assert f"{path}:4: 'A' is not" in error
     assert used == []
 
 
