@@ -78,6 +78,14 @@ def test_our_containers_are_our_image_under_its_user(name: str) -> None:
     assert {"uid=10001", "gid=10001", "mode=0700"} <= set(options.split(","))
 
 
+def test_an_image_is_built_by_one_service_and_pulled_by_none_that_is_ours() -> None:
+    """Two that build the same one at once fail ("already exists") in a store of containerd's."""
+    assert [name for name in OURS if "build" in SERVICES[name]] == ["mesh"]
+    policies = {name: SERVICES[name]["pull_policy"] for name in OURS}
+    assert policies == {"mesh": "build", "gateway": "never"}
+    assert "mesh" in SERVICES["gateway"]["depends_on"], "it is there when the image is"
+
+
 def test_gateway_has_time_to_drain() -> None:
     settings = load({}, config=COMPOSE / "gateway.toml").settings
     grace = seconds(SERVICES["gateway"]["stop_grace_period"])
