@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -158,20 +159,33 @@ def _source(service: str, target: str) -> Path:
     return (COMPOSE / mounts(service)[target][0]).resolve()
 
 
+def compose() -> list[str] | None:
+    """Docker Compose from its second version on, as a part of docker or by itself."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) is not None:
+            done = subprocess.run([*command, "version", "--short"], capture_output=True, text=True)
+            if done.returncode == 0 and not done.stdout.startswith("1."):
+                return command
+    return None
+
+
 def test_docker_compose_takes_it() -> None:
-    docker = shutil.which("docker")
-    if (
-        docker is None
-        or subprocess.run([docker, "compose", "version"], capture_output=True).returncode
-    ):
+    command = compose()
+    if command is None:
         pytest.skip("needs docker compose")
     done = subprocess.run(
-        [docker, "compose", "-f", str(FILE), "config", "--quiet"],
+        [*command, "-f", str(FILE), "config", "--format", "json"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    understood = json.loads(done.stdout)["services"]
+    assert understood.keys() == SERVICES.keys()
+    for name, service in SERVICES.items():
+        assert understood[name]["image"] == service["image"]
+        assert understood[name]["read_only"] is True
+        assert len(understood[name]["volumes"]) == len(service["volumes"])
 
 
 # -- the commands, without containers ---------------------------------------------------
