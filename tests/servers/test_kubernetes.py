@@ -267,6 +267,8 @@ def plain(one: Any) -> Any:
         ("discovery.source=none", "config.discovery_source"),
         ("config.discovery_source=multicast", "discovery.source"),
         ("nameOverride=1e5", "nameOverride"),
+        ("podSecurityContext.runAsUser=0", "runAsUser"),
+        ("readinessProbe=null", "readinessProbe"),
         ("networkPolicy.meshPorts.last=80", "meshPorts"),
         ("podDisruptionBudget.maxUnavailable=0%", "maxUnavailable"),
         ("autoscaling.enabled=true,autoscaling.maxReplicas=1", "minReplicas"),
@@ -313,6 +315,8 @@ def test_what_is_refused_as_taken_is_what_the_chart_has(tool: Tool) -> None:
     for kind in ("serviceMonitor", "prometheusRule"):
         of_kind = values["monitoring"]["properties"][kind]["properties"]["labels"]
         assert taken(of_kind["propertyNames"]) == labels
+    security = pod(deployment)["securityContext"].keys()
+    assert taken(values["podSecurityContext"]["propertyNames"]) == security
     variables = taken(values["env"], "name")
     assert variables > {one["name"] for one in container["env"]}
     assert {one.removeprefix(ENV_PREFIX).lower() for one in variables} == {
@@ -452,6 +456,10 @@ def test_what_values_say_arrives_in_the_settings(tool: Tool, tmp_path: Path) -> 
     every = set(texts(objects))
     for value in ("registry.example/mesh/gateway:0.1.0-1", "tickets", "certificate", "discovery"):
         assert value in every
+    spec = pod(only(objects, "Deployment"))
+    assert spec["securityContext"]["seLinuxOptions"] == {"type": "spc_t"}
+    probe = gateway_of(only(objects, "Deployment"))["readinessProbe"]
+    assert (probe["periodSeconds"], probe["failureThreshold"]) == (3, 4)
     public = only(objects, "Service", "mesh-gateway")["spec"]
     assert (public["externalTrafficPolicy"], public["type"]) == ("Local", "LoadBalancer")
     assert public["loadBalancerClass"] == "example.com/internal"
