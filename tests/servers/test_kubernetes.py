@@ -87,6 +87,11 @@ def assert_good(objects: list[Object]) -> None:
         selector = one["spec"].get("selector", {}) if "spec" in one else {}
         if one["kind"] in ("Service", "PodDisruptionBudget", "Deployment"):
             assert selector.get("matchLabels", selector).items() <= labels.items()
+        if one["kind"] == "Ingress":
+            for rule in one["spec"]["rules"]:
+                backend = rule["http"]["paths"][0]["backend"]["service"]
+                public = only(objects, "Service", backend["name"])["spec"]["ports"]
+                assert backend["port"]["name"] in {port["name"] for port in public}
         if one["kind"] == "ServiceMonitor":
             found = [
                 service
@@ -269,6 +274,7 @@ def plain(one: Any) -> Any:
         ("nameOverride=1e5", "nameOverride"),
         ("podSecurityContext.runAsUser=0", "runAsUser"),
         ("readinessProbe=null", "readinessProbe"),
+        ("ingress.enabled=true", "ingress.hosts"),
         ("networkPolicy.meshPorts.last=80", "meshPorts"),
         ("podDisruptionBudget.maxUnavailable=0%", "maxUnavailable"),
         ("autoscaling.enabled=true,autoscaling.maxReplicas=1", "minReplicas"),
@@ -381,6 +387,13 @@ def some_values(draw: st.DrawFn) -> Object:
             "loadBalancerClass": draw(st.sampled_from(["", "on"])),
             "loadBalancerSourceRanges": draw(st.sampled_from([[], ["192.0.2.0/24"]])),
         },
+        "ingress": {
+            "enabled": draw(bit),
+            "hosts": draw(st.lists(word, min_size=1, max_size=2)),
+            "className": draw(st.just("") | word),
+            "tlsSecret": draw(st.just("") | word),
+            "annotations": draw(labels),
+        },
         "podDisruptionBudget": {
             "enabled": draw(bit),
             "maxUnavailable": draw(st.just("5%") | st.just(2)),
@@ -456,6 +469,13 @@ def test_what_values_say_arrives_in_the_settings(tool: Tool, tmp_path: Path) -> 
     every = set(texts(objects))
     for value in ("registry.example/mesh/gateway:0.1.0-1", "tickets", "certificate", "discovery"):
         assert value in every
+    ingress = only(objects, "Ingress")
+    assert list(ingress["metadata"]["annotations"].values()) == ["90"]
+    assert ingress["spec"]["ingressClassName"] == "nginx"
+    assert ingress["spec"]["tls"] == [
+        {"secretName": "names", "hosts": ["api.example", "www.example"]}
+    ]
+    assert [rule["host"] for rule in ingress["spec"]["rules"]] == ["api.example", "www.example"]
     spec = pod(only(objects, "Deployment"))
     assert spec["securityContext"]["seLinuxOptions"] == {"type": "spc_t"}
     probe = gateway_of(only(objects, "Deployment"))["readinessProbe"]

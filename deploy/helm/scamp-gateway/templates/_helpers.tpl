@@ -50,6 +50,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- fail "service.loadBalancerClass and loadBalancerSourceRanges are for LoadBalancer" -}}
 {{- end -}}
 {{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.hosts has to name a host" -}}
+{{- end -}}
 {{- if gt (int .Values.networkPolicy.meshPorts.first) (int .Values.networkPolicy.meshPorts.last) -}}
 {{- fail "networkPolicy.meshPorts.first is above last" -}}
 {{- end -}}
