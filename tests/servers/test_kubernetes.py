@@ -449,6 +449,22 @@ def test_a_digest_counts_more_than_a_tag(tool: Tool) -> None:
     assert images == {f"scamp-gateway@{digest}"}
 
 
+@pytest.mark.parametrize("values", [None, *VALUES], ids=lambda path: path and path.stem)
+def test_notes_name_what_has_to_be_there(values: Path | None, tool: Tool) -> None:
+    given = () if values is None else ("--values", values)
+    nowhere = ("--kubeconfig", "/dev/null", "--dry-run=client")
+    done = run(tool("helm"), "install", "scamp-gateway", CHART, *given, *nowhere)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.partition("NOTES:")[2]
+    for volume in pod(only(template(tool, values=values), "Deployment"))["volumes"]:
+        for kind, name in (("secret", "secretName"), ("persistentVolumeClaim", "claimName")):
+            if kind in volume and volume["name"] != "redis":
+                assert f" {volume[kind][name]} " in said
+        if volume["name"] == "mesh":
+            assert f"ConfigMap {volume['configMap']['name']} " in said
+    assert "multicast" in said or values is not None
+
+
 def test_releases_may_be_called_like_numbers(tool: Tool) -> None:
     helm = tool("helm")
     objects = parse(run(helm, "template", "1e5", CHART, "--set", "nameOverride=on").stdout)
