@@ -227,6 +227,11 @@ def test_variables_are_settings() -> None:
             ), f"{path}: {name}"
 
 
+def test_no_service_of_the_namespace_makes_variables_that_look_like_settings() -> None:
+    for spec in (pod(DEPLOYMENT), pod(OBJECTS["cache-daemon/daemonset.yaml"])):
+        assert spec["enableServiceLinks"] is False
+
+
 def test_image_and_chart_are_of_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())

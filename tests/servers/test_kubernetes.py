@@ -275,6 +275,7 @@ def plain(one: Any) -> Any:
         ("podSecurityContext.runAsUser=0", "runAsUser"),
         ("readinessProbe=null", "readinessProbe"),
         ("ingress.enabled=true", "ingress.hosts"),
+        ("ticketKeys.secret=", "ticketKeys.secret"),
         ("networkPolicy.meshPorts.last=80", "meshPorts"),
         ("podDisruptionBudget.maxUnavailable=0%", "maxUnavailable"),
         ("autoscaling.enabled=true,autoscaling.maxReplicas=1", "minReplicas"),
@@ -439,6 +440,16 @@ def test_whatever_the_schema_takes_is_good(
     every = set(texts(objects))
     assert {values["mesh"]["configMap"], values["ticketKeys"]["secret"]} <= every
     assert {str(one["name"]) for one in spec["imagePullSecrets"]} <= every
+
+
+def test_who_checks_no_ticket_needs_no_keys(tool: Tool) -> None:
+    options = ("--set", "ticketKeys.secret=,config.ticket_keys=null,config.auth_mode=forward")
+    objects = template(tool, *options)
+    assert_good(objects)
+    volumes = {one["name"] for one in pod(only(objects, "Deployment"))["volumes"]}
+    mounts = {one["name"] for one in gateway_of(only(objects, "Deployment"))["volumeMounts"]}
+    assert "ticket-keys" not in volumes | mounts
+    assert volumes == mounts
 
 
 def test_a_digest_counts_more_than_a_tag(tool: Tool) -> None:

@@ -53,6 +53,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.hosts has to name a host" -}}
 {{- end -}}
+{{- range .Values.config.ticket_keys -}}
+{{- if and (not $.Values.ticketKeys.secret) (hasPrefix "/etc/scamp/ticket-keys/" .) -}}
+{{- fail "config.ticket_keys names files of ticketKeys.secret, which is empty" -}}
+{{- end -}}
+{{- end -}}
 {{- if gt (int .Values.networkPolicy.meshPorts.first) (int .Values.networkPolicy.meshPorts.last) -}}
 {{- fail "networkPolicy.meshPorts.first is above last" -}}
 {{- end -}}
