@@ -322,8 +322,9 @@ def test_memory_is_what_the_capacity_page_reckons_with() -> None:
     assert resources["limits"]["memory"] == resources["requests"]["memory"] == f"{found[1]}Mi"
     assert "cpu" not in resources["limits"]
     assert int(resources["requests"]["cpu"]) == base["workers"]
-    scaler = OBJECTS["components/autoscaling/horizontalpodautoscaler.yaml"]["spec"]["metrics"][0]
-    assert int(scaler["pods"]["target"]["averageValue"]) * 2 < base["max_in_flight"]
+    flight, cpu = OBJECTS["components/autoscaling/horizontalpodautoscaler.yaml"]["spec"]["metrics"]
+    assert int(flight["pods"]["target"]["averageValue"]) * 2 < base["max_in_flight"]
+    assert cpu["containerResource"]["container"] == CONTAINER["name"], "not of its sidecars"
 
 
 # -- it runs ----------------------------------------------------------------------------
