@@ -14,6 +14,7 @@ from gateway.exposition import build_version
 from gateway.metrics import BUCKETS
 from scamp.discovery import Announcement, DiscoveryStatus
 from scamp.discovery.model import count_actions
+from scamp.logs import redact
 
 MAX_INSTANCES: Final = 100
 MAX_SERVICES: Final = 100
@@ -103,7 +104,7 @@ class Overview:
                 "unauthorized": status.unauthorized,
                 "loads": status.loads,
                 "failed_loads": status.failed_loads,
-                "last_error": status.last_error and status.last_error[:MAX_TEXT],
+                "last_error": _told(status.last_error),
             },
             **{name: total[name] for name in ("counters", "gauges", "shed", "responses")},
             "bounds": BUCKETS,
@@ -112,7 +113,7 @@ class Overview:
             "services": _services(mesh.services, wanted),
             "actions": self._actions(total["actions"], wanted),
             "rejected": _rejected(status, wanted),
-            "reloads": total["reloads"],
+            "reloads": [{**one, "error": _told(one["error"])} for one in total["reloads"]],
         }
 
     def _actions(self, actions: dict[str, list[Any]], wanted: str) -> dict[str, Any]:
@@ -148,6 +149,11 @@ def state_of(checks: Iterable[Mapping[str, Any]]) -> str:
     if "draining" in bad:
         return "draining"
     return "not ready" if bad else "ready"
+
+
+def _told(text: str | None) -> str | None:
+    """What others chose: cut, and no ticket."""
+    return None if text is None else redact(text)[:MAX_TEXT]
 
 
 def _table(rows: list[dict[str, Any]], found: int, **more: Any) -> dict[str, Any]:
@@ -192,11 +198,11 @@ def _state(service: Announcement, view: Mapping[str, Any] | None) -> str:
 
 def _instance(service: Announcement, state: str, view: Mapping[str, Any] | None) -> dict[str, Any]:
     row = {
-        "service": service.name[:MAX_TEXT],
-        "identity": service.identity[:MAX_TEXT],
-        "sector": service.sector[:MAX_TEXT],
+        "service": _told(service.name),
+        "identity": _told(service.identity),
+        "sector": _told(service.sector),
         "fingerprint": service.fingerprint,
-        "address": f"{service.host}:{service.port}"[:MAX_TEXT],
+        "address": _told(f"{service.host}:{service.port}"),
         "weight": float(service.weight),
         "state": state,
     }
@@ -205,9 +211,10 @@ def _instance(service: Announcement, state: str, view: Mapping[str, Any] | None)
             name: view[name]
             for name in (
                 *("seconds", "retry_in", "failures", "in_flight", "waiting", "connections"),
-                *("share", "peer", "last_error", "workers", "out"),
+                *("share", "peer", "workers", "out"),
             )
         }
+        row["last_error"] = _told(view["last_error"])
     return row
 
 
@@ -224,8 +231,8 @@ def _services(services: Iterable[Announcement], wanted: str) -> dict[str, Any]:
     found = sorted(key for key in groups if wanted in key[0].casefold())
     rows = [
         {
-            "service": name[:MAX_TEXT],
-            "sector": sector[:MAX_TEXT],
+            "service": _told(name),
+            "sector": _told(sector),
             "instances": groups[name, sector][0],
             "actions": groups[name, sector][1],
         }
@@ -237,11 +244,13 @@ def _services(services: Iterable[Announcement], wanted: str) -> dict[str, Any]:
 
 def _rejected(status: DiscoveryStatus, wanted: str) -> dict[str, Any]:
     found = [
-        {"identity": identity[:MAX_TEXT], "reason": reason, "detail": detail[:MAX_TEXT]}
-        for identity, reason, detail in status.rejected_records
-        if not wanted or wanted in f"{identity} {reason} {detail}".casefold()
+        one for one in status.rejected_records if not wanted or wanted in " ".join(one).casefold()
+    ]
+    rows = [
+        {"identity": _told(identity), "reason": reason, "detail": _told(detail)}
+        for identity, reason, detail in found[:MAX_REJECTED]
     ]
     total = sum(status.rejected.values())
     # Only the first of them are known by name.
     found_in_all = len(found) if wanted else max(total, len(found))
-    return _table(found[:MAX_REJECTED], found_in_all, total=total, reasons=dict(status.rejected))
+    return _table(rows, found_in_all, total=total, reasons=dict(status.rejected))
