@@ -1,5 +1,5 @@
 """Kubernetes objects agree with Kubernetes' schemas and with what the gateway does; no program is
-needed. tests/servers/test_kubernetes.py and test_chart.py try what kustomize and Helm make of them."""
+needed. What kustomize and Helm make of them is tried in tests/servers."""
 
 from __future__ import annotations
 
