@@ -261,6 +261,10 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
             "greatest", when="With `auth_mode` enforce.",
         ),
         _gauge(
+            "authz_table_ttl_seconds", "Age from which on the privilege table is fetched anew.",
+            "greatest", when="With `auth_mode` enforce.",
+        ),
+        _gauge(
             "authz_table_max_age_seconds",
             "Age from which on the privilege table is not used, and protected actions answer 503.",
             "greatest", when="With `auth_mode` enforce.",
