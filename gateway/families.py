@@ -356,7 +356,8 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
         _library("process_resident_memory_bytes", "gauge", "Resident memory of the process."),
         _library(
             "process_start_time_seconds", "gauge",
-            "When the process was started, in seconds since 1970.", "least",
+            "When the process was started, in seconds since 1970; with several workers the master.",
+            "least",
         ),
         _library("process_cpu_seconds", "counter", "CPU time used, by user and system together."),
         _library("process_open_fds", "gauge", "File descriptors in use."),

@@ -166,6 +166,8 @@ async def test_connections_in_the_queue_of_a_worker_that_is_killed_get_their_ans
         samples = await gateway.metrics(http)
         assert samples[REQUESTS] == counted + 40, "what the dead one had counted still counts"
         assert samples['scamp_gateway_worker_ends_total{cause="died"}'] == 1
+        master = psutil.Process(gateway.workers()[0].ppid())
+        assert samples["process_start_time_seconds"] == pytest.approx(master.create_time(), abs=0.1)
 
 
 def queued(gateway: Crew) -> int:
