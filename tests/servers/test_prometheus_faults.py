@@ -170,6 +170,11 @@ async def test_alerts_fire_when_what_they_watch_breaks(site: Site) -> None:
     await site.fires("ScampGatewayNoInstance", site.ask)
     await site.fires("ScampGatewayErrorBudgetBurnsFast", site.ask)
 
+    async def many() -> None:
+        await asyncio.gather(*(site.ask() for _ in range(40)))
+
+    await site.fires("ScampGatewayRetryBudgetSpent", many)
+
     # Who writes the cache dies.
     assert not prometheus.firing("ScampGatewayDiscoveryStale")
     site.writer.cancel()
