@@ -70,9 +70,14 @@ class Notifier:
     """Tells the service manager how it is; does nothing where there is none."""
 
     def __init__(self, environment: MutableMapping[str, str] | None = None) -> None:
-        """Takes NOTIFY_SOCKET out of `environment`: what children say is not what we say."""
+        """Takes its variables out of `environment`: what children say is not what we say."""
         environment = os.environ if environment is None else environment
         self._address = environment.pop("NOTIFY_SOCKET", "")
+        self.pause = _pause(environment.pop("WATCHDOG_USEC", ""))
+        """Seconds between two calls of `alive` at most; None when nobody waits for them."""
+        # Not looked at: a process that takes over is watched in place of the one that was started.
+        environment.pop("WATCHDOG_PID", None)
+        self._due = 0.0
 
     def ready(self) -> None:
         """Requests are answered; also after `reloading`. A process that took over is the one to
@@ -88,6 +93,12 @@ class Notifier:
         """It drains."""
         self._say({"STOPPING": "1"})
 
+    def alive(self) -> None:
+        """It does not hang. May be called as often as one likes."""
+        if self.pause is not None and (now := time.monotonic()) >= self._due:
+            self._due = now + self.pause / 2
+            self._say({"WATCHDOG": "1"})
+
     def _say(self, state: Mapping[str, str]) -> None:
         if not self._address.startswith(("/", "@")):
             return
@@ -96,3 +107,10 @@ class Notifier:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
             sock.sendto(text.encode(), address)
+
+
+def _pause(microseconds: str) -> float | None:
+    """Half of the watchdog's patience (sd_watchdog_enabled(3))."""
+    if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds)):
+        return None
+    return int(microseconds) / 2_000_000

@@ -10,6 +10,7 @@ from typing import Final
 from gateway.access_log import AccessLog
 from gateway.client_metrics import ClientsCollector
 from gateway.clients import ClientLimits, Clients
+from gateway.console.reading import Reader
 from gateway.descriptors import shortage
 from gateway.discovery import make_source
 from gateway.endpoints import Endpoints
@@ -27,6 +28,7 @@ from gateway.factory import (
     hub_limits,
     make_authentication,
     make_limiter,
+    make_tracing,
 )
 from gateway.following import Followed, FollowedRoutes
 from gateway.front import Front
@@ -34,11 +36,13 @@ from gateway.metrics import LoopLag, Metrics
 from gateway.openapi.documentation import Documentation
 from gateway.openapi.endpoint import OpenApi
 from gateway.openapi.options import openapi_options
+from gateway.reloads import ReloadLog
 from gateway.routes.lost import LostRoutes
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from gateway.state import RunningState
+from gateway.tracing.exposition import TracingCollector
 from gateway.usable import UsableCollector
 from gateway.whoami import WhoAmI
 from scamp.authz import AuthzSource
@@ -86,8 +90,10 @@ class Assembly:
         self.follower = make_source(settings, self.registry, self._on_load)
         self.authentication = make_authentication(settings, self.requester)
         self.limiter = make_limiter(settings)
+        self.tracing = make_tracing(settings)
         # What takes requests.
         self.counters = Metrics(self.registry)
+        self.reloads = ReloadLog(self.counters)
         self.access_log = access_log or AccessLog.configured(settings)
         self.clients = Clients(client_limits(settings))
         self.admin_clients = Clients(ADMIN_CLIENTS)
@@ -102,6 +108,7 @@ class Assembly:
             front_options(settings),
             endpoints=self.endpoints,
             clients=self.clients,
+            tracing=self.tracing,
         )
         self.hub = Hub(self.registry, self.requester, hub_limits(settings))
         self.openapi = self._make_openapi(settings)
@@ -127,9 +134,12 @@ class Assembly:
                 EventsCollector(self.hub),
                 ClientsCollector({"public": self.clients, "admin": self.admin_clients}),
             ),
+            self._reader(),
             discovery=self._discovery,
             listening=listening,
         )
+        if self.tracing is not None:
+            self.state.exposition.register(TracingCollector(self.tracing))
         self._lag = LoopLag(self.counters.lag, tell=self.front.lateness.measured)
         self._unsubscribe = self.registry.subscribe(self._on_change)
         self._table_keeper: asyncio.Task[None] | None = None
@@ -198,6 +208,17 @@ class Assembly:
             ready=lambda: all(check.ok for check in self.state.readiness()),
         )
 
+    def _reader(self) -> Reader:
+        return Reader(
+            metrics=self.counters,
+            requester=self.requester,
+            front=self.front,
+            clients=self.clients,
+            hub=self.hub,
+            reloads=self.reloads,
+            access_log_dropped=lambda: self.access_log.dropped,
+        )
+
     # -- starting, reloading, closing ---------------------------------------------------
 
     async def start(self) -> None:
@@ -207,6 +228,10 @@ class Assembly:
         except OSError as exc:
             where = self._settings.access_log
             raise ConfigError(f"access log {where}: {exc.strerror or exc}") from exc
+        if self.tracing is not None:
+            self.tracing.start()
+        elif self._settings.tracing:
+            log.warning("no traces: OTEL_SDK_DISABLED is set")
         self._lag.start()
         for warning in self._loaded.warnings:
             log.warning("%s", warning)
@@ -273,12 +298,8 @@ class Assembly:
             )
 
     def _on_load(self, report: LoadReport) -> None:
-        self.reloaded("discovery", report.error is None)
+        self.reloads.note("discovery", report.error)
         self.lost_routes.look_soon()  # of a first index with nothing in it, too
-
-    def reloaded(self, what: str, ok: bool) -> None:
-        """Count a followed file that was taken or refused."""
-        self.counters.count_reload(what, ok=ok)
 
     async def reload(self) -> None:
         """Look at discovery now and open the access log anew; the rest is with `followed`."""
@@ -312,4 +333,6 @@ class Assembly:
         await self.requester.close()
         if self.limiter.shared is not None:
             await self.limiter.shared.close()
+        if self.tracing is not None:
+            await self.tracing.close()
         self.access_log.close()

@@ -21,6 +21,7 @@ from gateway.routes.model import Route
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from gateway.takeover import check_path
+from gateway.tracing.options import is_disabled, queue_size, traces_url
 from gateway.workers.shares import require_gunicorn, warnings
 from scamp.discovery import Registry
 from scamp.discovery.loader import count_reasons
@@ -227,6 +228,24 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         yield Finding("ok", "rate limits", "counted in Redis; whether it is there was not tried")
 
 
+def _tracing(settings: Settings) -> Iterator[Finding]:
+    about = "tracing"
+    if not settings.tracing:
+        fields = Settings.model_fields.items()
+        more = [(name, field) for name, field in fields if name.startswith("tracing_")]
+        if any(getattr(settings, name) != field.default for name, field in more):
+            yield Finding("warn", about, "it is off, and so what else is set for it has no effect")
+        return
+    if is_disabled(os.environ):
+        yield Finding("warn", about, "OTEL_SDK_DISABLED is set: there will be no traces")
+        return
+    url = traces_url(settings.tracing_endpoint, os.environ)
+    queue_size(os.environ)
+    if settings.tracing_headers is not None and url.startswith("http:"):
+        yield Finding("warn", about, "tracing_headers go over the network in the clear")
+    yield Finding("ok", about, f"to {url}; whether a collector is there was not tried")
+
+
 def _descriptors(settings: Settings) -> Iterator[Finding]:
     most = most_possible()
     if (short := shortage(settings.max_connections, most)) is not None:
@@ -271,6 +290,7 @@ _PARTS: Final[tuple[tuple[str, Callable[[Settings], Iterator[Finding]]], ...]] =
     ("routes", _routes),
     ("access log", _access_log),
     ("rate limits", _redis),
+    ("tracing", _tracing),
     ("open files", _descriptors),
     ("taking over", _takeover),
     ("workers", _workers),

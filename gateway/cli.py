@@ -149,6 +149,12 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
     "--admin-port", type=PORT, default=9090, show_default=True, help="Admin port; 0: any free one."
 )
 @click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address of both; 0.0.0.0 in a container.",
+)
+@click.option(
     "--dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -156,12 +162,21 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
 )
 @click.option("--quiet-services", is_flag=True, help="Do not show what the services log.")
 @click.option(
+    "--tracing-endpoint", metavar="URL", help="Send traces there, to a collector or to Jaeger."
+)
+@click.option(
     "--mesh",
     metavar="HOST",
     help="Services only, on every interface, for a gateway that finds them at HOST.",
 )
 def demo(
-    port: int, admin_port: int, folder: Path | None, quiet_services: bool, mesh: str | None
+    port: int,
+    admin_port: int,
+    host: str,
+    folder: Path | None,
+    quiet_services: bool,
+    tracing_endpoint: str | None,
+    mesh: str | None,
 ) -> None:
     """Bring up a small mesh with a gateway in front.
 
@@ -173,7 +188,13 @@ def demo(
     logs.configure("warning", "text")
     with asyncio.Runner() as runner:
         demo_run = run_demo(
-            port=port, admin_port=admin_port, folder=folder, quiet=quiet_services, mesh=mesh
+            host=host,
+            port=port,
+            admin_port=admin_port,
+            folder=folder,
+            quiet=quiet_services,
+            tracing=tracing_endpoint,
+            mesh=mesh,
         )
         sys.exit(runner.run(demo_run))
 

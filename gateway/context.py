@@ -22,6 +22,9 @@ MAX_REQUEST_ID: Final = 128
 MAX_TRACESTATE: Final = 512
 """Characters of ``tracestate`` that are passed on (W3C: at least 512); a longer one is dropped."""
 
+MAX_MEMBERS: Final = 32
+"""Entries of a ``tracestate`` (W3C); with more it has none for us."""
+
 MAX_PEERS: Final = 1024
 """Peer addresses of which we remember whether they are trusted proxies."""
 
@@ -34,6 +37,10 @@ _TRACEPARENT: Final = re.compile(
     r"(?P<more>-.*)?"
 )
 _TRACESTATE: Final = re.compile(rf"[\x20-\x7e]{{1,{MAX_TRACESTATE}}}")
+_MEMBER: Final = re.compile(
+    r"([a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    r"=([\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])"
+)
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 # -- request ids ------------------------------------------------------------------------
@@ -63,11 +70,10 @@ def is_request_id(text: str) -> bool:
 # -- traces -----------------------------------------------------------------------------
 
 
-def continue_trace(traceparent: str, tracestate: str | None) -> tuple[str, dict[str, str]] | None:
-    """Trace id and the HEADER fields for the service; None when the header cannot be used.
+def parse_traceparent(traceparent: str) -> tuple[str, str, bool] | None:
+    """Trace id, the caller's span id, and whether it is sampled (W3C Trace Context, level 1).
 
-    The trace goes on with a new span id of ours as the parent (W3C Trace Context, level 1);
-    whether it is sampled is left as it came. What is not valid is treated as if it were not there.
+    What is not valid is treated as if it were not there: None.
     """
     match = _TRACEPARENT.fullmatch(traceparent)
     if match is None or match["version"] == "ff":
@@ -77,9 +83,39 @@ def continue_trace(traceparent: str, tracestate: str | None) -> tuple[str, dict[
     trace = match["trace"]
     if trace.strip("0") == "" or match["parent"].strip("0") == "":
         return None
-    flags = "01" if int(match["flags"], 16) & 1 else "00"
-    fields = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-{flags}"}
-    if tracestate and _TRACESTATE.fullmatch(tracestate):
+    return trace, match["parent"], int(match["flags"], 16) & 1 == 1
+
+
+def usable_tracestate(tracestate: str | None) -> bool:
+    """Whether it can be passed on."""
+    return bool(tracestate) and _TRACESTATE.fullmatch(tracestate or "") is not None
+
+
+def tracestate_members(tracestate: str) -> list[tuple[str, str]]:
+    """Its entries by key; none when there is something in it that W3C does not have."""
+    members: dict[str, str] = {}
+    for one in tracestate.split(","):
+        if not (one := one.strip(" \t")):
+            continue
+        match = _MEMBER.fullmatch(one)
+        if match is None or match[1] in members:
+            return []
+        members[match[1]] = match[2]
+    return list(members.items()) if len(members) <= MAX_MEMBERS else []
+
+
+def continue_trace(traceparent: str, tracestate: str | None) -> tuple[str, dict[str, str]] | None:
+    """Trace id and the HEADER fields for the service; None when the header cannot be used.
+
+    The trace goes on with a new span id of ours as the parent; whether it is sampled is left as it
+    came.
+    """
+    parsed = parse_traceparent(traceparent)
+    if parsed is None:
+        return None
+    trace, _, sampled = parsed
+    fields = {"traceparent": f"00-{trace}-{secrets.token_hex(8)}-{'01' if sampled else '00'}"}
+    if tracestate is not None and usable_tracestate(tracestate):
         fields["tracestate"] = tracestate
     return trace, fields
 

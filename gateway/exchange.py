@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.cors import Cors
     from gateway.metrics import ActionSeries
     from gateway.routing import Places
+    from gateway.tracing.model import RequestTrace
 
 CLIENT_LEFT: Final = 499
 """Status in log and metrics when there was nobody left to answer."""
@@ -114,6 +115,7 @@ class Exchange:
         "started",
         "status",
         "streamed",
+        "trace",
         "trace_id",
         "upstream",
         "upstream_code",
@@ -140,6 +142,8 @@ class Exchange:
         """Seconds since 1970."""
         self.series = series
         self.request_id = ""
+        self.trace: RequestTrace | None = None
+        """Its spans, where the gateway makes any; None too once they have been ended."""
         self.trace_id: str | None = None
         self.client: str | None = None
         self.route: str | None = None
@@ -259,6 +263,9 @@ class Exchange:
             self._close(response)  # aiohttp tells so and yet keeps the connection
         self.head_sent = True
         await response.prepare(self.request)
+        if self.parked and self.trace is not None:  # how long it lasts is the client's to choose
+            self.trace.end(self)
+            self.trace = None
         if head_alone:
             await response.write_eof()
         else:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gateway.auth import Authenticator
 from gateway.clients import ClientLimits
@@ -16,9 +18,13 @@ from gateway.front import FrontOptions
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.shared import SharedCounts
 from gateway.settings import Settings
+from gateway.tracing.options import is_disabled
 from scamp.authz import AuthzSource, file_fetcher
 from scamp.client import ClientOptions, Requester, authz_fetcher
 from scamp.tickets import TicketKeys, TicketVerifier
+
+if TYPE_CHECKING:
+    from gateway.tracing.export import Exported
 
 
 def client_options(settings: Settings) -> ClientOptions:
@@ -61,6 +67,16 @@ def make_limiter(settings: Settings) -> RateLimiter:
         on_failure=settings.rate_limit_on_failure,
         max_entries=settings.rate_limit_max_callers,
     )
+
+
+def make_tracing(settings: Settings) -> Exported | None:
+    """What makes spans, still to be started; None where nobody wants any. Raises `ConfigError`.
+    That the library is there has been seen to."""
+    if not settings.tracing or is_disabled(os.environ):
+        return None
+    from gateway.tracing.export import Exported  # the library is loaded for those who trace
+
+    return Exported(settings)
 
 
 def client_limits(settings: Settings) -> ClientLimits:

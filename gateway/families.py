@@ -32,6 +32,9 @@ CLASSES: Final = ("0xx", "1xx", "2xx", "3xx", "4xx", "5xx")
 CAUSES: Final = (*CATALOGUE, "reply_broken_off", "client_left", "client_stalled", "draining")
 """Why requests do not end well: the codes of problems, and what nobody is told any more."""
 
+DROPPED: Final = ("queue_full", "export_failed")
+"""Why a span is not sent."""
+
 ENDS: Final = ("died", "hung")
 """Why a worker was replaced."""
 
@@ -88,6 +91,7 @@ _ACTION: Final = ""
 _GENERATIONS: Final = ("0", "1", "2")
 _UP_OR_OUT: Final = ("up", "out")
 _REDIS: Final = "With `rate_limit_redis` or `rate_limit_redis_file`."
+_TRACING: Final = "With `tracing`."
 _WORKERS: Final = "With `workers` above 1."
 
 SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
@@ -330,6 +334,14 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
         _counter(
             "access_log_unsampled_lines",
             "Lines of the access log that were left out on purpose, by access_log_sample.",
+        ),
+    ),
+    "Traces": (
+        _counter("spans_exported", "Spans that the collector took.", when=_TRACING),
+        _counter(
+            "spans_dropped",
+            "Spans that nobody gets: too many waited, or the collector did not take them.",
+            when=_TRACING, reason=DROPPED,
         ),
     ),
     "Workers": (

@@ -191,13 +191,14 @@ def _log_refused(name: str, reasons: Sequence[str]) -> None:
 class Following:
     """Looks at everything from time to time, and at once when asked to.
 
-    `report` is called with name and success for everything that was taken or refused.
+    `report` is called for everything that was taken or refused: with its name, and the error or
+    None.
     """
 
     def __init__(
         self,
         things: Sequence[Followed],
-        report: Callable[[str, bool], None],
+        report: Callable[[str, str | None], None],
         *,
         interval: float = POLL_INTERVAL,
     ) -> None:
@@ -223,14 +224,14 @@ class Following:
             taken = await thing.look(force=force)
         except (ScampError, OSError) as exc:
             _log_refused(thing.name, str(exc).splitlines())
-            self._report(thing.name, False)
-        except Exception:
+            self._report(thing.name, str(exc))
+        except Exception as exc:
             log.exception("%s not reloaded, the last good one stays", thing.name)
-            self._report(thing.name, False)
+            self._report(thing.name, repr(exc))
         else:
             if taken:
                 log.info("%s reloaded", thing.name)
-                self._report(thing.name, True)
+                self._report(thing.name, None)
 
 
 class CertificateCollector(Collector):

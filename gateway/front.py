@@ -44,6 +44,7 @@ from gateway.proxy import Proxy
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Known, Routed, Routing
 from gateway.shedding import Lateness
+from gateway.tracing.model import Tracing
 from gateway.translate import MediaTypes, content_type_of, split_target
 from scamp import limits
 from scamp.client import Call, Requester
@@ -100,13 +101,16 @@ class Front:
         endpoints: Endpoints | None = None,
         limiter: RateLimiter | None = None,
         clients: Clients | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """`endpoints` are served besides actions; more may be added to them later. Without a
-        `limiter` nobody's requests are counted. `clients` are those of the listener."""
+        `limiter` nobody's requests are counted. `clients` are those of the listener. Without
+        `tracing` the traces of callers are passed on, and no spans made."""
         self.clients = clients or Clients()
         self.options = options or FrontOptions()
         self.endpoints = Endpoints() if endpoints is None else endpoints
         self._auth = authenticator
+        self._tracing = tracing
         self._metrics = metrics
         self._access_log = access_log
         self._proxy = Proxy(
@@ -272,7 +276,10 @@ class Front:
             raise Problem(catalogue.EXPECTATION_FAILED)
         deadline, lowered = deadline_of(headers, action)
         fields: Mapping[str, str] = NO_FIELDS
-        if TRACEPARENT in headers:
+        trace = exchange.trace
+        if trace is not None:
+            fields = trace.fields
+        elif TRACEPARENT in headers:
             fields = trace_of(headers, exchange)
         caller = exchange.caller = self._auth.identify(headers, action, exchange.method)
         if self.limiter is not None:  # also when a privilege is missing
@@ -299,6 +306,7 @@ class Front:
             retry_safe=retry_safe,
             pinned=action.pinned,
             caller_lowered=lowered or exchange.waited > _SLOW_BODY,
+            trace=trace.call if trace is not None else None,
         )
         await self._proxy.run(exchange, call, inbound.upload, status, content_type)
 
@@ -339,6 +347,8 @@ class Front:
         if peer and hdrs.X_FORWARDED_FOR in headers:
             peer = self._addresses.client(peer, headers.getall(hdrs.X_FORWARDED_FOR))
         exchange.client = peer
+        if self._tracing is not None:
+            exchange.trace = self._tracing.begin(exchange)
         return exchange
 
     def _close(self, exchange: Exchange) -> None:
@@ -350,6 +360,9 @@ class Front:
         total = time.monotonic() - exchange.started
         self._metrics.observe(exchange, total)
         self._access_log.record(exchange, total)
+        if exchange.trace is not None:
+            exchange.trace.end(exchange)
+            exchange.trace = None
 
 
 _BAD_TICKETS: Final = (

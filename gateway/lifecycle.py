@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import logging
 import os
@@ -89,6 +90,9 @@ async def run(
         if acquired is not None:
             stack.callback(acquired.close)
         stack.enter_context(triggers.on_signals())
+        if notifier.pause is not None:
+            faulthandler.enable()  # tells where we hang, when systemd sends SIGABRT
+            stack.callback(asyncio.create_task(_show_life(notifier, notifier.pause)).cancel)
         gateway = Gateway(loaded, triggers, acquired, notifier, team, trial)
         try:
             starting = asyncio.create_task(gateway.start())
@@ -105,6 +109,13 @@ async def run(
         finally:
             await gateway.close()
     return 0
+
+
+async def _show_life(notifier: Notifier, pause: float) -> None:
+    """As long as the event loop runs, to the end of the drain."""
+    while True:
+        notifier.alive()
+        await asyncio.sleep(pause / 2)
 
 
 async def _unless(event: asyncio.Event, task: asyncio.Task[None]) -> bool:
@@ -178,6 +189,9 @@ class Gateway:
         assert self._admin is not None  # noqa: S101 - `start` made it
         return self._admin
 
+    def _public_url(self) -> str | None:
+        return self._public.url if self._public is not None and self._public.open else None
+
     def _listening(self) -> bool:
         return self._public is not None and self._public.open
 
@@ -197,7 +211,8 @@ class Gateway:
         sockets, predecessor = self._acquired.sockets, self._acquired.predecessor
         at_once = 1 if sockets.crowded else MAX_AT_ONCE
         gate = Gate(self.parts.clients, self._server.make_room, at_once)
-        self._public = Listener(self._public_runner, sockets.public, gate)
+        self._public = Listener(self._public_runner, sockets.public, gate, own=sockets.own)
+        self.parts.state.public_url = self._public_url
         self._admin = Listener(self._admin_runner, sockets.admin, Gate(self.parts.admin_clients))
         if self._team is not None:
             await self._team.start()
@@ -278,7 +293,7 @@ class Gateway:
             await tls.read_expiry()
             parts.state.exposition.register(CertificateCollector(lambda: tls.expires))
             things.append(tls)
-        self._following = Following(things, parts.reloaded)
+        self._following = Following(things, parts.reloads.note)
         self._spawn(self._following.run(), "files")
         self._spawn(self._reload_when_told(), "reload")
         self._spawn(Trimmer(self.parts.clients.load).run(), "memory")
@@ -338,6 +353,8 @@ class Gateway:
         await self._wait(lambda: triggers.hurry, delay)
         if self._successors is not None:
             self._successors.close()
+        if not triggers.stop.is_set():  # a worker that failed: the next one gets its socket
+            self._public.own = False
         await self._public.stop(serve_rest="public" not in passed)
         closed = asyncio.get_running_loop().time()
         # What the kernel had accepted already needs a moment to become a connection.

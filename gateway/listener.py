@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -15,6 +16,7 @@ from aiohttp import web
 from cryptography import x509
 
 from gateway.accepting import BACKLOG, Gate, GatedSite
+from gateway.closing import SETTLING, take_no_new
 from gateway.setting_types import Address
 from gateway.settings import Settings
 from scamp.errors import ConfigError
@@ -38,6 +40,8 @@ class Sockets:
     admin: list[socket.socket]
     crowded: bool = False
     """Whether other workers of this gateway accept on some of the public ones, too."""
+    own: bool = False
+    """Whether the public ones were opened by this gateway, and are passed to no other."""
 
     @classmethod
     def opened(cls, settings: Settings) -> Self:
@@ -45,7 +49,9 @@ class Sockets:
         one that cannot be had."""
         public = open_for_workers(settings.bind, settings.workers)
         try:
-            return cls(public, open_sockets(settings.admin_bind))
+            return cls(
+                public, open_sockets(settings.admin_bind), own=settings.takeover_socket is None
+            )
         except BaseException:
             for sock in public:
                 sock.close()
@@ -64,7 +70,7 @@ class Sockets:
             dealt = len(group) // count * count
             public += group[index:dealt:count] + group[dealt:]
             crowded = crowded or dealt < len(group)
-        return type(self)(public, self.admin, crowded)
+        return type(self)(public, self.admin, crowded, self.own)
 
     def close(self) -> None:
         """Close all of them here."""
@@ -225,9 +231,16 @@ class Listener:
     """The sites of one runner on one address, and the change from one TLS context to the next."""
 
     def __init__(
-        self, runner: web.BaseRunner, sockets: list[socket.socket], gate: Gate | None = None
+        self,
+        runner: web.BaseRunner,
+        sockets: list[socket.socket],
+        gate: Gate | None = None,
+        *,
+        own: bool = False,
     ) -> None:
-        """`gate` is by what clients come in; without one it has the usual limits."""
+        """`gate` is by what clients come in; without one it has the usual limits. `own`: nobody
+        listens on these sockets once this gateway has left."""
+        self.own = own
         self._runner = runner
         self._sockets = sockets
         self._gate = gate or Gate()
@@ -283,11 +296,13 @@ class Listener:
         resets else. May be called twice."""
         self._stopped = True
         self.open = False
+        if serve_rest and self.own and [one for one in self._sockets if take_no_new(one)]:
+            await asyncio.sleep(SETTLING)
         sites, self._sites = self._sites, []
         for site in sites:
             await site.stop()
         for sock in self._sockets:
-            # Nothing may come between: who connects after the last of them is reset.
+            # Nothing may come between: who connects after the last of them is reset, if not `own`.
             rest = _accept_rest(sock) if serve_rest else []
             sock.close()
             factory: Any = self._runner.server

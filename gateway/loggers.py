@@ -21,6 +21,7 @@ LOGGERS: Final[Mapping[str, str]] = {
     "gateway.ratelimit": "Redis is away, or back.",
     "gateway.routes": "Routes that lead nowhere.",
     "gateway.takeover": "Sockets passed from one process to the next.",
+    "gateway.tracing": "Where traces go; a collector that does not take them, or does again.",
     "gateway.workers": "Worker processes: started, ready, replaced.",
     "scamp": "All of the library's loggers below it.",
     "scamp.client": "Instances of services that are out, and back; what they did wrong.",

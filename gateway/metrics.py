@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
@@ -78,6 +79,29 @@ class PerAction:
         self.by_action_alone = (self.duration, self.upstream, self.bytes_in, self.bytes_out)
 
 
+def count_of(counter: Counter) -> float:
+    """The value of one series, without making samples of it. From any thread."""
+    return float(counter._value.get())
+
+
+def buckets_of(histogram: Histogram) -> list[float]:
+    """How much fell into each of `BUCKETS`, and beyond the last. From any thread."""
+    return [float(bucket.get()) for bucket in histogram._buckets]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """The numbers of one `ActionSeries`."""
+
+    requests: dict[tuple[str, str, str], float]
+    """By method, status class and source."""
+    duration: list[float]
+    """As `buckets_of`."""
+    upstream: list[float]
+    bytes_in: float
+    bytes_out: float
+
+
 class ActionSeries:
     """The series of one action, at hand."""
 
@@ -115,6 +139,21 @@ class ActionSeries:
             return
         own = (self.duration, self.upstream, self.bytes_in, self.bytes_out)
         yield {"action": self.label}, own[held.by_action_alone.index(family)]
+
+    def tally(self) -> Tally:
+        """What has been counted until now. From any thread."""
+        return Tally(
+            {key: count_of(one) for key, one in list(self._requests.items())},
+            buckets_of(self.duration),
+            buckets_of(self.upstream),
+            count_of(self.bytes_in),
+            count_of(self.bytes_out),
+        )
+
+    @property
+    def answered(self) -> float:
+        """Requests answered. From any thread."""
+        return sum(count_of(one) for one in list(self._requests.values()))
 
     def remove(self) -> None:
         """Take them out of the exposition; what a request under way adds later is lost."""
@@ -174,8 +213,7 @@ class Metrics(Collector):
 
     def _pieces(self, family: Counter | Histogram) -> Iterator[Metric]:
         (empty,) = family.describe()
-        others = () if self._other is None else (self._other,)
-        for some in in_pieces([self.none, *others, *self._actions.values()]):
+        for some in in_pieces(self.all_series()):
             piece = Metric(empty.name, empty.documentation, empty.type)
             for series in some:
                 for labels, child in series.children(family):
@@ -199,6 +237,11 @@ class Metrics(Collector):
         if self._other is None:
             self._other = ActionSeries(self._per_action, OTHER)
         return self._other
+
+    def all_series(self) -> list[ActionSeries]:
+        """Those of every action, and those that stand for others."""
+        other = () if self._other is None else (self._other,)
+        return [self.none, *other, *self._actions.values()]
 
     def used(self) -> list[tuple[str, tuple[str, str, int]]]:
         """Actions in use, those with series of their own: label, and sector, spelling, version."""

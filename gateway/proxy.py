@@ -62,6 +62,8 @@ class Proxy:
                 return
             body = reply.read_nowait()
         finally:
+            if exchange.trace is not None:
+                exchange.trace.replied(reply)
             reply.abandon()
         await self._send_whole(exchange, status, content_type, body)
 

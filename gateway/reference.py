@@ -21,6 +21,7 @@ _GROUPS: Final = {
     "rate_limit_user": "Rate limits",
     "events_open": "Live events",
     "openapi": "Descriptions",
+    "tracing": "Traces",
     "workers": "The process",
     "log_level": "Logs",
     "drain_delay": "Stopping",

@@ -41,6 +41,7 @@ from gateway.setting_types import (
     Workers,
     setting,
 )
+from gateway.tracing.options import check_endpoint, missing, parse_headers
 from gateway.translate import parse_service
 from scamp import limits
 from scamp.config import SEARCHED, VARIABLES
@@ -529,6 +530,50 @@ class Settings(BaseSettings):
     )  # fmt: skip
     docs: bool = setting(True, "Serve the explorer, a page to try actions on, at /docs.")
 
+    # -- traces -------------------------------------------------------------------------
+
+    tracing: bool = setting(
+        False,
+        "Make spans of requests and send them to a collector (OTLP over HTTP). Needs the extra "
+        "`otel`. Off, the traces of callers are passed on all the same.",
+    )
+    tracing_endpoint: str | None = setting(
+        None,
+        "The collector, such as http://collector:4318; /v1/traces is added.",
+        unit="URL",
+        unset="OTEL_EXPORTER_OTLP_TRACES_ENDPOINT or OTEL_EXPORTER_OTLP_ENDPOINT of the "
+        "environment, else http://localhost:4318",
+    )
+    tracing_headers: SecretStr | None = setting(
+        None,
+        "Header fields for the collector: NAME=VALUE, separated by commas, values percent-encoded.",
+        unset="OTEL_EXPORTER_OTLP_HEADERS of the environment, if any",
+        flag="",
+    )
+    tracing_headers_file: Path | None = setting(
+        None, "File that holds them; each may have a line of its own.", unit="file"
+    )
+    tracing_sample: float | None = setting(
+        None,
+        "Share of the traces that begin here of which spans are made. Those that a caller began "
+        "are sampled as it says.",
+        unit="ratio", ge=0, le=1,
+        unset="OTEL_TRACES_SAMPLER of the environment, else 1",
+    )  # fmt: skip
+    tracing_parent: Literal["continue", "restart"] = setting(
+        "continue",
+        "What becomes of a caller's trace: continue: it goes on, sampled as the caller says; "
+        "restart: another begins here, with a link to it. For a gateway that strangers reach.",
+    )
+    tracing_service_name: str | None = setting(
+        None,
+        "What the gateway is called in traces.",
+        unit="name",
+        unset="OTEL_SERVICE_NAME of the environment, else scamp-gateway",
+        min_length=1,
+        max_length=200,
+    )
+
     # -- process ------------------------------------------------------------------------
 
     workers: Workers = setting(
@@ -664,6 +709,18 @@ class Settings(BaseSettings):
             check_url(value.get_secret_value())
         return value
 
+    @field_validator("tracing_endpoint")
+    @classmethod
+    def _url_of_a_collector(cls, value: str | None) -> str | None:
+        return None if value is None else check_endpoint(value)
+
+    @field_validator("tracing_headers")
+    @classmethod
+    def _headers_for_a_collector(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_headers(value.get_secret_value())
+        return value
+
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -713,3 +770,5 @@ class Settings(BaseSettings):
                 f"no ticket key: give --ticket-key {found}, or say --auth-mode forward to pass "
                 "tickets on unread"
             )
+        if self.tracing and (text := missing()) is not None:
+            yield text

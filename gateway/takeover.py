@@ -253,12 +253,13 @@ def acquire(settings: Settings) -> Acquired:
                 _close_all(passed.get(name, ()))
                 passed[name] = sockets
             predecessor.passed = {}
+        own = "public" not in passed and settings.takeover_socket is None
         for name, address in addresses.items():
             if name not in passed:
                 count = settings.workers if name == "public" else 1
                 passed[name] = _opened(address, count, hung)
         stack.pop_all()
-        return Acquired(Sockets(passed["public"], passed["admin"]), predecessor)
+        return Acquired(Sockets(passed["public"], passed["admin"], own=own), predecessor)
 
 
 def _opened(address: Address, count: int, hung: str) -> list[socket.socket]:

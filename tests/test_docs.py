@@ -373,7 +373,13 @@ def test_the_site_says_which_version_it_is_of(site: Path) -> None:
 
 # -- the gateway: what is to be copied --------------------------------------------------
 
-COPIED: Final = ("docs/auth.md", "docs/migration.md", "docs/rate-limits.md", "docs/web-apps.md")
+COPIED: Final = (
+    "docs/auth.md",
+    "docs/load-balancers.md",
+    "docs/migration.md",
+    "docs/rate-limits.md",
+    "docs/web-apps.md",
+)
 
 
 @pytest.mark.parametrize(

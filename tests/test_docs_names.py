@@ -95,7 +95,8 @@ FOREIGN: Final = frozenset(
     {
         # nginx' and asyncio's
         "client_max_body_size", "fail_timeout", "max_fails", "non_idempotent", "proxy_buffering",
-        "proxy_read_timeout", "proxy_next_upstream", "reuse_port",
+        "proxy_read_timeout", "proxy_next_upstream", "proxy_ssl_trusted_certificate", "reuse_port",
+        *re.findall(r"[a-z]+(?:_[a-z]+)+", Page("deploy/nginx/scamp-gateway.conf").text),
     }
 )  # fmt: skip
 

@@ -40,7 +40,7 @@ other."""
 _IMPORTS: Final = (ast.Import, ast.ImportFrom)
 
 FORBIDDEN: Final[dict[str, frozenset[str]]] = {
-    "scamp": frozenset({"aiohttp", "prometheus_client", "gateway"}),
+    "scamp": frozenset({"aiohttp", "opentelemetry", "prometheus_client", "gateway"}),
     "scamp.wire": frozenset(
         {"asyncio", "datetime", "os", "random", "select", "socket", "ssl", "threading", "time"}
     ),
@@ -61,7 +61,7 @@ LOOPLESS: Final = frozenset(
         *("openapi.sight", "ratelimit.buckets", "ratelimit.rate", "ratelimit.url"),
         *("routes.compose", "routes.entries", "routes.explain", "routes.leads", "routes.load"),
         *("routes.match", "routes.model", "routes.places", "routes.template"),
-        "workers.shares",
+        *("tracing.options", "workers.shares"),
     )
 )
 """Modules of the gateway that decide and do not serve: they import each other and scamp, and none
@@ -163,6 +163,19 @@ def test_what_decides_in_the_gateway_knows_nothing_of_what_serves() -> None:
         path, _ = modules()[module]
         found += needs_a_loop(path.read_text(), module)
     assert not found, "\n" + "\n".join(found)
+
+
+def test_nothing_but_tracing_knows_opentelemetry_and_nobody_loads_it_unasked() -> None:
+    traced = {
+        module
+        for module, (path, package) in modules().items()
+        for name, _ in imported(path.read_text(), module, package=package)
+        if name.startswith("opentelemetry")
+    }
+    assert traced == {"gateway.tracing.export", "gateway.tracing.spans"}
+    code = "import sys, gateway.lifecycle, gateway.checks; print('opentelemetry' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_what_a_gateway_is_put_together_by_is_at_the_top() -> None:

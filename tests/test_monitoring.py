@@ -71,7 +71,7 @@ async def families(tmp_path: Path) -> AsyncIterator[list[Metric]]:
         stand(tmp_path) as made,
         running(made.loaded(rate_limit_user="1/s")) as gateway,
     ):
-        gateway.parts.reloaded("routes", ok=False)
+        gateway.parts.reloads.note("routes", "no good")
         yield await gateway.parts.state.families()
 
 

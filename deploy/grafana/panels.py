@@ -581,6 +581,16 @@ ROWS: Final[dict[str, list[Panel]]] = {
             "ops",
         ),
         Panel(
+            "Spans",
+            "Of traces: sent to the collector, and lost as it was away or too slow; empty without "
+            "tracing.",
+            [
+                (total("spans_exported_total"), "sent"),
+                (total("spans_dropped_total", "reason"), "lost: {{reason}}"),
+            ],
+            "ops",
+        ),
+        Panel(
             "Up for",
             "Since the start of each gateway.",
             [(f"time() - process_start_time_seconds{{{WHERE}}} {OURS}", "{{instance}}")],

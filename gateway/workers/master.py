@@ -276,6 +276,7 @@ class Master(Arbiter):
             limit = min(limit, max(0.0, self._timers[0][0] - now))
         for key, _ in self._selector.select(limit):
             key.data()
+        self._notifier.alive()
         while self._timers and self._timers[0][0] <= time.monotonic():
             heapq.heappop(self._timers)[2]()
         came = super().wait_for_signals(0)

@@ -10,10 +10,12 @@ from scamp.client.requester import Requester, parse_action
 from scamp.client.router import InstanceView
 from scamp.client.stats import ClientStats
 from scamp.client.subscription import Subscription
+from scamp.client.trace import CallTrace
 from scamp.client.traits import PeerKind
 
 __all__ = [
     "Call",
+    "CallTrace",
     "Changed",
     "ClientOptions",
     "ClientStats",

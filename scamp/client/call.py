@@ -11,6 +11,7 @@ import orjson
 
 from scamp.client.connection import Exchange
 from scamp.client.deadline import Deadline
+from scamp.client.trace import CallTrace
 from scamp.discovery import Action, Offer
 from scamp.errors import IdleTimeout, LocalProtocolError, ReplyFailed
 from scamp.limits import MIB
@@ -41,11 +42,21 @@ class Call:
     goes elsewhere. For callers that chose among what there is."""
     caller_lowered: bool = False
     """The deadline is shorter than the action's own: running out says nothing of the service."""
+    trace: CallTrace | None = field(default=None, repr=False)
+    """Who is told of its attempts, and may add HEADER fields to each."""
     touched: bool = field(default=False, init=False)
     """True once a streamed body was begun to be read: it cannot be sent again."""
 
-    def encode(self, action: Action, request_id: int) -> EncodedHeader:
-        """The HEADER body: the action in its announced spelling, never a null `client_id`."""
+    def encode(
+        self, action: Action, request_id: int, dialled: tuple[float, float] | None = None
+    ) -> EncodedHeader:
+        """The HEADER body: the action in its announced spelling, never a null `client_id`.
+
+        `dialled` is for `trace`, which learns in this way that the request goes out.
+        """
+        extra = self.extra
+        if self.trace is not None:
+            extra = {**extra, **self.trace.starts(dialled)}
         return encode_header(
             RequestHeader(
                 action=action.spelling,
@@ -54,7 +65,7 @@ class Call:
                 envelope=self.envelope,
                 ticket=self.ticket,
                 client_id=self.client_id,
-                extra=self.extra,
+                extra=extra,
             )
         )
 

@@ -186,6 +186,8 @@ class ClientConnection:
         self.channel: Channel | None = None
         self.kind: PeerKind = kind
         self._state = SlotState.DIALING
+        self.dialled: tuple[float, float] | None = None
+        """When it was opened, from and to (`time.monotonic`)."""
         self.lost_in_use: bool = False
         """True when it ended while somebody waited for a reply, or for the rest of one."""
         self.lost_to_peer: bool = False

@@ -7,6 +7,7 @@ import logging
 import math
 import random
 import sys
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
@@ -292,6 +293,7 @@ class Instance(Health):
             max_streams=self._options.max_streams,
             on_answered=self._answered,
         )
+        began = time.monotonic()
         try:
             await self._dialer.dial(
                 self.host,
@@ -312,6 +314,7 @@ class Instance(Health):
             self._unanswered(connection)
             self._failed(gone)
             raise gone
+        connection.dialled = (began, time.monotonic())
         connection.learn(self._pool.kind)  # shown by another one meanwhile
         self._stats.connects += 1
         self._stats.resumed += is_resumed(connection.channel)

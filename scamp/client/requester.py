@@ -7,7 +7,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -95,11 +95,14 @@ class Requester:
         envelope: str = "json",
         timeout: float | None = None,
         service: str | None = None,
+        extra: Mapping[str, Any] | None = None,
     ) -> Reply:
         """Call ``[SECTOR:]Namespace.name[~VERSION]``; return the reply, its body still to be read.
 
         `service` is the identity of the one service to ask, as `Announcement.identity` has it, for
         actions that all services have; else any that offers the action is asked.
+        `extra` are further HEADER fields, such as a trace's ``traceparent``; LocalProtocolError for
+        one that is not further.
         `timeout` in seconds; the default is the action's own, else `ClientOptions.request_timeout`.
         Raises ServiceError when the service says that the action failed, UnknownAction, and what
         `send` raises. Safe to cancel.
@@ -119,6 +122,7 @@ class Requester:
                 envelope=envelope,
                 ticket=ticket,
                 client_id=client_id,
+                extra=extra or {},
                 retry_safe=all(offer.action.has("read") for offer in offers),
                 pinned=service is not None,
                 caller_lowered=timeout is not None and timeout < own,
@@ -161,6 +165,7 @@ class Requester:
                 patient = instance in avoid
                 return await self._attempt(call, instance, offer, done + 1, began, patient)
             except OnlyWaited as waited:
+                _tell(call, waited.error)
                 if waited.error is not None:
                     failure = anew(waited.error)  # others have it, too
                     failure.attempts, failure.instance = done, instance.address
@@ -172,6 +177,7 @@ class Requester:
                 self.stats.retries["connect"] += 1
             except ScampError as exc:
                 exc.attempts, exc.instance = done + 1, instance.address
+                _tell(call, exc)
                 if _only_waited(exc, instance) and not call.touched:
                     # The instance leaves. Nothing was tried, so to go on elsewhere is no retry.
                     failure, offers = anew(exc), self._offers_now(call, offer)
@@ -233,6 +239,8 @@ class Requester:
         body = call.body
         held = isinstance(body, bytes) and len(body) <= MAX_INFLIGHT
         instance.in_flight += 1
+        if call.trace is not None:
+            call.trace.waits(offer, instance.address, number)
         # After so many losses do not meet a peer that is just closing an idle connection again.
         last = number > 1 and number > self.options.retries
         need = Need.ALONE if not held else Need.FRESH if last else Need.SHARED
@@ -306,8 +314,11 @@ class Requester:
         held = need is not Need.ALONE
 
         def start(connection: ClientConnection) -> None:
+            encode = partial(call.encode, offer.action)
+            if call.trace is not None:
+                encode = partial(encode, dialled=connection.dialled)
             exchange = connection.start(
-                partial(call.encode, offer.action),
+                encode,
                 call.body if held and isinstance(call.body, bytes) else b"",
                 end=held,
                 exclusive=not held,
@@ -426,6 +437,12 @@ class Requester:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+
+def _tell(call: Call, error: ScampError | None) -> None:
+    """That an attempt has failed."""
+    if call.trace is not None:
+        call.trace.failed(error)
 
 
 def _note_silence(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -16,6 +16,8 @@ from scamp.limits import BODY_IDLE, MAX_REQUEST_BODY
 from scamp.tickets import Ticket
 from scamp.transport import IncomingMessage
 from scamp.wire import RequestHeader
+
+_TRACE: Final = ("traceparent", "tracestate")
 
 
 def access_denied(error: MissingPrivilege) -> ServiceError:
@@ -62,6 +64,14 @@ class Request:
     def ticket_text(self) -> str | None:
         """The ticket as it came. A password while it is valid: keep it out of logs."""
         return self.header.ticket
+
+    @property
+    def trace_context(self) -> dict[str, str]:
+        """The caller's trace: ``traceparent`` and ``tracestate`` (W3C Trace Context) as far as they
+        came. To be given to OpenTelemetry's propagator, or as `extra` to further calls; not checked
+        here."""
+        extra = self.header.extra
+        return {name: text for name in _TRACE if isinstance(text := extra.get(name), str)}
 
     @property
     def time_left(self) -> float:

@@ -129,3 +129,42 @@ def test_nobody_needs_to_listen(tmp_path: Path) -> None:
     Notifier({}).ready()
     Notifier({"NOTIFY_SOCKET": str(tmp_path / "none")}).ready()
     Notifier({"NOTIFY_SOCKET": "vsock:2:1"}).ready()
+
+
+def test_the_manager_hears_in_time_that_nothing_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("gateway.activation.time.monotonic", lambda: now)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        given = {
+            "NOTIFY_SOCKET": str(tmp_path / "notify"),
+            "WATCHDOG_USEC": "30000000",
+            "WATCHDOG_PID": "1",
+        }
+        notifier = Notifier(given)
+        assert given == {}
+        assert notifier.pause == 15.0
+        notifier.alive()
+        assert manager.recv(100) == b"WATCHDOG=1"
+        now += 7.4
+        notifier.alive()
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+        now += 0.2
+        notifier.alive()
+        assert manager.recv(100) == b"WATCHDOG=1"
+
+
+@pytest.mark.parametrize("text", ["", "0", "x", "-1", "²"])
+def test_no_watchdog_hears_nothing(tmp_path: Path, text: str) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.setblocking(False)
+        notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": text})
+        assert notifier.pause is None
+        notifier.alive()
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)

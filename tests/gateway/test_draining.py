@@ -290,3 +290,18 @@ async def test_told_to_reload_while_draining_is_no_harm(mesh: Stand) -> None:
     await asyncio.sleep(0)
     triggers.reload.set()
     assert await task == 0
+
+
+async def test_one_that_failed_leaves_its_socket_for_the_next(mesh: Stand) -> None:
+    """A master of workers has it still, and gives it to another one."""
+    gateway = Gateway(mesh.loaded(), Triggers())
+    await gateway.start()
+    assert gateway._acquired is not None
+    (opened,) = gateway._acquired.sockets.public
+    with opened.dup() as passed:
+        await gateway.drain()
+        await gateway.close()
+        async with asyncio.timeout(20):
+            _, writer = await asyncio.open_connection(*passed.getsockname())
+        writer.close()
+        await writer.wait_closed()

@@ -135,8 +135,9 @@ def check(families: Iterable[Metric]) -> set[str]:
 
 
 async def test_a_gateway_with_everything_exposes_exactly_what_is_declared(
-    mesh: Stand, tmp_path: Path
+    mesh: Stand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.1")
     certificate, key = tmp_path / "public.crt", tmp_path / "public.key"
     certificate.write_bytes(make_identity(1).certificate)
     key.write_bytes(make_identity(1).key)
@@ -145,6 +146,8 @@ async def test_a_gateway_with_everything_exposes_exactly_what_is_declared(
         tls_key=key,
         rate_limit_address="100/s",
         rate_limit_redis="redis://127.0.0.1:1/0",
+        tracing=True,
+        tracing_endpoint="http://127.0.0.1:1",
         workers=2,
     )
     ledger = Ledger(tmp_path)
@@ -153,7 +156,7 @@ async def test_a_gateway_with_everything_exposes_exactly_what_is_declared(
             url = f"{gateway.public.url}/api/{path}"
             async with http.post(url, ssl=False, headers=mesh.ticket()):
                 pass
-        gateway.parts.reloaded("routes", ok=False)
+        gateway.parts.reloads.note("routes", "no good")
         team = Team(loaded, ledger, number=1, count=1, birth=1)
         state = team.state_of_all(gateway.parts.state)
         single = check(await gateway.parts.state.families())

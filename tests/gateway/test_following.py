@@ -22,9 +22,9 @@ async def test_each_mistake_is_a_record_of_its_own(
     path = tmp_path / "routes.toml"
     path.write_text(ROUTE)
     used: list[RouteTable] = []
-    results: list[tuple[str, bool]] = []
+    results: list[tuple[str, str | None]] = []
     following = Following(
-        [FollowedRoutes(path, used.append)], lambda name, good: results.append((name, good))
+        [FollowedRoutes(path, used.append)], lambda name, error: results.append((name, error))
     )
     path.write_text(ROUTE.replace("A.b", "A") * mistakes)
     await following.look()
@@ -35,7 +35,10 @@ async def test_each_mistake_is_a_record_of_its_own(
     )
     assert len(told) == min(mistakes, MAX_REASONS + 1)
     assert (f"{mistakes - MAX_REASONS} more mistakes" in told[-1]) == (mistakes > MAX_REASONS)
-    assert results == [("routes", False)]
+    ((name, error),) = results
+    assert name == "routes"
+    assert error is not None
+    assert f"{path}:4: 'A' is not" in error
     assert used == []
 
 
@@ -102,7 +105,7 @@ async def test_a_table_that_was_refused_is_told_good_when_it_was_fetched_since()
 
     source = AuthzSource(fetch)
     following = Following(
-        [FollowedTable(source, None)], lambda name, good: results.append((name, good))
+        [FollowedTable(source, None)], lambda name, why: results.append((name, why is None))
     )
     await following.look()
     assert results == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import ssl
 from pathlib import Path
@@ -11,9 +12,17 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from gateway.listener import Listener, Sockets, open_for_workers, open_sockets, tls_context
+from gateway.listener import (
+    Listener,
+    Sockets,
+    _accept_rest,
+    open_for_workers,
+    open_sockets,
+    tls_context,
+)
 from gateway.setting_types import Address
 from gateway.settings import Settings
+from gateway.takeover import acquire
 from scamp.errors import ConfigError
 from scamp.testing import make_identity
 
@@ -99,6 +108,72 @@ async def test_what_waits_to_be_accepted_is_served_when_it_is_wanted(rest: bool)
         loop = asyncio.get_running_loop()
         answered = [await answer_of(loop, client) for client in clients]
     assert answered == [rest] * 20
+    await runner.cleanup()
+
+
+async def test_who_comes_at_the_last_moment_is_refused_and_not_reset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing can have been sent then, so it may go elsewhere with anything."""
+    accept_rest = _accept_rest
+    client = socket.socket()
+    client.setblocking(False)
+
+    def come_late(sock: socket.socket) -> list[tuple[socket.socket, str]]:
+        found = accept_rest(sock)
+        client.connect_ex(("127.0.0.1", listener.port))
+        return found
+
+    monkeypatch.setattr("gateway.listener._accept_rest", come_late)
+    runner = web.ServerRunner(web.Server(unused))
+    await runner.setup()
+    listener = Listener(runner, open_sockets(Address("127.0.0.1", 0)), own=True)
+    await listener.start()
+    await listener.stop(serve_rest=True)
+    decided = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_writer(client, decided.set)
+    with client:
+        await decided.wait()
+        loop.remove_writer(client)
+        assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+    await runner.cleanup()
+
+
+def test_only_sockets_that_were_opened_here_are_closed_for_good(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What systemd or another gateway passes has to take connections after us."""
+    settings = Settings(bind="127.0.0.1:0", admin_bind="127.0.0.1:0")
+    opened = acquire(settings)
+    assert opened.sockets.own
+    assert opened.sockets.part(0, 1).own
+    passed = opened.sockets.public
+    monkeypatch.setattr("gateway.takeover.passed_sockets", lambda: {"public": passed})
+    found = acquire(settings)
+    assert not found.sockets.own
+    found.close()
+    opened.close()
+
+
+async def test_what_may_be_passed_on_is_never_made_deaf(tmp_path: Path) -> None:
+    """Who takes over serves on alone, also if the old one was told to stop meanwhile."""
+    settings = Settings(
+        bind="127.0.0.1:0", admin_bind="127.0.0.1:0", takeover_socket=tmp_path / "takeover"
+    )
+    sockets = Sockets.opened(settings)
+    assert not sockets.own
+    passed_on = [one.dup() for one in sockets.public]
+    runner = web.ServerRunner(web.Server(unused))
+    await runner.setup()
+    listener = Listener(runner, sockets.public, own=sockets.own)
+    await listener.start()
+    await listener.stop(serve_rest=True)
+    _, writer = await asyncio.open_connection(*passed_on[0].getsockname())
+    writer.close()
+    await writer.wait_closed()
+    for one in (*passed_on, *sockets.admin):
+        one.close()
     await runner.cleanup()
 
 

@@ -207,6 +207,12 @@ IN_THE_ENVIRONMENT = {
     "max_event_streams_per_caller": "7",
     "max_event_subscriptions": "7",
     "docs": "false",
+    "tracing": "true",
+    "tracing_endpoint": "https://collector.example:4318/otlp",
+    "tracing_headers": "authorization=Bearer%20secret",
+    "tracing_sample": "0.1",
+    "tracing_parent": "restart",
+    "tracing_service_name": "edge",
     "workers": "2",
     "worker_timeout": "7",
     "takeover_socket": "/run/scamp-gateway/takeover",
@@ -233,7 +239,7 @@ def test_every_setting_can_be_given_in_the_environment(
     given = sources.load().settings
     same = {name for name in IN_THE_ENVIRONMENT if getattr(given, name) == getattr(defaults, name)}
     assert not same
-    twins = {"tls_key_password_file", "rate_limit_redis_file"}
+    twins = {"tls_key_password_file", "rate_limit_redis_file", "tracing_headers_file"}
     assert IN_THE_ENVIRONMENT.keys() | twins == Settings.model_fields.keys()
 
 

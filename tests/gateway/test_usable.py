@@ -122,7 +122,7 @@ async def test_last_reload_counts(mesh: Stand) -> None:
         name = 'scamp_gateway_last_reload_successful{what="routes"}'
         assert name not in await scraped(gateway)
         for ok in (False, True):
-            gateway.parts.reloaded("routes", ok)
+            gateway.parts.reloads.note("routes", None if ok else "no good")
             assert (await scraped(gateway))[name] == ok
 
 

@@ -39,6 +39,7 @@ from gateway.public import PublicServer, public_server
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.routes.load import parse_routes
 from gateway.setting_types import Address
+from gateway.tracing.model import Tracing
 from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
@@ -102,11 +103,13 @@ class Fronted:
         endpoints: Endpoints | None = None,
         clients: ClientLimits | None = None,
         tls: ssl.SSLContext | None = None,
+        tracing: Tracing | None = None,
         **server: Any,
     ) -> None:
         """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
         `public_server`; `hub` and `stream` are those of event streams; `clients`: what those who
-        connect may do; `tls`: the listener's."""
+        connect may do; `tls`: the listener's; `tracing` is started and closed by whoever made
+        it."""
         self.mesh = Mesh(*services, options=client)
         self.status = status
         self.auth = auth or Authenticator("forward")
@@ -123,6 +126,7 @@ class Fronted:
         self._endpoints = Endpoints() if endpoints is None else endpoints
         self.clients = Clients(clients)
         self._tls = tls
+        self._tracing = tracing
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
@@ -176,6 +180,7 @@ class Fronted:
             endpoints=self._endpoints,
             limiter=self.limiter,
             clients=self.clients,
+            tracing=self._tracing,
         )
         self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(
