@@ -32,10 +32,7 @@ def missing() -> str | None:
         except ModuleNotFoundError:  # not even what it is in
             found = None
         if found is None:
-            return (
-                "tracing needs OpenTelemetry: pip install 'scamp-gateway[otel]' "
-                "(in a checkout: pip install '.[otel]')"
-            )
+            return "tracing needs OpenTelemetry: pip install '.[otel]' in a checkout"
     return None
 
 
