@@ -27,6 +27,8 @@ from gateway.tracing.spans import Spans
 from scamp.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from gateway.exchange import Exchange
     from gateway.settings import Settings
     from gateway.tracing.model import RequestTrace
@@ -40,6 +42,7 @@ COMPLAINT_INTERVAL: Final = 60.0
 """Seconds between two lines about a collector that goes on failing."""
 
 _EXPORTERS_LOG: Final = logging.getLogger(OTLPSpanExporter.__module__)
+_HEADERS_LOG: Final = logging.getLogger("opentelemetry.util.re")
 
 
 class Exported:
@@ -77,19 +80,14 @@ class Exported:
 
     def start(self) -> None:
         """Begin. Raises `ConfigError` for what the environment says of samplers and the like."""
-        headers = self._settings.tracing_headers
         try:
-            exporter = OTLPSpanExporter(
-                self.url,
-                headers=parse_headers(headers.get_secret_value()) if headers is not None else None,
-            )
-            self._sender.start(exporter)
+            provider = TracerProvider(resource=resource_of(self._settings), shutdown_on_exit=False)
+            self._sender.start(_exporter(self.url, self._settings.tracing_headers))
             # What it dropped itself could not be told apart: `put` sees to it that it need not.
             self._processor = BatchSpanProcessor(self._sender, max_queue_size=self._max_waiting)
         except (ValueError, OSError, RuntimeError) as exc:
             self._sender.shutdown()
             raise ConfigError(f"tracing: {exc}") from exc
-        provider = TracerProvider(resource=resource_of(self._settings), shutdown_on_exit=False)
         scope = InstrumentationScope("gateway.tracing", build_version())
         ratio = self._settings.tracing_sample
         if ratio is None and not os.environ.get("OTEL_TRACES_SAMPLER"):
@@ -140,6 +138,26 @@ class Exported:
             self._sender.shutdown()
         if self.abandoned:
             log.warning("%d spans were not sent before the end", self.abandoned)
+
+
+def _exporter(url: str, headers: SecretStr | None) -> OTLPSpanExporter:
+    """Raises ValueError. The SDK would log what it cannot read of headers in the environment, which
+    is a password with a colon in place of the equals sign, and go on without it."""
+    unread = _Reason()
+    _HEADERS_LOG.addFilter(unread)
+    try:
+        exporter = OTLPSpanExporter(
+            url, headers=parse_headers(headers.get_secret_value()) if headers is not None else None
+        )
+    finally:
+        _HEADERS_LOG.removeFilter(unread)
+    if unread.text != _Reason.text:
+        exporter.shutdown()  # type: ignore[no-untyped-call]
+        raise ValueError(
+            "an entry of OTEL_EXPORTER_OTLP_HEADERS or OTEL_EXPORTER_OTLP_TRACES_HEADERS is not "
+            "name=value, or not percent-encoded"
+        )
+    return exporter
 
 
 class _Sender(SpanExporter):

@@ -293,10 +293,16 @@ def test_settings_that_are_no_good(given: dict[str, str], message: str) -> None:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "me:hunter2"}, "OTEL_EXPORTER_OTLP_ENDPOINT: not http"),
         ({"OTEL_BSP_MAX_QUEUE_SIZE": "many"}, "OTEL_BSP_MAX_QUEUE_SIZE: not a number"),
         ({"OTEL_BSP_MAX_QUEUE_SIZE": "8"}, "tracing: max_export_batch_size must be less"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "key: hunter2"}, "tracing: an entry of OTEL_EXPORTER"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_HEADERS": 'a=1,b="hunter2"'}, "tracing: an entry of"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "tracing: OTEL_SPAN_ATTRIBUTE_COUNT"),
     ],
 )
 def test_an_environment_that_is_no_good(
-    environ: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    messages: list[str],
 ) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
@@ -307,6 +313,7 @@ def test_an_environment_that_is_no_good(
     with pytest.raises(ConfigError, match=message) as caught:
         start()
     assert "hunter2" not in str(caught.value)
+    assert messages == []
 
 
 def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
