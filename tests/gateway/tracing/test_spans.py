@@ -495,6 +495,25 @@ def test_the_path_is_told_and_nothing_around_it(target: str, path: str) -> None:
     assert path_of(target) == path
 
 
+@pytest.mark.parametrize("what", ["_samples", "write"])
+async def test_spans_that_fail_cost_no_request(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise LookupError("no such sampler")
+
+    monkeypatch.setattr(spans.Spans, what, fail)
+    peer = ScriptedPeer()
+    async with traced(peer) as to:
+        for _ in range(2):
+            answer = await to.front.request("POST", "/api/Test.echo", [SAMPLED], b"{}")
+            assert (answer.status, answer.body) == (200, b"{}")
+        assert to.front.front.in_flight == 0
+        assert len(to.front.log.lines) == 2
+    assert ("traceparent" in peer.headers[0]) == (what == "write")
+    assert len([one for one in caplog.records if one.name == "gateway.tracing"]) == 2
+
+
 async def test_bytes_that_are_no_text_do_no_harm(caplog: pytest.LogCaptureFixture) -> None:
     async with traced(ScriptedPeer()) as to:
         await to.front.request("GET", "/\udcff\udc80")
