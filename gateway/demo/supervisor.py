@@ -251,6 +251,8 @@ class Demo:
         folder = self._folder
         click.echo(
             f"# mesh    {self._processes()} at {self._host}\n"
+            "#         on every interface: who reaches this machine can call them, with tickets or "
+            "actions that need none\n"
             f"# files   {folder.path}\n"
             "# A gateway that has these files and reaches this host:\n"
             f"scamp-gateway run --discovery-cache {folder.cache} --authorized-services "

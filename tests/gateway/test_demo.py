@@ -256,6 +256,20 @@ async def test_port_in_use_ends_the_demo_with_a_reason(tmp_path: Path) -> None:
 # -- its parts --------------------------------------------------------------------------
 
 
+async def test_services_alone_tell_where_they_can_be_reached_and_speak_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    async with demo_process(tmp_path / "demo", "--mesh", "127.0.0.1") as (process, printed):
+        assert "every interface" in printed
+        assert "scamp-gateway run --discovery-cache" in printed
+        services = psutil.Process(process.pid).children()
+        assert len(services) == 3
+        for service in services:
+            assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & service.environ().keys()
+
+
 def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
     from gateway.demo.folder import Folder
 
