@@ -22,7 +22,13 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway.exposition import build_version
-from gateway.tracing.options import DEFAULT_NAME, parse_headers, queue_size, traces_url
+from gateway.tracing.options import (
+    DEFAULT_NAME,
+    HEADERS,
+    parse_headers,
+    queue_size,
+    traces_url,
+)
 from gateway.tracing.spans import Spans
 from scamp.errors import ConfigError
 
@@ -80,14 +86,7 @@ class Exported:
 
     def start(self) -> None:
         """Begin. Raises `ConfigError` for what the environment says of samplers and the like."""
-        try:
-            provider = TracerProvider(resource=resource_of(self._settings), shutdown_on_exit=False)
-            self._sender.start(_exporter(self.url, self._settings.tracing_headers))
-            # What it dropped itself could not be told apart: `put` sees to it that it need not.
-            self._processor = BatchSpanProcessor(self._sender, max_queue_size=self._max_waiting)
-        except (ValueError, OSError, RuntimeError) as exc:
-            self._sender.shutdown()
-            raise ConfigError(f"tracing: {exc}") from exc
+        provider = self._begun()
         scope = InstrumentationScope("gateway.tracing", build_version())
         ratio = self._settings.tracing_sample
         if ratio is None and not os.environ.get("OTEL_TRACES_SAMPLER"):
@@ -100,6 +99,23 @@ class Exported:
             restart=self._settings.tracing_parent == "restart",
         )
         log.info("traces go to %s", self.url)
+
+    def try_out(self) -> None:
+        """Raise `ConfigError` if `start` would. Nothing is connected to."""
+        self._begun()
+        if self._processor is not None:
+            self._processor.shutdown()  # type: ignore[no-untyped-call]
+
+    def _begun(self) -> TracerProvider:
+        try:
+            provider = TracerProvider(resource=resource_of(self._settings), shutdown_on_exit=False)
+            self._sender.start(_exporter(self.url, self._settings.tracing_headers))
+            # What it dropped itself could not be told apart: `put` sees to it that it need not.
+            self._processor = BatchSpanProcessor(self._sender, max_queue_size=self._max_waiting)
+        except (ValueError, OSError, RuntimeError) as exc:
+            self._sender.shutdown()
+            raise ConfigError(f"tracing: {exc}") from exc
+        return provider
 
     def begin(self, exchange: Exchange) -> RequestTrace:
         """See `Tracing`. Only once it is started."""
@@ -153,10 +169,8 @@ def _exporter(url: str, headers: SecretStr | None) -> OTLPSpanExporter:
         _HEADERS_LOG.removeFilter(unread)
     if unread.text != _Reason.text:
         exporter.shutdown()  # type: ignore[no-untyped-call]
-        raise ValueError(
-            "an entry of OTEL_EXPORTER_OTLP_HEADERS or OTEL_EXPORTER_OTLP_TRACES_HEADERS is not "
-            "name=value, or not percent-encoded"
-        )
+        names = " or ".join(name for name in HEADERS if os.environ.get(name))
+        raise ValueError(f"an entry of {names} is not name=value, or not percent-encoded")
     return exporter
 
 

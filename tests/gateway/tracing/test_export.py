@@ -340,6 +340,9 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.Monk
         ({"tracing": True}, {"OTEL_SDK_DISABLED": "True"}, "warn", "there will be no traces"),
         ({"tracing": True}, {"OTEL_EXPORTER_OTLP_ENDPOINT": "x"}, "FAIL", "not http://"),
         ({"tracing": True, "tracing_headers": "a=1"}, {}, "warn", "in the clear"),
+        ({"tracing": True}, {"OTEL_EXPORTER_OTLP_HEADERS": "a=1"}, "warn", "HEADERS: over the"),
+        ({"tracing": True}, {"OTEL_EXPORTER_OTLP_HEADERS": "a: 1"}, "FAIL", "is not name=value"),
+        ({"tracing": True}, {"OTEL_SPAN_EVENT_COUNT_LIMIT": "x"}, "FAIL", "OTEL_SPAN_EVENT_COUNT"),
     ],
 )
 def test_check_says_what_becomes_of_traces(

@@ -36,6 +36,7 @@ from scamp.tickets import issue_ticket
 
 FREE = ClientOptions(retries=2, retry_minimum=100)
 ECHO = "POST /api/Test.echo~1"
+FIELDS = "1,7,9,1700000,60"
 SAMPLED = ("traceparent", f"00-{TRACE}-{PARENT}-01")
 
 
@@ -489,6 +490,8 @@ async def test_no_ticket_and_nothing_that_a_caller_says_is_in_what_is_sent() -> 
         ("", "/"),
         ("/" + "x" * 999, "/" + "x" * 255),
         ("/\udcff", "/?"),
+        (f"/{FIELDS},{'a' * 40}/{FIELDS},{'b' * 40}?x", "/[ticket][ticket]"),
+        ("/" + FIELDS.replace(",", "\\u002c") + "\\u002cabcdefghijklmnop", "/[ticket]"),
     ],
 )
 def test_the_path_is_told_and_nothing_around_it(target: str, path: str) -> None:
