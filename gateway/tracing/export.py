@@ -62,7 +62,8 @@ class Exported:
         """Spans dropped because too many waited."""
         self.abandoned = 0
         """Spans that still waited when the gateway stopped."""
-        self._put_down = 0  # all three set by the loop's thread only
+        self._tell_full = 0.0
+        self._put_down = 0  # all four set by the loop's thread only
         self._max_waiting = queue_size(os.environ)
         self._settings = settings
         self._sender = _Sender()
@@ -124,8 +125,18 @@ class Exported:
 
     def put(self, span: ReadableSpan) -> None:
         """Have it sent, or drop it when too many wait; returns at once."""
-        if self.waiting >= self._max_waiting or self._processor is None:
+        if self._processor is None:
             self.queue_full += 1
+            return
+        if self.waiting >= self._max_waiting:
+            self.queue_full += 1
+            if (now := time.monotonic()) >= self._tell_full:
+                self._tell_full = now + COMPLAINT_INTERVAL
+                log.warning(
+                    "%d spans wait and more are dropped, %d so far: the collector is slow, or "
+                    "tracing_sample too high",
+                    *(self.waiting, self.queue_full),
+                )
             return
         self._put_down += 1
         self._processor.on_end(span)
