@@ -83,8 +83,8 @@ _TICKET: Final = re.compile(
 )
 
 # Whatever somebody calls a bearer's token, and the password of a URL.
-_BEARER: Final = re.compile(r"(?i)\b(bearer(?: |%20|\+))[A-Za-z0-9_.~+/%=-]{16,}")
-_PASSWORD: Final = re.compile(r"(://[^\s:/@?#\"']{0,200}:)[^\s/@\"']{1,400}@")
+_BEARER: Final = re.compile(r"(?i)\b(bearer(?:[ \t+]|%20|%09){1,8})[A-Za-z0-9_.~+/%=-]{16,}")
+_PASSWORD: Final = re.compile(r"(://[^\s:/@?#\"']{0,200}:)[^\s/\"']{1,400}@")
 
 # C0 with tab and line ends, DEL, C1, Unicode's own line ends, what turns the direction of text
 # around, and halves of characters, which no encoding can write.

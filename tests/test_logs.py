@@ -289,6 +289,8 @@ def test_a_ticket_that_is_wrapped_is_known_to_its_end(ticket: str) -> None:
     [
         ("Authorization: Bearer eyJhbGciOi.J9.sig-n_a~ture=", "Authorization: Bearer [ticket]"),
         ("?a=bearer%20eyJhbGciOiJIUzI1NiJ9&b", "?a=bearer%20[ticket]&b"),
+        ("Bearer \t eyJhbGciOiJIUzI1NiJ9", "Bearer \t [ticket]"),
+        ("redis://:p@ss@a:1/0?x=y@z", "redis://:[secret]@a:1/0?x=y@z"),
         ('Bearer error="invalid_token"', 'Bearer error="invalid_token"'),
         ("the bearer of bad news", "the bearer of bad news"),
         ("redis://:hunter2@a:1/0 redis://u:p@b", "redis://:[secret]@a:1/0 redis://u:[secret]@b"),
