@@ -7,7 +7,6 @@ strangers cannot reach, and never on the public one.
 from __future__ import annotations
 
 import asyncio
-import html
 import re
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
@@ -19,6 +18,7 @@ from typing import Any, Final, Protocol
 import orjson
 from aiohttp import hdrs, web
 
+from gateway.console.pages import ConsolePages
 from gateway.strangers import Trust
 from scamp.discovery import Announcement, DiscoveryStatus, Offer, Registry
 from scamp.discovery.model import count_actions
@@ -63,6 +63,10 @@ class State(Protocol):
         """The exposition and its full content type, in the format that `accept` asks for."""
         ...
 
+    async def overview(self, wanted: str) -> Mapping[str, Any]:
+        """Everything in one piece, cut to what a page shows; rows have `wanted` in them."""
+        ...
+
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""
         ...
@@ -84,6 +88,7 @@ _PAGES: Final = {
     "/actions": "actions in force",
     "/connections": "instances in use",
     "/config": "settings and where they came from",
+    "/overview": "what this page shows",
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -97,7 +102,7 @@ def admin_application(state: State, hosts: Collection[str] = ()) -> web.Applicat
     app[HOSTS] = frozenset(host.lower() for host in hosts)
     app.add_routes(
         [
-            web.get("/", _index),
+            *ConsolePages(state, _PAGES).routes(),
             web.get("/metrics", _metrics),
             web.get("/livez", _livez),
             web.get("/readyz", _readyz),
@@ -295,41 +300,3 @@ async def _connections(request: web.Request) -> web.Response:
 
 async def _config(request: web.Request) -> web.Response:
     return _json(request.app[STATE].configuration())
-
-
-# -- people -----------------------------------------------------------------------------
-
-
-async def _index(request: web.Request) -> web.Response:
-    state = request.app[STATE]
-    status, instances = state.discovery(), await state.connections()
-    age = status.age(time.time())
-    rows = {
-        "ready": "yes" if all(check.ok for check in await state.checks()) else "no",
-        "requests under way": await state.under_way(),
-        "services": len(state.registry.services()),
-        "records refused": sum(status.rejected.values()),
-        "discovery age": "never loaded" if age is None else f"{age:.0f} s",
-        "discovery": status.last_error or ("stale" if status.stale else "good"),
-        # Several workers each have their own view of one.
-        "instances in use": len({one["identity"] for one in instances}),
-        "instances out": len({one["identity"] for one in instances if one["state"] == "out"}),
-        "connections": sum(one["connections"] for one in instances),
-    }
-    table = "".join(
-        f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>\n"
-        for name, value in rows.items()
-    )
-    links = "".join(
-        f'<li><a href="{path}">{path}</a> {html.escape(what)}</li>\n'
-        for path, what in _PAGES.items()
-    )
-    page = (
-        '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>scamp-gateway</title>\n'
-        f"<h1>scamp-gateway</h1>\n<table>\n{table}</table>\n<ul>\n{links}</ul>\n</html>\n"
-    )
-    return web.Response(
-        text=page,
-        content_type="text/html",
-        headers={"Content-Security-Policy": "default-src 'none'"},
-    )

@@ -10,6 +10,7 @@ from typing import Final
 from gateway.access_log import AccessLog
 from gateway.client_metrics import ClientsCollector
 from gateway.clients import ClientLimits, Clients
+from gateway.console.reading import Reader
 from gateway.descriptors import shortage
 from gateway.discovery import make_source
 from gateway.endpoints import Endpoints
@@ -35,6 +36,7 @@ from gateway.metrics import LoopLag, Metrics
 from gateway.openapi.documentation import Documentation
 from gateway.openapi.endpoint import OpenApi
 from gateway.openapi.options import openapi_options
+from gateway.reloads import ReloadLog
 from gateway.routes.lost import LostRoutes
 from gateway.routes.model import RouteTable
 from gateway.settings import Settings
@@ -91,6 +93,7 @@ class Assembly:
         self.tracing = make_tracing(settings)
         # What takes requests.
         self.counters = Metrics(self.registry)
+        self.reloads = ReloadLog(self.counters)
         self.access_log = access_log or AccessLog.configured(settings)
         self.clients = Clients(client_limits(settings))
         self.admin_clients = Clients(ADMIN_CLIENTS)
@@ -131,6 +134,7 @@ class Assembly:
                 EventsCollector(self.hub),
                 ClientsCollector({"public": self.clients, "admin": self.admin_clients}),
             ),
+            self._reader(),
             discovery=self._discovery,
             listening=listening,
         )
@@ -202,6 +206,17 @@ class Assembly:
             in_flight_limit=self.front.options.max_in_flight,
             discovery_max_age=self._settings.discovery_max_age,
             ready=lambda: all(check.ok for check in self.state.readiness()),
+        )
+
+    def _reader(self) -> Reader:
+        return Reader(
+            metrics=self.counters,
+            requester=self.requester,
+            front=self.front,
+            clients=self.clients,
+            hub=self.hub,
+            reloads=self.reloads,
+            access_log_dropped=lambda: self.access_log.dropped,
         )
 
     # -- starting, reloading, closing ---------------------------------------------------
@@ -283,12 +298,8 @@ class Assembly:
             )
 
     def _on_load(self, report: LoadReport) -> None:
-        self.reloaded("discovery", report.error is None)
+        self.reloads.note("discovery", report.error)
         self.lost_routes.look_soon()  # of a first index with nothing in it, too
-
-    def reloaded(self, what: str, ok: bool) -> None:
-        """Count a followed file that was taken or refused."""
-        self.counters.count_reload(what, ok=ok)
 
     async def reload(self) -> None:
         """Look at discovery now and open the access log anew; the rest is with `followed`."""

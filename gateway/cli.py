@@ -149,6 +149,12 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
     "--admin-port", type=PORT, default=9090, show_default=True, help="Admin port; 0: any free one."
 )
 @click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address of both; 0.0.0.0 in a container.",
+)
+@click.option(
     "--dir",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
@@ -166,6 +172,7 @@ def show_config(reference: bool, config: Path | None, **flags: Any) -> None:
 def demo(
     port: int,
     admin_port: int,
+    host: str,
     folder: Path | None,
     quiet_services: bool,
     tracing_endpoint: str | None,
@@ -181,6 +188,7 @@ def demo(
     logs.configure("warning", "text")
     with asyncio.Runner() as runner:
         demo_run = run_demo(
+            host=host,
             port=port,
             admin_port=admin_port,
             folder=folder,

@@ -100,11 +100,15 @@ class FollowedTable:
     def __init__(self, source: AuthzSource, path: Path | None) -> None:
         self._source = source
         self._stamps = Stamps([path] if path is not None else [])
+        self._refused = False
 
     async def look(self, *, force: bool) -> bool:
-        if not self._stamps.changed() and not force:
-            return False
-        await self._source.refresh()
+        if self._stamps.changed() or force:
+            self._refused = True
+            await self._source.refresh()
+        elif not self._refused or self._source.last_error is not None:
+            return False  # else it was fetched since, by whoever keeps it fresh
+        self._refused = False
         return True
 
 
@@ -187,13 +191,14 @@ def _log_refused(name: str, reasons: Sequence[str]) -> None:
 class Following:
     """Looks at everything from time to time, and at once when asked to.
 
-    `report` is called with name and success for everything that was taken or refused.
+    `report` is called for everything that was taken or refused: with its name, and the error or
+    None.
     """
 
     def __init__(
         self,
         things: Sequence[Followed],
-        report: Callable[[str, bool], None],
+        report: Callable[[str, str | None], None],
         *,
         interval: float = POLL_INTERVAL,
     ) -> None:
@@ -219,14 +224,14 @@ class Following:
             taken = await thing.look(force=force)
         except (ScampError, OSError) as exc:
             _log_refused(thing.name, str(exc).splitlines())
-            self._report(thing.name, False)
-        except Exception:
+            self._report(thing.name, str(exc))
+        except Exception as exc:
             log.exception("%s not reloaded, the last good one stays", thing.name)
-            self._report(thing.name, False)
+            self._report(thing.name, repr(exc))
         else:
             if taken:
                 log.info("%s reloaded", thing.name)
-                self._report(thing.name, True)
+                self._report(thing.name, None)
 
 
 class CertificateCollector(Collector):

@@ -189,6 +189,9 @@ class Gateway:
         assert self._admin is not None  # noqa: S101 - `start` made it
         return self._admin
 
+    def _public_url(self) -> str | None:
+        return self._public.url if self._public is not None and self._public.open else None
+
     def _listening(self) -> bool:
         return self._public is not None and self._public.open
 
@@ -209,6 +212,7 @@ class Gateway:
         at_once = 1 if sockets.crowded else MAX_AT_ONCE
         gate = Gate(self.parts.clients, self._server.make_room, at_once)
         self._public = Listener(self._public_runner, sockets.public, gate, own=sockets.own)
+        self.parts.state.public_url = self._public_url
         self._admin = Listener(self._admin_runner, sockets.admin, Gate(self.parts.admin_clients))
         if self._team is not None:
             await self._team.start()
@@ -289,7 +293,7 @@ class Gateway:
             await tls.read_expiry()
             parts.state.exposition.register(CertificateCollector(lambda: tls.expires))
             things.append(tls)
-        self._following = Following(things, parts.reloaded)
+        self._following = Following(things, parts.reloads.note)
         self._spawn(self._following.run(), "files")
         self._spawn(self._reload_when_told(), "reload")
         self._spawn(Trimmer(self.parts.clients.load).run(), "memory")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +12,9 @@ from prometheus_client import CollectorRegistry, Metric
 
 from gateway.actions import Sectors
 from gateway.admin import Check
+from gateway.console.console import Console
+from gateway.console.overview import Gathered, Mesh
+from gateway.console.reading import Part, Reader
 from gateway.exposition import rendered
 from gateway.front import Front
 from gateway.sources import Loaded, configuration
@@ -28,6 +32,7 @@ class RunningState:
         requester: Requester,
         front: Front,
         exposition: CollectorRegistry,
+        reader: Reader,
         *,
         discovery: Callable[[], DiscoveryStatus],
         listening: Callable[[], bool],
@@ -41,6 +46,10 @@ class RunningState:
         self._front = front
         self._discovery = discovery
         self._listening = listening
+        self._reader = reader
+        self._console = Console(self._gather, self.mesh, self.about)
+        self.public_url: Callable[[], str | None] = lambda: None
+        """Where the public listener is, once it is there."""
         self.replaced = False
         """Another process answers for us: what is asked here is meant for it."""
 
@@ -87,11 +96,14 @@ class RunningState:
         return configuration(self._loaded)
 
     async def families(self) -> list[Metric]:
-        """All that is counted, read a family in a turn of the loop: at once it would hold every
-        request up for a quarter of a second when there are a thousand actions."""
-        families = []
+        """All that is counted, read a family, or a piece of one, in a turn of the loop: at once it
+        would hold every request up for a quarter of a second when there are a thousand actions."""
+        families: list[Metric] = []
         for family in self.exposition.collect():
-            families.append(family)
+            if families and families[-1].name == family.name:
+                families[-1].samples.extend(family.samples)
+            else:
+                families.append(family)
             await asyncio.sleep(0)
         return families
 
@@ -100,6 +112,37 @@ class RunningState:
         reason that `families` has."""
         families = await self.families()
         return await asyncio.to_thread(rendered, families, accept)
+
+    # -- /overview ----------------------------------------------------------------------
+
+    async def part(self) -> Part:
+        """What is counted here, for ``/overview``."""
+        return await self._reader.part()
+
+    def mesh(self) -> Mesh:
+        """The index and where it comes from."""
+        settings = self._loaded.settings
+        if settings.discovery_source == "multicast":
+            source = f"multicast {settings.multicast_address}:{settings.multicast_port}"
+        else:
+            source = str(settings.discovery_cache)
+        return Mesh(self.registry.services(), self._discovery(), source)
+
+    def about(self) -> dict[str, Any]:
+        """Where the public listener is, and whether it serves the explorer."""
+        return {"public": self.public_url(), "docs": self._loaded.settings.docs}
+
+    async def _gather(self) -> Gathered:
+        return Gathered(
+            parts=[await self.part()],
+            births=(os.getpid(),),
+            workers={"count": 1, "answering": 1, "silent": []},
+            checks=[asdict(one) for one in self.readiness()],
+        )
+
+    async def overview(self, wanted: str) -> dict[str, Any]:
+        """As `Overview.compose`."""
+        return await self._console.overview(wanted)
 
     def exposed(self, sector: str) -> bool:
         """Whether actions of the sector are reachable over HTTP."""

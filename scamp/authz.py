@@ -149,6 +149,11 @@ class AuthzSource:
         return max(0.0, (self._clock() if now is None else now) - self._fetched_at)
 
     @property
+    def ttl(self) -> float:
+        """Seconds after which a table is fetched anew."""
+        return self._ttl
+
+    @property
     def max_age(self) -> float:
         """Seconds after which a table is not used any longer."""
         return self._ttl + self._grace

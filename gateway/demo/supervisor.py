@@ -42,6 +42,7 @@ _READY: Final = re.compile(r"scamp-gateway ready: (\S+) admin (\S+)")
 
 async def run_demo(
     *,
+    host: str = "127.0.0.1",
     port: int,
     admin_port: int,
     folder: Path | None,
@@ -52,11 +53,11 @@ async def run_demo(
 ) -> int:
     """Run until SIGINT, SIGTERM, SIGHUP or `stop`; the exit status.
 
-    `port` and `admin_port` may be 0. `tracing` is the URL that traces go to. With `mesh` there are
-    the services alone, for a gateway that finds them under this name: on another machine, or in
-    another container. Without `folder` everything lies in a temporary directory that is removed at
-    the end. Whatever happens, no process is left: when this one is killed, the kernel kills the
-    others.
+    Both listen on `host`, an address without brackets; `port` and `admin_port` may be 0. With
+    `mesh` there are the services alone, for a gateway that finds them under this name: on another
+    machine, or in another container. `tracing` is the URL that traces go to. Without `folder`
+    everything lies in a temporary directory that is removed at the end. Whatever happens, no
+    process is left: when this one is killed, the kernel kills the others.
     """
     stop = stop or asyncio.Event()
     with _signals(stop), _directory(folder) as place:
@@ -64,8 +65,9 @@ async def run_demo(
         try:
             if mesh is not None:
                 return await demo.serve(stop)
-            _check_ports(port, admin_port)
-            return await demo.run(port, admin_port, stop)
+            listeners = Address(host, port), Address(host, admin_port)
+            _check_free(*listeners)
+            return await demo.run(*listeners, stop)
         except ConfigError as exc:
             problem = str(exc)
         except OSError as exc:
@@ -77,11 +79,11 @@ async def run_demo(
         return 1
 
 
-def _check_ports(*ports: int) -> None:
+def _check_free(*addresses: Address) -> None:
     """Raise `ConfigError` when one is taken: better now than when everything else runs."""
-    for port in ports:
+    for address in addresses:
         try:
-            for sock in open_sockets(Address("127.0.0.1", port)):
+            for sock in open_sockets(address):
                 sock.close()
         except ConfigError as exc:
             raise ConfigError(f"{exc}; --port 0 --admin-port 0 take any that are free") from exc
@@ -129,11 +131,11 @@ class Demo:
         self._tasks: list[asyncio.Task[None]] = []
         self._gateway: Child | None = None
 
-    async def run(self, port: int, admin_port: int, stop: asyncio.Event) -> int:
+    async def run(self, public: Address, admin: Address, stop: asyncio.Event) -> int:
         """Start everything, show what to try, wait for the end."""
         if not await self._start_services(stop):
             return 0
-        self._gateway = await self._start_gateway(port, admin_port)
+        self._gateway = await self._start_gateway(public, admin)
         addresses = asyncio.create_task(self._until_ready(self._gateway))
         if not await _within(addresses, stop, "the gateway does not come up"):
             return 0
@@ -211,12 +213,12 @@ class Demo:
 
     # -- gateway ------------------------------------------------------------------------
 
-    async def _start_gateway(self, port: int, admin_port: int) -> Child:
+    async def _start_gateway(self, public: Address, admin: Address) -> Child:
         folder = self._folder
         return await Child.start(
             [
                 *(sys.executable, "-m", "gateway.cli", "run"),
-                *("--bind", f"127.0.0.1:{port}", "--admin-bind", f"127.0.0.1:{admin_port}"),
+                *("--bind", str(public), "--admin-bind", str(admin)),
                 *("--discovery-cache", str(folder.cache)),
                 *("--authorized-services", str(folder.authorized)),
                 *("--ticket-key", str(folder.ticket_key)),
@@ -263,6 +265,7 @@ class Demo:
 
     def _show(self, public: str, admin: str) -> None:
         folder = self._folder
+        public, admin = map(reachable, (public, admin))
         click.echo(
             f"# gateway {public} (process {self._gateway.pid if self._gateway else '?'})\n"
             f"# admin   {admin}\n"
@@ -274,6 +277,11 @@ class Demo:
             "# Ctrl-C ends all of it."
         )
         sys.stdout.flush()
+
+
+def reachable(url: str) -> str:
+    """Something to paste: for every address of a container the one where it is published."""
+    return re.sub(r"//(?:0\.0\.0\.0|\[::\])(?=:)", "//127.0.0.1", url)
 
 
 async def _within(task: asyncio.Task[Any], stop: asyncio.Event, problem: str) -> bool:

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, cast, get_args
 
 import orjson
-from prometheus_client import Metric
+from prometheus_client import Metric, ProcessCollector
 
 from gateway.access_log import AccessLog
 from gateway.admin import Check, State
+from gateway.console.console import Console
+from gateway.console.overview import Mesh
+from gateway.console.reading import Part
 from gateway.exposition import counters, gauges, rendered
 from gateway.settings import Settings
 from gateway.sources import Loaded, configuration
 from gateway.workers.ledger import Ledger
 from gateway.workers.merge import Packed, merged, metrics, packed, without
+from gateway.workers.overall import Overall, checks_of
 from scamp.discovery import DiscoveryStatus, Registry
 
 log = logging.getLogger("gateway.workers")
@@ -39,7 +44,9 @@ WRITE_INTERVAL: Final = 5.0
 WRITE_SHARE: Final = 50
 """It is written so seldom that it takes no more than one part in this many of our time."""
 
-Question = Literal["metrics", "state"]
+_START: Final = "process_start_time_seconds"
+
+Question = Literal["metrics", "state", "overview"]
 
 
 class OwnState(State, Protocol):
@@ -50,6 +57,18 @@ class OwnState(State, Protocol):
 
     async def families(self) -> list[Metric]:
         """All that is counted."""
+        ...
+
+    async def part(self) -> Part:
+        """What this worker gives to ``/overview``."""
+        ...
+
+    def mesh(self) -> Mesh:
+        """The index and where it comes from."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """What ``/overview`` has of the gateway besides what is counted."""
         ...
 
 
@@ -131,18 +150,21 @@ class Team:
         assert self._own is not None  # noqa: S101 - `state_of_all` comes first
         if question == "metrics":
             return {"birth": self._birth, "families": await self.counted()}
+        checks = [asdict(one) for one in await self._own.checks()]
+        if question == "overview":
+            return {"birth": self._birth, "part": await self._own.part(), "checks": checks}
         return {
-            "checks": [asdict(one) for one in await self._own.checks()],
+            "checks": checks,
             "connections": await self._own.connections(),
             "under_way": await self._own.under_way(),
         }
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            question = (await reader.readline()).strip()
-            if question in (b"metrics", b"state"):
+            question = (await reader.readline()).strip().decode("ascii", "replace")
+            if question in get_args(Question):
                 async with asyncio.timeout(ANSWER_LIMIT):  # nobody waits any longer
-                    told = await self.told("metrics" if question == b"metrics" else "state")
+                    told = await self.told(cast(Question, question))
                     writer.write(await asyncio.to_thread(orjson.dumps, told))
                     await writer.drain()
         except OSError as exc:
@@ -152,16 +174,17 @@ class Team:
 
     # -- asking -------------------------------------------------------------------------
 
-    async def ask(self, question: Question) -> dict[int, Any]:
-        """The answers of all workers by number; of those that gave none in time, None. Cancelling
-        is safe."""
+    async def ask(self, question: Question, limit: float | None = None) -> dict[int, Any]:
+        """The answers of all workers by number; of those that gave none within `limit` seconds
+        (ANSWER_LIMIT), None. Cancelling is safe."""
         numbers = range(1, self.count + 1)
-        answers = await asyncio.gather(*(self._ask(number, question) for number in numbers))
+        limit = ANSWER_LIMIT if limit is None else limit
+        answers = await asyncio.gather(*(self._ask(number, question, limit) for number in numbers))
         return dict(zip(numbers, answers, strict=True))
 
-    async def _ask(self, number: int, question: Question) -> Any:
+    async def _ask(self, number: int, question: Question, limit: float) -> Any:
         try:
-            async with asyncio.timeout(ANSWER_LIMIT):
+            async with asyncio.timeout(limit):
                 if number == self.number:
                     return await self.told(question)
                 return await self._asked(number, question)
@@ -192,6 +215,7 @@ class StateOfAll:
         self._team = team
         self._own = own
         self.registry: Registry = own.registry
+        self._console = Console(Overall(team).gather, own.mesh, own.about)
 
     def discovery(self) -> DiscoveryStatus:
         """This worker's latest snapshot."""
@@ -226,19 +250,11 @@ class StateOfAll:
         answers = await self._team.ask("state")
         if self._own.replaced:
             return await self._own.checks()
-        silent = [number for number, answer in answers.items() if not answer]
-        found: dict[str, Check] = {}
-        for number, answer in answers.items():
-            for one in answer["checks"] if answer else ():
-                check = Check(**one)
-                if not check.ok:
-                    check = Check(check.name, False, f"{check.detail} (worker {number})")
-                if check.name not in found or found[check.name].ok > check.ok:
-                    found[check.name] = check
-        text = f"{len(answers) - len(silent)} of {len(answers)} answer"
-        if silent:
-            text += f", not {', '.join(map(str, silent))}"
-        return [Check("workers", not silent, text), *found.values()]
+        return checks_of(answers)
+
+    async def overview(self, wanted: str) -> dict[str, Any]:
+        """As `Overview.compose`, of all workers."""
+        return await self._console.overview(wanted)
 
     async def metrics(self, accept: str) -> tuple[bytes, str]:
         """One exposition for all workers, those that are gone included."""
@@ -253,6 +269,7 @@ class StateOfAll:
         alive = [families for birth, families in parts.items() if birth not in dead.births]
         gone = without(dead.families, self._gone())
         families = metrics(merged([*alive, gone]))
+        families = [_of_master(one) if one.name == _START else one for one in families]
         answering = sum(bool(one) for one in answers.values())
         families += [
             gauges("workers", {"answering": answering, "silent": len(answers) - answering}),
@@ -272,3 +289,9 @@ class StateOfAll:
             return not find(sector or "main", action, int(version))
 
         return gone
+
+
+def _of_master(worker: Metric) -> Metric:
+    """When the gateway was started: that a worker is replaced is no restart of it."""
+    ours = ProcessCollector(pid=os.getppid, registry=None).collect()
+    return next((one for one in ours if one.name == _START), worker)

@@ -46,6 +46,8 @@ class Health:
         self.silence: int = 0
         """Requests in a row that ran out of time without a reply; who gets a reply sets it to 0."""
         self.last_error: ScampError | None = None
+        self.turned_at: float | None = None
+        """When it last went out or came back; None when it never did."""
 
     # -- what happened ------------------------------------------------------------------
 
@@ -55,6 +57,8 @@ class Health:
         self.note(error, now)
         if self.resting(now):
             return False
+        if not self.out:
+            self.turned_at = now
         self.out = self.shunned = True
         pause = min(BACKOFF_MAX, BACKOFF_FIRST * 2 ** min(self._failures, _MANY))
         self._retry_at = now + pause * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
@@ -82,6 +86,7 @@ class Health:
         """There is a connection. True when it was out, and is back."""
         was_out = self.out
         if was_out:
+            self.turned_at = now
             self.warm_up(now)
         self.out = self.shunned = False
         return was_out
@@ -96,6 +101,11 @@ class Health:
     def retry_at(self) -> float:
         """When the background tries again, while it is out."""
         return self._retry_at
+
+    @property
+    def failures(self) -> int:
+        """How often it has been out for a pause since it last answered."""
+        return self._failures
 
     @property
     def refused_at(self) -> float:

@@ -44,6 +44,12 @@ class InstanceView:
     last_error: str | None
     share: float = 1.0
     """The part of its weight that counts beside others; below 1 during a slow start."""
+    seconds: float = 0.0
+    """For how long it has been up, or out; since it is in use when it was never out."""
+    retry_in: float | None = None
+    """Seconds until the background tries again; None while it is up."""
+    failures: int = 0
+    """How often it has been out for a pause since it last answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +242,9 @@ class Router:
                 peer=instance.kind.value,
                 last_error=str(instance.last_error) if instance.last_error else None,
                 share=instance.share(now),
+                seconds=max(0.0, now - (instance.turned_at or instance.since)),
+                retry_in=max(0.0, instance.retry_at - now) if instance.out else None,
+                failures=instance.failures,
             )
             for instance in self._instances.values()
         ]

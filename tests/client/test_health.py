@@ -131,3 +131,19 @@ def test_what_went_wrong_is_kept_without_the_frames_that_it_went_through() -> No
     gc.collect()
     assert ticket() is None
     assert str(health.last_error) == "cannot connect to there: refused"
+
+
+def test_when_it_last_went_out_or_came_back() -> None:
+    def seen(health: Health) -> tuple[float | None, int]:
+        return health.turned_at, health.failures
+
+    health = Health(RAMP)
+    health.connected(5.0)
+    assert seen(health) == (None, 0), "it was never out"
+    health.failed(REFUSED, 10.0)
+    health.failed(REFUSED, 20.0)
+    assert seen(health) == (10.0, 2), "one outage"
+    health.connected(30.0)
+    assert seen(health) == (30.0, 2)
+    health.answered()
+    assert seen(health) == (30.0, 0)

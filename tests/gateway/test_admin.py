@@ -16,7 +16,10 @@ from gateway import admin
 from gateway.lifecycle import Gateway, running
 from stand import Stand, stand
 
-PAGES = ("/", "/metrics", "/livez", "/readyz", "/services", "/actions", "/connections", "/config")
+PAGES = (
+    *("/", "/metrics", "/livez", "/readyz", "/services", "/actions", "/connections", "/config"),
+    *("/overview", "/page/app.js"),
+)
 
 HIDDEN = "hunter2"
 
@@ -170,12 +173,11 @@ async def test_metrics_in_both_formats(http: aiohttp.ClientSession) -> None:
         assert (await answer.text()).endswith("# EOF\n")
 
 
-async def test_index_counts_and_links_without_script_or_outside_host(
+async def test_index_counts_and_links_without_outside_host(
     http: aiohttp.ClientSession,
 ) -> None:
     async with http.get("/") as answer:
         assert answer.content_type == "text/html"
-        assert answer.headers["Content-Security-Policy"] == "default-src 'none'"
         page = await answer.text()
     assert "<tr><th>services</th><td>1</td></tr>" in page
     links = re.findall(r'href="([^"]+)"', page)
@@ -183,7 +185,6 @@ async def test_index_counts_and_links_without_script_or_outside_host(
     for link in links:
         async with http.get(link) as answer:
             assert answer.status == 200
-    assert "<script" not in page
     assert "://" not in page
 
 

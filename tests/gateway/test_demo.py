@@ -270,6 +270,26 @@ async def test_services_alone_tell_where_they_can_be_reached_and_speak_for_nobod
             assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & service.environ().keys()
 
 
+@pytest.mark.parametrize(
+    ("listening", "printed"),
+    [
+        ("http://0.0.0.0:8080", "http://127.0.0.1:8080"),
+        ("http://[::]:8080", "http://127.0.0.1:8080"),
+        ("http://10.0.0.5:8080", "http://10.0.0.5:8080"),
+    ],
+)
+def test_addresses_are_printed_as_they_can_be_pasted(listening: str, printed: str) -> None:
+    from gateway.demo.supervisor import reachable
+
+    assert reachable(listening) == printed
+
+
+async def test_it_listens_where_it_is_told_to(tmp_path: Path) -> None:
+    async with demo_process(tmp_path, "--host", "127.0.0.2", "--quiet-services") as (_, printed):
+        demo_at = re.findall(r"^# (?:gateway|admin) +(\S+)", printed, re.MULTILINE)
+    assert [url.rpartition(":")[0] for url in demo_at] == ["http://127.0.0.2"] * 2
+
+
 def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
     from gateway.demo.folder import Folder
 

@@ -156,7 +156,7 @@ async def test_a_gateway_with_everything_exposes_exactly_what_is_declared(
             url = f"{gateway.public.url}/api/{path}"
             async with http.post(url, ssl=False, headers=mesh.ticket()):
                 pass
-        gateway.parts.reloaded("routes", ok=False)
+        gateway.parts.reloads.note("routes", "no good")
         team = Team(loaded, ledger, number=1, count=1, birth=1)
         state = team.state_of_all(gateway.parts.state)
         single = check(await gateway.parts.state.families())

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.following import MAX_REASONS, QUIET_ROUNDS, FollowedRoutes, Following
+from gateway.following import MAX_REASONS, QUIET_ROUNDS, FollowedRoutes, FollowedTable, Following
 from gateway.routes.model import RouteTable
+from scamp.authz import AuthzSource
 from scamp.errors import ConfigError
 
 ROUTE = '[[routes]]\nmethod = "GET"\npath = "/v1/x"\naction = "A.b"\n'
@@ -21,9 +22,9 @@ async def test_each_mistake_is_a_record_of_its_own(
     path = tmp_path / "routes.toml"
     path.write_text(ROUTE)
     used: list[RouteTable] = []
-    results: list[tuple[str, bool]] = []
+    results: list[tuple[str, str | None]] = []
     following = Following(
-        [FollowedRoutes(path, used.append)], lambda name, good: results.append((name, good))
+        [FollowedRoutes(path, used.append)], lambda name, error: results.append((name, error))
     )
     path.write_text(ROUTE.replace("A.b", "A") * mistakes)
     await following.look()
@@ -34,7 +35,10 @@ async def test_each_mistake_is_a_record_of_its_own(
     )
     assert len(told) == min(mistakes, MAX_REASONS + 1)
     assert (f"{mistakes - MAX_REASONS} more mistakes" in told[-1]) == (mistakes > MAX_REASONS)
-    assert results == [("routes", False)]
+    ((name, error),) = results
+    assert name == "routes"
+    assert error is not None
+    assert f"{path}:4: 'A' is not" in error
     assert used == []
 
 
@@ -87,3 +91,29 @@ async def test_a_bad_routes_file_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"routes\.toml:5"):
         await followed.look(force=False)
     assert not await followed.look(force=False)
+
+
+async def test_a_table_that_was_refused_is_told_good_when_it_was_fetched_since() -> None:
+    """Nobody asks for another reload then: the alert would go on for ever."""
+    away = True
+    results: list[tuple[str, bool]] = []
+
+    async def fetch() -> bytes:
+        if away:
+            raise ConfigError("the Auth service is away")
+        return b"{}"
+
+    source = AuthzSource(fetch)
+    following = Following(
+        [FollowedTable(source, None)], lambda name, why: results.append((name, why is None))
+    )
+    await following.look()
+    assert results == []
+    await following.look(force=True)
+    await following.look()
+    assert results == [("authz_table", False)]
+    away = False
+    await source.refresh()
+    await following.look()
+    await following.look()
+    assert results == [("authz_table", False), ("authz_table", True)]

@@ -290,7 +290,7 @@ class Told:
     async def pages(self) -> bytes:
         """All that the admin listener shows."""
         shown = b""
-        paths = ("/", "/services", "/actions", "/connections", "/config", "/metrics")
+        paths = ("/", "/overview", "/services", "/actions", "/connections", "/config", "/metrics")
         async with aiohttp.ClientSession() as http:
             for path in (*paths, "/readyz?verbose", f"/{self.secrets.ticket('admin path')}"):
                 async with http.get(self.admin + path) as answer:

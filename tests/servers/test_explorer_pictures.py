@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pictured import use_fonts
 
 from browser import Browse
 from explored import Explored
@@ -23,25 +24,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120)
 
 
-FONTS = """<?xml version="1.0"?>
-<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
-<fontconfig>
-  <include>/etc/fonts/fonts.conf</include>
-  <match target="pattern">
-    <test name="family" qual="any" compare="contains"><string>sans</string></test>
-    <test name="family" qual="all" compare="not_contains"><string>mono</string></test>
-    <edit name="family" mode="prepend" binding="strong"><string>Inter</string></edit>
-  </match>
-</fontconfig>
-"""
-"""What a desktop has as its font, where it is installed (apt install fonts-inter)."""
-
-
 @pytest.fixture(autouse=True)
 def font(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "fonts.conf"
-    path.write_text(FONTS)
-    monkeypatch.setenv("FONTCONFIG_FILE", str(path))
+    use_fonts(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

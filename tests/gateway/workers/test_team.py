@@ -244,3 +244,63 @@ def test_who_dies_again_and_again_is_started_ever_later() -> None:
     assert pauses == [0, 1, 2, 4, MAX_PAUSE, MAX_PAUSE, MAX_PAUSE]
     slot.worker = cast(GatewayWorker, SimpleNamespace(began=now))
     assert slot.died(now + STEADY) == 0
+
+
+# -- /overview --------------------------------------------------------------------------
+
+
+def count(member: Member, requests: int) -> None:
+    counters = member.gateway.parts.counters
+    counters.none.requests(("GET", "4xx", "gateway")).inc(requests)
+    counters.none.duration.observe(0.01)
+    counters.cut.inc()
+
+
+async def test_the_overview_is_of_all_workers_whoever_is_asked(mesh: Stand) -> None:
+    async with members(mesh, 1, 2) as (one, two):
+        count(one, 3)
+        count(two, 4)
+        for member in (one, two):
+            found = await member.all.overview("")
+            assert found["responses"] == {"4xx gateway": 7}
+            assert sum(found["histograms"]["whole"]) == 2
+            assert found["counters"]["answers_cut"] == 2
+            assert found["counted_by"] == [1, 2]
+            assert found["gateway"]["workers"] == {"count": 2, "answering": 2, "silent": []}
+            assert found["gateway"]["state"] == "ready"
+            assert found["instances"]["total"] == 1, "it is the same for both"
+            (reload,) = found["reloads"]
+            assert (reload["what"], reload["ok"]) == ("discovery", 1)
+
+
+async def test_the_overview_goes_on_without_one_and_forgets_nothing_it_wrote(
+    mesh: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.console.console.FRESH", 0.0)
+    async with members(mesh, 1, 2) as (one, two):
+        count(one, 3)
+        count(two, 4)
+        await two.gateway.close()  # it writes down what it has counted
+        found = await one.all.overview("")
+        assert found["responses"] == {"4xx gateway": 7}
+        assert found["counted_by"] == [1]
+        assert found["gateway"]["workers"] == {"count": 2, "answering": 1, "silent": [2]}
+        assert found["gateway"]["state"] == "not ready"
+        one.team.ledger.bury(2, "died")
+        for _ in range(2):
+            found = await one.all.overview("")
+            assert found["responses"] == {"4xx gateway": 7}
+            assert found["counters"]["answers_cut"] == 2
+            assert sum(found["histograms"]["whole"]) == 2
+
+
+async def test_a_worker_that_is_too_slow_for_others_shows_itself(
+    mesh: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.workers.overall.LIMIT", 0.0)
+    async with members(mesh, 1, 2) as (one, _):
+        count(one, 3)
+        found = await one.all.overview("")
+        assert found["responses"] == {"4xx gateway": 3}
+        assert found["gateway"]["workers"] == {"count": 2, "answering": 1, "silent": [2]}
+        assert found["gauges"]["in_flight"] == 0

@@ -1,0 +1,1 @@
+"""The admin page ``/``: what the gateway does now, and the JSON that it is drawn from."""
