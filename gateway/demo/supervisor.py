@@ -9,8 +9,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import click
@@ -265,10 +267,11 @@ class Demo:
 
     def _show(self, public: str, admin: str) -> None:
         folder = self._folder
+        open_to_all = "" if _is_here(admin) else _OPEN
         public, admin = map(reachable, (public, admin))
         click.echo(
             f"# gateway {public} (process {self._gateway.pid if self._gateway else '?'})\n"
-            f"# admin   {admin}\n"
+            f"# admin   {admin}\n{open_to_all}"
             f"# mesh    {self._processes()}; kill -9 one of them and it goes on\n"
             f"# files   {folder.path}\n"
             f"# explore {public}/docs with the ticket in {folder.ticket('alice')}\n"
@@ -277,6 +280,14 @@ class Demo:
             "# Ctrl-C ends all of it."
         )
         sys.stdout.flush()
+
+
+def _is_here(url: str) -> bool:
+    """Whether nobody else reaches it."""
+    return ip_address(urlsplit(url).hostname or "").is_loopback
+
+
+_OPEN: Final = "#         both for whoever reaches this machine; the admin one asks for no ticket\n"
 
 
 def reachable(url: str) -> str:

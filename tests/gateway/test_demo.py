@@ -288,6 +288,12 @@ async def test_it_listens_where_it_is_told_to(tmp_path: Path) -> None:
     async with demo_process(tmp_path, "--host", "127.0.0.2", "--quiet-services") as (_, printed):
         demo_at = re.findall(r"^# (?:gateway|admin) +(\S+)", printed, re.MULTILINE)
     assert [url.rpartition(":")[0] for url in demo_at] == ["http://127.0.0.2"] * 2
+    assert "asks for no ticket" not in printed
+
+
+async def test_it_says_who_reaches_it_where_others_do(tmp_path: Path) -> None:
+    async with demo_process(tmp_path, "--host", "0.0.0.0") as (_, printed):  # noqa: S104
+        assert "the admin one asks for no ticket" in printed
 
 
 def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
