@@ -41,7 +41,10 @@ metadata:
 spec:
 """
 
-_TAKEN: Final = {"type", "enum", "anyOf", "items", "minimum", "maximum", "minItems", "pattern"}
+_TAKEN: Final = {
+    *("type", "enum", "anyOf", "items", "pattern"),
+    *("minimum", "maximum", "exclusiveMinimum", "minItems", "minLength", "maxLength"),
+}
 
 
 def copies() -> dict[Path, str]:

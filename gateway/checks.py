@@ -21,7 +21,7 @@ from gateway.routes.model import Route
 from gateway.settings import Settings
 from gateway.sources import Loaded
 from gateway.takeover import check_path
-from gateway.tracing.options import is_disabled, queue_size, traces_url
+from gateway.tracing.options import HEADERS, is_disabled, missing, queue_size, traces_url
 from gateway.workers.shares import require_gunicorn, warnings
 from scamp.discovery import Registry
 from scamp.discovery.loader import count_reasons
@@ -241,8 +241,15 @@ def _tracing(settings: Settings) -> Iterator[Finding]:
         return
     url = traces_url(settings.tracing_endpoint, os.environ)
     queue_size(os.environ)
-    if settings.tracing_headers is not None and url.startswith("http:"):
-        yield Finding("warn", about, "tracing_headers go over the network in the clear")
+    if missing() is None:
+        from gateway.tracing.export import Exported  # the library is loaded for those who trace
+
+        Exported(settings).try_out()
+    named = [name for name in HEADERS if os.environ.get(name)]
+    if settings.tracing_headers is not None:
+        named.insert(0, "tracing_headers")
+    if named and url.startswith("http:"):
+        yield Finding("warn", about, f"{', '.join(named)}: over the network in the clear")
     yield Finding("ok", about, f"to {url}; whether a collector is there was not tried")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,8 +70,16 @@ def run(config: Path | None, **flags: Any) -> None:
     try:
         code = serve(loaded)
     except (ConfigError, OSError) as exc:
-        raise Refused(str(exc)) from exc
+        raise Refused(f"{exc}{_hint(exc)}") from exc
     sys.exit(code)
+
+
+def _hint(exc: BaseException | None) -> str:
+    while exc is not None and not isinstance(exc, OSError):
+        exc = exc.__cause__
+    if exc is None or exc.errno != errno.EADDRINUSE:
+        return ""
+    return "; `ss -ltnp` tells who has it, and from a gateway takeover_socket takes it over"
 
 
 def _serve_alone(loaded: Loaded) -> int:

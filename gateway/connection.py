@@ -300,6 +300,12 @@ class Connection(web.RequestHandler):
         if body is not None and not body.is_eof() and body.exception() is None:
             body.set_exception(web.RequestPayloadError("the framing is broken"))
 
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """As aiohttp, but for a body that broke while the rest of it was only read away: its sender
+        has the answer, and would fill our log."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
     # -- answers ------------------------------------------------------------------------
 
     async def start(self) -> None:

@@ -64,7 +64,7 @@ def is_request_id(text: str) -> bool:
     looks like a ticket is none: it would stand in every log on the way."""
     if _REQUEST_ID.fullmatch(text) is None:
         return False
-    return not ("," in text or "%" in text) or redact(text) == text
+    return not ("," in text or "%" in text or "\\" in text) or redact(text) == text
 
 
 # -- traces -----------------------------------------------------------------------------

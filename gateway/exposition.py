@@ -192,6 +192,7 @@ class GatewayCollector(Collector):
             yield gauge("ticket_cache_entries", len(auth.verifier))
         if auth.authz is not None:
             yield gauge("authz_table_age_seconds", auth.authz.age())
+            yield gauge("authz_table_ttl_seconds", auth.authz.ttl)
             yield gauge("authz_table_max_age_seconds", auth.authz.max_age)
 
     def _rates(self, limiter: RateLimiter) -> Iterator[Metric]:

@@ -164,6 +164,7 @@ def make_authentication(settings: Settings, requester: Requester) -> Authenticat
         # A file that breaks leaves the last good table in force; an Auth service that is away
         # does so for a while only.
         grace=settings.authz_grace if path is None else math.inf,
+        origin=None if path is None else str(path),
     )
     authenticator = Authenticator(mode, verifier, table, credentials=credentials)
     return Authentication(authenticator, table, (followed, FollowedTable(table, path)))

@@ -265,6 +265,10 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
             "greatest", when="With `auth_mode` enforce.",
         ),
         _gauge(
+            "authz_table_ttl_seconds", "Age from which on the privilege table is fetched anew.",
+            "greatest", when="With `auth_mode` enforce.",
+        ),
+        _gauge(
             "authz_table_max_age_seconds",
             "Age from which on the privilege table is not used, and protected actions answer 503.",
             "greatest", when="With `auth_mode` enforce.",
@@ -364,7 +368,8 @@ SECTIONS: Final[Mapping[str, Sequence[Family]]] = {
         _library("process_resident_memory_bytes", "gauge", "Resident memory of the process."),
         _library(
             "process_start_time_seconds", "gauge",
-            "When the process was started, in seconds since 1970.", "least",
+            "When the process was started, in seconds since 1970; with several workers the master.",
+            "least",
         ),
         _library("process_cpu_seconds", "counter", "CPU time used, by user and system together."),
         _library("process_open_fds", "gauge", "File descriptors in use."),

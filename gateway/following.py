@@ -100,11 +100,15 @@ class FollowedTable:
     def __init__(self, source: AuthzSource, path: Path | None) -> None:
         self._source = source
         self._stamps = Stamps([path] if path is not None else [])
+        self._refused = False
 
     async def look(self, *, force: bool) -> bool:
-        if not self._stamps.changed() and not force:
-            return False
-        await self._source.refresh()
+        if self._stamps.changed() or force:
+            self._refused = True
+            await self._source.refresh()
+        elif not self._refused or self._source.last_error is not None:
+            return False  # else it was fetched since, by whoever keeps it fresh
+        self._refused = False
         return True
 
 

@@ -10,18 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.registry import Collector
 
-from gateway.actions import METHODS, announced
+from gateway.actions import METHODS
 from gateway.families import CAUSES, CLASSES, NO_ACTION, OTHER, declared
 from scamp.discovery import Registry
 
 if TYPE_CHECKING:
     from gateway.actions import Announced
     from gateway.exchange import Exchange
+
+T = TypeVar("T")
 
 MAX_ACTIONS: Final = 1000
 """Actions with series of their own; further ones share ``_other``."""
@@ -31,6 +33,10 @@ BUCKETS: Final = (
     1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
 )  # fmt: skip
 """Upper bounds of the histograms, in seconds."""
+
+PIECE: Final = 20
+"""Actions whose samples are read at once. All of a thousand would hold every request up for a tenth
+of a second; see `state.RunningState.families`."""
 
 _METHODS: Final = frozenset(METHODS)
 
@@ -123,6 +129,17 @@ class ActionSeries:
             found = self._requests[key] = self._families.requests.labels(self.label, *key)
         return found
 
+    def children(self, family: Counter | Histogram) -> Iterator[tuple[dict[str, str], Collector]]:
+        """What it has of one family, with its labels."""
+        held = self._families
+        if family is held.requests:
+            names = (*declared("requests").labels,)
+            for key, child in self._requests.items():
+                yield dict(zip(names, (self.label, *key), strict=True)), child
+            return
+        own = (self.duration, self.upstream, self.bytes_in, self.bytes_out)
+        yield {"action": self.label}, own[held.by_action_alone.index(family)]
+
     def tally(self) -> Tally:
         """What has been counted until now. From any thread."""
         return Tally(
@@ -172,10 +189,14 @@ class Metrics(Collector):
     @property
     def _families(self) -> tuple[Counter | Gauge | Histogram, ...]:
         return (
-            *(self._per_action.requests, *self._per_action.by_action_alone),
+            *self._by_action,
             *(self.queued, self.own, self.cut, self.failures, self.lag, self.reloads),
             self.reloaded,
         )
+
+    @property
+    def _by_action(self) -> tuple[Counter | Histogram, ...]:
+        return (self._per_action.requests, *self._per_action.by_action_alone)
 
     def describe(self) -> Iterable[Metric]:
         """Names and texts."""
@@ -183,10 +204,22 @@ class Metrics(Collector):
             yield from family.describe()
 
     def collect(self) -> Iterator[Metric]:
-        """Everything, without the series of actions that are gone."""
+        """Everything, without the series of actions that are gone. Of more actions than `PIECE` a
+        family comes in several pieces, one after the other."""
         self.prune()
+        by_action = self._by_action
         for family in self._families:
-            yield from family.collect()
+            yield from self._pieces(family) if family in by_action else family.collect()
+
+    def _pieces(self, family: Counter | Histogram) -> Iterator[Metric]:
+        (empty,) = family.describe()
+        for some in in_pieces(self.all_series()):
+            piece = Metric(empty.name, empty.documentation, empty.type)
+            for series in some:
+                for labels, child in series.children(family):
+                    for one in next(iter(child.collect())).samples:
+                        piece.add_sample(one.name, {**labels, **one.labels}, one.value)
+            yield piece
 
     def series(self, action: Announced) -> ActionSeries:
         """The series for an announced action. Keep it until the index changes."""
@@ -210,12 +243,14 @@ class Metrics(Collector):
         other = () if self._other is None else (self._other,)
         return [self.none, *other, *self._actions.values()]
 
-    def used(self) -> Iterator[tuple[str, tuple[str, str, int]]]:
+    def used(self) -> list[tuple[str, tuple[str, str, int]]]:
         """Actions in use, those with series of their own: label, and sector, spelling, version."""
         self.prune()
-        for label, series in self._actions.items():
-            if series.where is not None:
-                yield label, series.where
+        return [
+            (label, series.where)
+            for label, series in self._actions.items()
+            if series.where is not None
+        ]
 
     def observe(self, exchange: Exchange, total: float) -> None:
         """Count one request that is over, after `total` seconds."""
@@ -260,10 +295,13 @@ class Metrics(Collector):
             self._actions.pop(label).remove()
 
     def _announced(self, series: ActionSeries) -> bool:
-        if series.where is None:
-            return True
-        offers = self._registry.find(*series.where)
-        return bool(offers) and announced(offers, 1.0).label == series.label
+        return series.where is None or any(True for _ in self._registry.offering(*series.where))
+
+
+def in_pieces(every: list[T]) -> Iterator[list[T]]:
+    """`every`, `PIECE` at a time; nothing is one piece, too."""
+    for start in range(0, max(1, len(every)), PIECE):
+        yield every[start : start + PIECE]
 
 
 class LoopLag:

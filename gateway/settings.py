@@ -307,8 +307,7 @@ class Settings(BaseSettings):
     )
     authz_table: Path | None = setting(
         None,
-        "Privilege table (the authorization table of SCAMP, as Auth.getAuthzTable returns it) as a "
-        "JSON file, followed.",
+        "Privilege table as a JSON file, followed: what Auth.getAuthzTable returns.",
         unit="file",
         unset="the Auth service is asked (Auth.getAuthzTable)",
     )

@@ -25,6 +25,11 @@ def _is_meta(namespace: str) -> bool:
     return lower == _META or lower.startswith(f"{_META}.")
 
 
+def is_meta_name(spelling: str) -> bool:
+    """As `is_meta`, by namespace and name."""
+    return _is_meta(spelling.rpartition(".")[0])
+
+
 def is_trusted(service: Announcement) -> bool:
     """Whether authorized_services permits it something of its own."""
     return not all(_is_meta(one) for one in packed_actions(service)[_NAMESPACES])
@@ -42,12 +47,12 @@ class Trust:
         """Those of one action's `offers` that callers may be sent to; perhaps none."""
         if not any(is_meta(offer.action) for offer in offers):
             return offers
-        return tuple(offer for offer in offers if self._trusts(offer))
+        return tuple(
+            offer for offer in offers if not is_meta(offer.action) or self.trusts(offer.service)
+        )
 
-    def _trusts(self, offer: Offer) -> bool:
-        if not is_meta(offer.action):
-            return True
-        service = offer.service
+    def trusts(self, service: Announcement) -> bool:
+        """As `is_trusted`."""
         known = self._known.get(service.key)
         if known is None:
             known = self._known[service.key] = is_trusted(service)

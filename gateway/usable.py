@@ -9,15 +9,15 @@ from prometheus_client import Metric
 from prometheus_client.registry import Collector
 
 from gateway.exposition import gauges
-from gateway.metrics import Metrics
-from gateway.strangers import Trust, is_meta
+from gateway.metrics import Metrics, in_pieces
+from gateway.strangers import Trust, is_meta_name
 from scamp.client import Requester
 from scamp.discovery import Registry
 
 
 class UsableCollector(Collector):
-    """One gauge. Scrape from the event loop's thread: a walk over the actions that have series,
-    which ends at the first usable instance of each."""
+    """One gauge, in pieces as those of `Metrics`. Scrape from the event loop's thread: a walk over
+    the actions that have series, which ends at the first usable instance of each."""
 
     def __init__(self, registry: Registry, metrics: Metrics, requester: Requester) -> None:
         self._registry = registry
@@ -30,18 +30,20 @@ class UsableCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The family."""
-        usable = {}
         out = {
             (one.fingerprint, one.identity)
             for one in self._requester.instances()
             if one.state == "out"
         }
-        trust = Trust()
-        for label, where in self._metrics.used():
-            offers = self._registry.find(*where)
-            if offers and is_meta(offers[0].action):  # all have this name, so all are or none is
-                offers = trust.reachable(offers)
-            usable[label] = float(
-                any(offer.service.weight > 0 and offer.service.key not in out for offer in offers)
-            )
-        yield gauges("action_usable", usable)
+        trusted = Trust().trusts
+        for some in in_pieces(self._metrics.used()):
+            usable = {}
+            for label, where in some:
+                sector, name, version = where
+                services = self._registry.offering(sector, name, version)
+                if is_meta_name(name):
+                    services = filter(trusted, services)
+                usable[label] = float(
+                    any(one.weight > 0 and one.key not in out for one in services)
+                )
+            yield gauges("action_usable", usable)

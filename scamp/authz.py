@@ -52,15 +52,13 @@ class AuthzTable:
         `limits.MAX_AUTHZ_TABLE` bytes.
         """
         if len(body) > limits.MAX_AUTHZ_TABLE:
-            raise ConfigError(
-                f"the authorization table is larger than {limits.MAX_AUTHZ_TABLE} bytes"
-            )
+            raise ConfigError(f"the privilege table is larger than {limits.MAX_AUTHZ_TABLE} bytes")
         try:
             table = orjson.loads(body)
         except orjson.JSONDecodeError as exc:
-            raise ConfigError(f"the authorization table is not JSON: {exc}") from exc
+            raise ConfigError(f"the privilege table is not JSON: {exc}") from exc
         if not isinstance(table, dict):
-            raise ConfigError("the authorization table is not a JSON object")
+            raise ConfigError("the privilege table is not a JSON object")
         names = _names(table.pop(_NAMES, []))
         required: dict[str, frozenset[int]] = {}
         for action, listed in table.items():
@@ -114,6 +112,7 @@ class AuthzSource:
     before the first, callers wait for the fetch, and are refused if it fails. After a failure
     the next fetch begins no sooner than `retry_interval` later. A fetch that takes longer than
     `fetch_timeout`, or whose result does not parse, has failed. All in seconds of `clock`.
+    `origin` stands before what is wrong with a table: the file that it is from.
     """
 
     def __init__(
@@ -125,6 +124,7 @@ class AuthzSource:
         clock: Callable[[], float] = time.monotonic,
         retry_interval: float = 5.0,
         fetch_timeout: float = _FETCH_TIMEOUT,
+        origin: str | None = None,
     ) -> None:
         self._fetch = fetch
         self._ttl = ttl
@@ -132,6 +132,7 @@ class AuthzSource:
         self._clock = clock
         self._retry_interval = retry_interval
         self._fetch_timeout = fetch_timeout
+        self._origin = origin
         self._table: AuthzTable | None = None
         self._fetched_at = 0.0
         self._retry_at: float | None = None
@@ -147,6 +148,11 @@ class AuthzSource:
         if self._table is None:
             return None
         return max(0.0, (self._clock() if now is None else now) - self._fetched_at)
+
+    @property
+    def ttl(self) -> float:
+        """Seconds after which a table is fetched anew."""
+        return self._ttl
 
     @property
     def max_age(self) -> float:
@@ -241,9 +247,9 @@ class AuthzSource:
             async with asyncio.timeout(self._fetch_timeout):
                 body = await self._fetch()
                 table = (
-                    await asyncio.to_thread(AuthzTable.parse, body)
+                    await asyncio.to_thread(self._parse, body)
                     if len(body) > _PARSE_IN_THREAD
-                    else AuthzTable.parse(body)
+                    else self._parse(body)
                 )
         except Exception as exc:
             # Whatever a fetcher raises, the old table must stay in force and the reason be told.
@@ -255,6 +261,14 @@ class AuthzSource:
             self._answered = wanted
             self._retry_at = None
             self.last_error = None
+
+    def _parse(self, body: bytes) -> AuthzTable:
+        try:
+            return AuthzTable.parse(body)
+        except ConfigError as exc:
+            if self._origin is None:
+                raise
+            raise ConfigError(f"{self._origin}: {exc}") from exc
 
     def _unavailable(self) -> AuthzTableUnavailable:
         if self._closed:
@@ -290,13 +304,13 @@ def file_fetcher(path: str | Path) -> Callable[[], Awaitable[bytes]]:
 
 def _names(listed: object) -> dict[int, str]:
     if not isinstance(listed, list):
-        raise ConfigError("the authorization table's _NAMES is not a list")
+        raise ConfigError("the privilege table's _NAMES is not a list")
     names = {}
     for number, name in enumerate(listed):
         if name is None:
             continue
         if not isinstance(name, str):
-            raise ConfigError(f"the authorization table's _NAMES has no text at {number}")
+            raise ConfigError(f"the privilege table's _NAMES has no text at {number}")
         if name and name.isprintable():
             names[number] = name
     return names
@@ -304,7 +318,7 @@ def _names(listed: object) -> dict[int, str]:
 
 def _privileges(action: str, listed: object) -> frozenset[int]:
     if not isinstance(listed, list):
-        raise ConfigError(f"the authorization table has no list for {action[:100]!r}")
+        raise ConfigError(f"the privilege table has no list for {action[:100]!r}")
     return frozenset(_privilege(action, one) for one in listed)
 
 
@@ -313,4 +327,4 @@ def _privilege(action: str, value: object) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**MAX_DIGITS:
         return value
-    raise ConfigError(f"the authorization table has a privilege that is none, at {action[:100]!r}")
+    raise ConfigError(f"the privilege table has a privilege that is none, at {action[:100]!r}")

@@ -441,17 +441,17 @@ class MissingPrivilege(AuthorizationError):
 
 
 class UnconfiguredAction(AuthorizationError):
-    """The authorization table does not list the action, so nobody may call it."""
+    """The privilege table does not list the action, so nobody may call it."""
 
     def __init__(self, action: str) -> None:
-        super().__init__(action, f"{action} is not in the authorization table (unconfigured)")
+        super().__init__(action, f"{action} is not in the privilege table (unconfigured)")
 
 
 class AuthzTableUnavailable(AuthorizationError):
     """No table, or it is older than the grace allows: nothing protected may be called."""
 
     def __init__(self, action: str, reason: str, retry_after: float = 5.0) -> None:
-        super().__init__(action, f"the authorization table is not available: {reason}")
+        super().__init__(action, f"the privilege table is not available: {reason}")
         self.reason = reason
         self.retry_after = retry_after
 

@@ -70,17 +70,21 @@ MASK: Final = "[secret]"
 # A ticket as it is, in a URL (once or twice over, or read as a form's plus) or in JSON.
 _COMMA: Final = r"(?:,|%(?:25)*2[Cc]|\\u002[Cc])"
 _PRIVILEGES: Final = r"(?:[0-9+ ]|%(?:25)*2[Bb]|%(?:25)*20|\\u002[Bb])*"
-_SIGNATURE: Final = (
-    r"(?:[A-Za-z0-9_+/=-]|%(?:25)*(?:2[BbDdFf]|3[Dd]|5[Ff])|\\/|\\u00[0-9A-Fa-f]{2})"
+_SIGNATURE: Final = (  # ends where another ticket begins
+    rf"(?:(?!1{_COMMA}[0-9])"
+    r"(?:[A-Za-z0-9_+/=-]|%(?:25)*(?:2[BbDdFf]|3[Dd]|5[Ff])|\\/|\\u00[0-9A-Fa-f]{2}))"
 )
+_FIELDS: Final = rf"1{_COMMA}(?:[0-9]{{1,20}}{_COMMA}){{4}}(?:{_PRIVILEGES}{_COMMA})?"
+# Behind a digit it may be a row of numbers, unless what follows is too long for a word. Lines of
+# nothing but a signature go on with the one before.
 _TICKET: Final = re.compile(
-    rf"(?<![0-9])1{_COMMA}(?:[0-9]{{1,20}}{_COMMA}){{4}}"
-    rf"(?:{_PRIVILEGES}{_COMMA})?{_SIGNATURE}{{12,}}"
+    rf"(?:(?<![0-9]){_FIELDS}{_SIGNATURE}{{12,}}|{_FIELDS}{_SIGNATURE}{{40,}})"
+    rf"(?:\r?\n{_SIGNATURE}{{40,}})*"
 )
 
 # Whatever somebody calls a bearer's token, and the password of a URL.
-_BEARER: Final = re.compile(r"(?i)\b(bearer(?: |%20|\+))[A-Za-z0-9_.~+/%=-]{16,}")
-_PASSWORD: Final = re.compile(r"(://[^\s:/@?#\"']{0,200}:)[^\s/@\"']{1,400}@")
+_BEARER: Final = re.compile(r"(?i)\b(bearer(?:[ \t+]|%20|%09){1,8})[A-Za-z0-9_.~+/%=-]{16,}")
+_PASSWORD: Final = re.compile(r"(://[^\s:/@?#\"']{0,200}:)[^\s/\"']{1,400}@")
 
 # C0 with tab and line ends, DEL, C1, Unicode's own line ends, what turns the direction of text
 # around, and halves of characters, which no encoding can write.

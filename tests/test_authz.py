@@ -1,4 +1,4 @@
-"""The authorization table, and the source that fetches it once and stands in while Auth is away."""
+"""The privilege table, and the source that fetches it once and stands in while Auth is away."""
 
 from __future__ import annotations
 
@@ -396,6 +396,17 @@ async def test_large_table_is_read_all_the_same(tmp_path: Path) -> None:
     source = AuthzSource(file_fetcher(path))
     assert (await source.get()).required("Name.Space.action9999") == frozenset({9999})
     await source.close()
+
+
+async def test_where_a_bad_table_came_from_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "authz.json"
+    path.write_bytes(b"[]")
+    for origin, told in ((None, "the privilege"), (str(path), f"{path}: the privilege")):
+        source = AuthzSource(file_fetcher(path), origin=origin)
+        with pytest.raises(AuthzTableUnavailable):
+            await source.get()
+        assert (source.last_error or "").startswith(told)
+        await source.close()
 
 
 async def test_missing_or_oversized_file_is_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import shutil
 import subprocess
@@ -78,6 +79,14 @@ def test_our_containers_are_our_image_under_its_user(name: str) -> None:
     assert {"uid=10001", "gid=10001", "mode=0700"} <= set(options.split(","))
 
 
+def test_an_image_is_built_by_one_service_and_pulled_by_none_that_is_ours() -> None:
+    """Two that build the same one at once fail ("already exists") in a store of containerd's."""
+    assert [name for name in OURS if "build" in SERVICES[name]] == ["mesh"]
+    policies = {name: SERVICES[name]["pull_policy"] for name in OURS}
+    assert policies == {"mesh": "build", "gateway": "never"}
+    assert "mesh" in SERVICES["gateway"]["depends_on"], "it is there when the image is"
+
+
 def test_gateway_has_time_to_drain() -> None:
     settings = load({}, config=COMPOSE / "gateway.toml").settings
     grace = seconds(SERVICES["gateway"]["stop_grace_period"])
@@ -150,20 +159,33 @@ def _source(service: str, target: str) -> Path:
     return (COMPOSE / mounts(service)[target][0]).resolve()
 
 
+def compose() -> list[str] | None:
+    """Docker Compose from its second version on, as a part of docker or by itself."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) is not None:
+            done = subprocess.run([*command, "version", "--short"], capture_output=True, text=True)
+            if done.returncode == 0 and not done.stdout.startswith("1."):
+                return command
+    return None
+
+
 def test_docker_compose_takes_it() -> None:
-    docker = shutil.which("docker")
-    if (
-        docker is None
-        or subprocess.run([docker, "compose", "version"], capture_output=True).returncode
-    ):
+    command = compose()
+    if command is None:
         pytest.skip("needs docker compose")
     done = subprocess.run(
-        [docker, "compose", "-f", str(FILE), "config", "--quiet"],
+        [*command, "-f", str(FILE), "config", "--format", "json"],
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    understood = json.loads(done.stdout)["services"]
+    assert understood.keys() == SERVICES.keys()
+    for name, service in SERVICES.items():
+        assert understood[name]["image"] == service["image"]
+        assert understood[name]["read_only"] is True
+        assert len(understood[name]["volumes"]) == len(service["volumes"])
 
 
 # -- the commands, without containers ---------------------------------------------------

@@ -1,5 +1,5 @@
 """Kubernetes objects agree with Kubernetes' schemas and with what the gateway does; no program is
-needed. tests/servers/test_kubernetes.py tries what kustomize and Helm make of them."""
+needed. What kustomize and Helm make of them is tried in tests/servers."""
 
 from __future__ import annotations
 
@@ -227,6 +227,11 @@ def test_variables_are_settings() -> None:
             ), f"{path}: {name}"
 
 
+def test_no_service_of_the_namespace_makes_variables_that_look_like_settings() -> None:
+    for spec in (pod(DEPLOYMENT), pod(OBJECTS["cache-daemon/daemonset.yaml"])):
+        assert spec["enableServiceLinks"] is False
+
+
 def test_image_and_chart_are_of_this_version() -> None:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
@@ -317,8 +322,9 @@ def test_memory_is_what_the_capacity_page_reckons_with() -> None:
     assert resources["limits"]["memory"] == resources["requests"]["memory"] == f"{found[1]}Mi"
     assert "cpu" not in resources["limits"]
     assert int(resources["requests"]["cpu"]) == base["workers"]
-    scaler = OBJECTS["components/autoscaling/horizontalpodautoscaler.yaml"]["spec"]["metrics"][0]
-    assert int(scaler["pods"]["target"]["averageValue"]) * 2 < base["max_in_flight"]
+    flight, cpu = OBJECTS["components/autoscaling/horizontalpodautoscaler.yaml"]["spec"]["metrics"]
+    assert int(flight["pods"]["target"]["averageValue"]) * 2 < base["max_in_flight"]
+    assert cpu["containerResource"]["container"] == CONTAINER["name"], "not of its sidecars"
 
 
 # -- it runs ----------------------------------------------------------------------------
@@ -393,3 +399,47 @@ def test_it_starts_in_such_a_pod_and_takes_up_a_new_secret(tmp_path: Path) -> No
             assert time.monotonic() < until, (tmp_path / "log").read_text()
             time.sleep(0.05)
         assert fetch(f"{public}/whoami", old)[0] == 401
+
+
+# -- the page -----------------------------------------------------------------------------
+
+
+def test_the_page_names_what_there_is() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    for path in re.findall(r"\bdeploy/[\w./-]*\w", page):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"`(overlays/[\w-]+|components/[\w-]+)`", page):
+        assert (KUBERNETES / path).is_dir(), path
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for text in re.findall(r"`((?:[a-z]+[A-Z]?\w*\.)+[a-zA-Z_]+)(?:: [^`]*)?`", page):
+        step, *rest = text.split(".")
+        if step in values and rest != ["toml"]:
+            known = values[step]
+            for name in rest:
+                settable = Settings.model_fields if step == "config" else known
+                assert name in settable, text
+                known = known.get(name, {})
+
+
+def test_what_the_page_says_to_make_is_what_pods_mount() -> None:
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    made: dict[str, set[str]] = {}
+    for kind, name, options in re.findall(
+        r"^\$ kubectl create (configmap|secret generic|secret tls) ([\w-]+) (.+)$",
+        page,
+        re.MULTILINE,
+    ):
+        files = {Path(one).name for one in re.findall(r"--from-file=(\S+)", options)}
+        made[name] = {"tls.crt", "tls.key"} if kind == "secret tls" else files
+    tls = parse((KUBERNETES / "components/tls/deployment.patch.yaml").read_text())[0]
+    assert made.keys() == {
+        one["secret"]["secretName"] if "secret" in one else one["configMap"]["name"]
+        for one in (*pod(DEPLOYMENT)["volumes"], *pod(tls)["volumes"])
+        if "secret" in one or one.get("configMap", {}).get("name") == "scamp-mesh"
+    }
+    (mesh,) = (one for one in pod(DEPLOYMENT)["volumes"] if one["name"] == "mesh")
+    assert made["scamp-mesh"] == {one["key"] for one in mesh["configMap"]["items"]}
+    base = tomllib.loads((KUBERNETES / "base" / "gateway.toml").read_text())
+    assert made["scamp-gateway-ticket-keys"] == {Path(one).name for one in base["ticket_keys"]}
+    named = {one["value"] for one in gateway_of(tls)["env"]}
+    assert {Path(one).name for one in named} == made["scamp-gateway-tls"]

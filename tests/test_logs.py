@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -260,10 +261,36 @@ def test_a_ticket_is_known_however_it_is_written(ticket: str, spell: Callable[[s
 
 
 @pytest.mark.parametrize(
+    "glue", ["/", "%2F", "=", "+", "-", "_", "", "9", "x", "&ticket=", "%3D%3D", "%31", "\n"]
+)
+def test_of_two_tickets_the_first_does_not_hide_where_the_second_begins(
+    ticket: str, glue: str
+) -> None:
+    for first, second in product((ticket, quote(ticket, safe="")), repeat=2):
+        shown = logs.redact(f"<{first}{glue}{second}>")
+        assert shown.count("[ticket]") == 2
+        assert len(shown) <= len("<[ticket][ticket]>") + len(glue)
+
+
+@pytest.mark.parametrize("before", ["7", "/items/42", "%31"])
+def test_a_ticket_behind_a_number_is_known_by_its_length(ticket: str, before: str) -> None:
+    assert logs.redact(f"{before}{ticket}") == f"{before}[ticket]"
+
+
+def test_a_ticket_that_is_wrapped_is_known_to_its_end(ticket: str) -> None:
+    lines = [ticket[start : start + 76] for start in range(0, len(ticket), 76)]
+    shown = logs.redact("\r\n".join([*lines, "the next line"]))
+    assert all(line not in shown for line in lines if len(line) >= 40)
+    assert shown.endswith("the next line")
+
+
+@pytest.mark.parametrize(
     ("text", "shown"),
     [
         ("Authorization: Bearer eyJhbGciOi.J9.sig-n_a~ture=", "Authorization: Bearer [ticket]"),
         ("?a=bearer%20eyJhbGciOiJIUzI1NiJ9&b", "?a=bearer%20[ticket]&b"),
+        ("Bearer \t eyJhbGciOiJIUzI1NiJ9", "Bearer \t [ticket]"),
+        ("redis://:p@ss@a:1/0?x=y@z", "redis://:[secret]@a:1/0?x=y@z"),
         ('Bearer error="invalid_token"', 'Bearer error="invalid_token"'),
         ("the bearer of bad news", "the bearer of bad news"),
         ("redis://:hunter2@a:1/0 redis://u:p@b", "redis://:[secret]@a:1/0 redis://u:[secret]@b"),

@@ -26,6 +26,14 @@ from gateway.settings import Settings
 from stand import stand
 
 PAGE: Final = ROOT / "docs" / "alerts.md"
+
+NOT_ON_THE_DASHBOARD: Final = {
+    "process_virtual_memory_bytes": "resident memory is what counts",
+    "python_gc_objects_collected": "the number of collections tells enough",
+    "python_gc_objects_uncollectable": "none since Python 3.4",
+}
+"""Families that no panel asks for, and why."""
+
 SECTION: Final = re.compile(r"^### (ScampGateway\w+)$", re.MULTILINE)
 
 OTHERS: Final = re.compile(r"\b(?:process|python_gc)_[a-z_]+\b")
@@ -157,6 +165,19 @@ def test_dashboard_is_what_its_script_makes() -> None:
     command = [sys.executable, str(DEPLOY / "grafana" / "dashboard.py")]
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert DASHBOARD.read_text() == made, "python deploy/grafana/dashboard.py > …/dashboard.json"
+
+
+def test_every_family_is_on_the_dashboard_or_left_out_for_a_reason() -> None:
+    text = " ".join(queries())
+    shown = {
+        one.name
+        for one in FAMILIES.values()
+        if any(re.search(rf"\b{name}\b", text) for name in samples(one.kind, one.name))
+    }
+    assert sorted(FAMILIES.keys() - shown - NOT_ON_THE_DASHBOARD.keys()) == [], (
+        "a panel in deploy/grafana/panels.py, or a line in NOT_ON_THE_DASHBOARD"
+    )
+    assert NOT_ON_THE_DASHBOARD.keys() <= FAMILIES.keys() - shown
 
 
 def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:

@@ -40,7 +40,9 @@ def panel(made: Panel, number: int, x: int, y: int, height: int) -> Json:
         }
         for index, (expr, legend) in enumerate(made.lines)
     ]
-    defaults: Json = {"unit": made.unit, "min": 0}
+    defaults: Json = {"unit": made.unit}
+    if made.least is not None:
+        defaults["min"] = made.least
     if several:
         defaults["custom"] = {
             "fillOpacity": 20 if made.stacked else 5,

@@ -60,6 +60,8 @@ class Panel:
     """The value from which on a single number is red."""
     good_from: float | None = None
     """The value below which it is red."""
+    least: float | None = 0
+    """Where the axis begins; None for values that can be negative."""
 
 
 HEADLINES: Final = [
@@ -96,9 +98,9 @@ HEADLINES: Final = [
     ),
     Panel(
         "Ready",
-        "Gateways of which /readyz says so.",
-        [(gauge("ready"), "")],
-        "short",
+        "Of the gateways that are seen at all, the share of which /readyz says so.",
+        [(f"avg({metric('ready')})", "")],
+        "percentunit",
         "stat",
         4,
         good_from=1,
@@ -119,7 +121,7 @@ HEADLINES: Final = [
         "s",
         "stat",
         4,
-        bad_from=60,
+        bad_from=90,
     ),
 ]
 
@@ -282,7 +284,7 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Attempts for each request",
-            "1 without retries.",
+            "1 without retries; less where requests are refused before they are sent.",
             [
                 (
                     f"{total('upstream_attempts_total')} / "
@@ -402,9 +404,11 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Privilege table",
-            "Its age, and that from which on protected actions answer 503.",
+            "Its age, that at which it is due to be fetched anew, and that from which on protected "
+            "actions answer 503.",
             [
                 (metric("authz_table_age_seconds"), "{{instance}}"),
+                (f"max({metric('authz_table_ttl_seconds')})", "due from"),
                 (f"max({metric('authz_table_max_age_seconds')})", "too old from"),
             ],
             "s",
@@ -416,9 +420,11 @@ ROWS: Final[dict[str, list[Panel]]] = {
         ),
         Panel(
             "Certificate",
-            "Time until the public certificate in force expires; empty without TLS.",
+            "Time until the public certificate in force expires, below 0 when it has; empty "
+            "without TLS.",
             [(f"{metric('certificate_expiry_timestamp_seconds')} - time()", "{{instance}}")],
             "s",
+            least=None,
         ),
     ],
     "Clients": [
@@ -565,9 +571,23 @@ ROWS: Final[dict[str, list[Panel]]] = {
             "ops",
         ),
         Panel(
-            "Log lines dropped",
-            "Of the access log: what takes them is too slow.",
-            [(total("access_log_dropped_lines_total"), "lines")],
+            "Log lines not written",
+            "Of the access log. Dropped: what takes them is too slow; left out: by "
+            "access_log_sample.",
+            [
+                (total("access_log_dropped_lines_total"), "dropped"),
+                (total("access_log_unsampled_lines_total"), "left out"),
+            ],
+            "ops",
+        ),
+        Panel(
+            "Spans",
+            "Of traces: sent to the collector, and lost as it was away or too slow; empty without "
+            "tracing.",
+            [
+                (total("spans_exported_total"), "sent"),
+                (total("spans_dropped_total", "reason"), "lost: {{reason}}"),
+            ],
             "ops",
         ),
         Panel(

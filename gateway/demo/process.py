@@ -68,9 +68,12 @@ class Child:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would set up a gateway or point at a real mesh: flags alone count here."""
+    """Ours without what would set up a gateway or point at a real mesh: flags alone count here. Nor
+    do children speak for us to systemd."""
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(ENV_PREFIX) and name not in VARIABLES
+        if not name.startswith((ENV_PREFIX, "WATCHDOG_"))
+        and name not in VARIABLES
+        and name != "NOTIFY_SOCKET"
     }

@@ -9,8 +9,10 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import aiohttp
 import click
@@ -260,6 +262,8 @@ class Demo:
         folder = self._folder
         click.echo(
             f"# mesh    {self._processes()} at {self._host}\n"
+            "#         on every interface: who reaches this machine can call them, with tickets or "
+            "actions that need none\n"
             f"# files   {folder.path}\n"
             "# A gateway that has these files and reaches this host:\n"
             f"scamp-gateway run --discovery-cache {folder.cache} --authorized-services "
@@ -270,10 +274,11 @@ class Demo:
 
     def _show(self, public: str, admin: str) -> None:
         folder = self._folder
+        open_to_all = "" if _is_here(admin) else _OPEN
         public, admin = map(reachable, (public, admin))
         click.echo(
             f"# gateway {public} (process {self._gateway.pid if self._gateway else '?'})\n"
-            f"# admin   {admin}\n"
+            f"# admin   {admin}\n{open_to_all}"
             f"# mesh    {self._processes()}; kill -9 one of them and it goes on\n"
             f"# files   {folder.path}\n"
             f"# explore {public}/docs with the ticket in {folder.ticket('alice')}\n"
@@ -282,6 +287,14 @@ class Demo:
             "# Ctrl-C ends all of it."
         )
         sys.stdout.flush()
+
+
+def _is_here(url: str) -> bool:
+    """Whether nobody else reaches it."""
+    return ip_address(urlsplit(url).hostname or "").is_loopback
+
+
+_OPEN: Final = "#         both for whoever reaches this machine; the admin one asks for no ticket\n"
 
 
 def reachable(url: str) -> str:

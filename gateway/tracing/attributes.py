@@ -66,7 +66,7 @@ def path_of(target: str) -> str:
     if not path.startswith("/"):
         _, _, rest = path.partition("://")
         path = "/" + rest.partition("/")[2]
-    if "," in path or "%" in path:
+    if "," in path or "%" in path or "\\" in path:
         path = cut(path)
     # Bytes that are no UTF-8 stand there as half characters, which protobuf does not take.
     return path[:MAX_VALUE].encode("utf-8", "replace").decode()

@@ -22,11 +22,19 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from gateway.exposition import build_version
-from gateway.tracing.options import DEFAULT_NAME, parse_headers, queue_size, traces_url
+from gateway.tracing.options import (
+    DEFAULT_NAME,
+    HEADERS,
+    parse_headers,
+    queue_size,
+    traces_url,
+)
 from gateway.tracing.spans import Spans
 from scamp.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pydantic import SecretStr
+
     from gateway.exchange import Exchange
     from gateway.settings import Settings
     from gateway.tracing.model import RequestTrace
@@ -40,6 +48,7 @@ COMPLAINT_INTERVAL: Final = 60.0
 """Seconds between two lines about a collector that goes on failing."""
 
 _EXPORTERS_LOG: Final = logging.getLogger(OTLPSpanExporter.__module__)
+_HEADERS_LOG: Final = logging.getLogger("opentelemetry.util.re")
 
 
 class Exported:
@@ -53,7 +62,8 @@ class Exported:
         """Spans dropped because too many waited."""
         self.abandoned = 0
         """Spans that still waited when the gateway stopped."""
-        self._put_down = 0  # all three set by the loop's thread only
+        self._tell_full = 0.0
+        self._put_down = 0  # all four set by the loop's thread only
         self._max_waiting = queue_size(os.environ)
         self._settings = settings
         self._sender = _Sender()
@@ -77,19 +87,7 @@ class Exported:
 
     def start(self) -> None:
         """Begin. Raises `ConfigError` for what the environment says of samplers and the like."""
-        headers = self._settings.tracing_headers
-        try:
-            exporter = OTLPSpanExporter(
-                self.url,
-                headers=parse_headers(headers.get_secret_value()) if headers is not None else None,
-            )
-            self._sender.start(exporter)
-            # What it dropped itself could not be told apart: `put` sees to it that it need not.
-            self._processor = BatchSpanProcessor(self._sender, max_queue_size=self._max_waiting)
-        except (ValueError, OSError, RuntimeError) as exc:
-            self._sender.shutdown()
-            raise ConfigError(f"tracing: {exc}") from exc
-        provider = TracerProvider(resource=resource_of(self._settings), shutdown_on_exit=False)
+        provider = self._begun()
         scope = InstrumentationScope("gateway.tracing", build_version())
         ratio = self._settings.tracing_sample
         if ratio is None and not os.environ.get("OTEL_TRACES_SAMPLER"):
@@ -103,6 +101,23 @@ class Exported:
         )
         log.info("traces go to %s", self.url)
 
+    def try_out(self) -> None:
+        """Raise `ConfigError` if `start` would. Nothing is connected to."""
+        self._begun()
+        if self._processor is not None:
+            self._processor.shutdown()  # type: ignore[no-untyped-call]
+
+    def _begun(self) -> TracerProvider:
+        try:
+            provider = TracerProvider(resource=resource_of(self._settings), shutdown_on_exit=False)
+            self._sender.start(_exporter(self.url, self._settings.tracing_headers))
+            # What it dropped itself could not be told apart: `put` sees to it that it need not.
+            self._processor = BatchSpanProcessor(self._sender, max_queue_size=self._max_waiting)
+        except (ValueError, OSError, RuntimeError) as exc:
+            self._sender.shutdown()
+            raise ConfigError(f"tracing: {exc}") from exc
+        return provider
+
     def begin(self, exchange: Exchange) -> RequestTrace:
         """See `Tracing`. Only once it is started."""
         assert self._spans is not None  # noqa: S101 - started
@@ -110,8 +125,18 @@ class Exported:
 
     def put(self, span: ReadableSpan) -> None:
         """Have it sent, or drop it when too many wait; returns at once."""
-        if self.waiting >= self._max_waiting or self._processor is None:
+        if self._processor is None:
             self.queue_full += 1
+            return
+        if self.waiting >= self._max_waiting:
+            self.queue_full += 1
+            if (now := time.monotonic()) >= self._tell_full:
+                self._tell_full = now + COMPLAINT_INTERVAL
+                log.warning(
+                    "%d spans wait and more are dropped, %d so far: the collector is slow, or "
+                    "tracing_sample too high",
+                    *(self.waiting, self.queue_full),
+                )
             return
         self._put_down += 1
         self._processor.on_end(span)
@@ -140,6 +165,24 @@ class Exported:
             self._sender.shutdown()
         if self.abandoned:
             log.warning("%d spans were not sent before the end", self.abandoned)
+
+
+def _exporter(url: str, headers: SecretStr | None) -> OTLPSpanExporter:
+    """Raises ValueError. The SDK would log what it cannot read of headers in the environment, which
+    is a password with a colon in place of the equals sign, and go on without it."""
+    unread = _Reason()
+    _HEADERS_LOG.addFilter(unread)
+    try:
+        exporter = OTLPSpanExporter(
+            url, headers=parse_headers(headers.get_secret_value()) if headers is not None else None
+        )
+    finally:
+        _HEADERS_LOG.removeFilter(unread)
+    if unread.text != _Reason.text:
+        exporter.shutdown()  # type: ignore[no-untyped-call]
+        names = " or ".join(name for name in HEADERS if os.environ.get(name))
+        raise ValueError(f"an entry of {names} is not name=value, or not percent-encoded")
+    return exporter
 
 
 class _Sender(SpanExporter):

@@ -17,6 +17,9 @@ PATH: Final = "/v1/traces"
 DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 DEFAULT_NAME: Final = "scamp-gateway"
 
+HEADERS: Final = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+"""Variables with header fields for the collector, which the SDK reads."""
+
 MAX_QUEUE: Final = 2048
 """Spans that wait to be sent, as in the SDK; at some 2 KiB each."""
 
@@ -32,10 +35,7 @@ def missing() -> str | None:
         except ModuleNotFoundError:  # not even what it is in
             found = None
         if found is None:
-            return (
-                "tracing needs OpenTelemetry: pip install 'scamp-gateway[otel]' "
-                "(in a checkout: pip install '.[otel]')"
-            )
+            return "tracing needs OpenTelemetry: pip install '.[otel]' in a checkout"
     return None
 
 

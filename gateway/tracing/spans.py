@@ -6,6 +6,7 @@ span of the SDK, with its lock and its copies, takes eight times as long.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
     from gateway.tracing.model import RequestTrace
 
+log = logging.getLogger("gateway.tracing")
+
 MAX_ATTEMPTS: Final = 32
 """Attempts of one request that get spans. More than retries and a first try there are only where
 many instances take long to connect to."""
@@ -83,7 +86,15 @@ class Spans:
         self._put = put
 
     def begin(self, exchange: Exchange) -> RequestTrace:
-        """See `Tracing`."""
+        """See `Tracing`. A sampler of the environment may be anybody's: if it fails, the request
+        has no spans, and goes on."""
+        try:
+            return self._begin(exchange)
+        except Exception as exc:
+            log.error("a request gets no spans", exc_info=exc)
+            return _UNTRACED
+
+    def _begin(self, exchange: Exchange) -> RequestTrace:
         headers = exchange.headers
         parsed, state = None, ""
         links: Links = ()
@@ -179,6 +190,18 @@ class Unsampled:
         """Nothing."""
 
 
+class _Untraced(Unsampled):
+    """Services are told nothing."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.fields = NO_FIELDS
+
+
+_UNTRACED: Final = _Untraced()
+
+
 class Attempt:
     """One attempt; times as `time.monotonic` has them."""
 
@@ -267,7 +290,13 @@ class Recorded:
     # -- the end ------------------------------------------------------------------------
 
     def end(self, exchange: Exchange) -> None:
-        """See `RequestTrace`."""
+        """See `RequestTrace`. Whatever goes wrong costs spans only: the answer has been sent."""
+        try:
+            self._end(exchange)
+        except Exception as exc:
+            log.error("request %s has no spans", exchange.request_id, exc_info=exc)
+
+    def _end(self, exchange: Exchange) -> None:
         now = time.monotonic()
         ahead = exchange.wall - exchange.started
         for attempt in self._attempts:

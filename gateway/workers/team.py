@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, Final, Literal, Protocol, cast, get_args
 
 import orjson
-from prometheus_client import Metric
+from prometheus_client import Metric, ProcessCollector
 
 from gateway.access_log import AccessLog
 from gateway.admin import Check, State
@@ -42,6 +43,8 @@ WRITE_INTERVAL: Final = 5.0
 
 WRITE_SHARE: Final = 50
 """It is written so seldom that it takes no more than one part in this many of our time."""
+
+_START: Final = "process_start_time_seconds"
 
 Question = Literal["metrics", "state", "overview"]
 
@@ -266,6 +269,7 @@ class StateOfAll:
         alive = [families for birth, families in parts.items() if birth not in dead.births]
         gone = without(dead.families, self._gone())
         families = metrics(merged([*alive, gone]))
+        families = [_of_master(one) if one.name == _START else one for one in families]
         answering = sum(bool(one) for one in answers.values())
         families += [
             gauges("workers", {"answering": answering, "silent": len(answers) - answering}),
@@ -285,3 +289,9 @@ class StateOfAll:
             return not find(sector or "main", action, int(version))
 
         return gone
+
+
+def _of_master(worker: Metric) -> Metric:
+    """When the gateway was started: that a worker is replaced is no restart of it."""
+    ours = ProcessCollector(pid=os.getppid, registry=None).collect()
+    return next((one for one in ours if one.name == _START), worker)

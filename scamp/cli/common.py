@@ -177,6 +177,8 @@ def read_ticket(value: str) -> str:
     elif value.startswith("@"):
         content = read_file(Path(value[1:]), limits.MAX_TICKET + 2)
     else:
+        if "," not in value and Path(value).is_file():
+            raise click.UsageError(f"{value} is a file; @{value} reads the ticket in it")
         return value.strip()
     return content.decode("utf-8", "replace").strip()
 

@@ -72,7 +72,7 @@ def show(text: str, as_json: bool) -> None:
     help="How far the issuer's clock may be ahead.",
 )
 @click.option("--action", metavar="NAME", help="Also check that it permits this action.")
-@click.option("--authz-table", type=FILE, help="The authorization table, JSON, for --action.")
+@click.option("--authz-table", type=FILE, help="The privilege table, JSON, for --action.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def verify(
     text: str,

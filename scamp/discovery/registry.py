@@ -198,6 +198,16 @@ class Registry:
             return ()
         return self._offers(action_key(sector, action, version))
 
+    def offering(self, sector: str, action: str, version: int = 1) -> Iterator[Announcement]:
+        """The services whose offers `find` finds, one after another: for who may end at the first,
+        and wants no action of it."""
+        key = action_key(sector, action, version)
+        held = None if ":" in sector else self._index.shards[hash(key) % _SHARDS].get(key)
+        slots = self._index.slots
+        for code in () if held is None else _codes(held):
+            if (service := slots[code // _SPAN]) is not None:
+                yield service
+
     def services(self) -> Collection[Announcement]:
         """Every service, in no particular order. A later change leaves what was returned alone."""
         return self._index.services.values()

@@ -334,7 +334,7 @@ class Exchange:
             reason, retry_after = exc.reason, exc.retry_after
         except TimeoutError:
             reason, retry_after = "it did not come in time", 1.0
-        text = f"{served.action.spelling}: the authorization table is not available: {reason}"
+        text = f"{served.action.spelling}: the privilege table is not available: {reason}"
         log.info("refused %s", text)
         raise ServiceError("authorization_unavailable", text, {"retry_after": retry_after})
 

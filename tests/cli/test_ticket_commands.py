@@ -74,6 +74,13 @@ def test_bad_tickets_are_exit_4_with_one_line_that_does_not_repeat_them(
         assert text.strip()[-30:] not in result.stderr
 
 
+def test_who_names_a_file_is_told_how(run: Run, tmp_path: Path, issued: str) -> None:
+    (tmp_path / "alice.ticket").write_text(issued)
+    result = run("ticket", "show", tmp_path / "alice.ticket")
+    assert result.exit_code == 2
+    assert f"@{tmp_path / 'alice.ticket'} reads the ticket" in result.stderr
+
+
 def test_verify_checks_an_action_against_a_table(
     run: Run, made: Path, tmp_path: Path, issued: str
 ) -> None:

@@ -961,7 +961,7 @@ def test_of_many_findings_of_one_kind_some_are_shown_and_the_rest_is_counted(
         ("cache", None, "cache: No such file"),
         ("authorized", None, "authorized: No such file"),
         ("key.pem", b"garbage", "key.pem"),
-        ("table.json", b"[]", "table.json: the authorization table is not a JSON object"),
+        ("table.json", b"[]", "table.json: the privilege table is not a JSON object"),
         ("routes.toml", b"x = 1", "routes.toml:1: "),
     ],
 )

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -283,7 +284,7 @@ def test_check_says_what_is_stale_and_what_is_not_authorized(mesh: Path) -> None
         ("authorized", b"", "authorized_services: "),
         ("key.pem", b"garbage", "ticket keys: "),
         ("key.pem", None, "ticket keys: "),
-        ("table.json", b"[]", "table.json: the authorization table is not a JSON object"),
+        ("table.json", b"[]", "table.json: the privilege table is not a JSON object"),
         ("table.json", None, "privilege table: "),
         ("cert.pem", b"garbage", "not PEM, or the passphrase of the key is missing or wrong"),
         ("private.pem", None, "TLS: "),
@@ -361,6 +362,18 @@ def test_check_warns_of_limits_that_leave_all_to_one(
     assert result.exit_code == 0, result.output
     warned = [line for line in result.stdout.splitlines() if line.startswith("warn")]
     assert warned == ([f"warn  settings: {said}: one alone can take all of them"] if said else [])
+
+
+def test_run_tells_what_to_do_about_an_address_that_is_taken(mesh: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = invoke(
+            *("run", "--discovery-cache", mesh / "cache", "--ticket-key", mesh / "key.pem"),
+            *("--bind", where, "--admin-bind", "127.0.0.1:0", "--access-log", "off"),
+        )
+    assert result.exit_code == 2
+    assert f"cannot listen on {where}: Address already in use; `ss -ltnp`" in result.stderr
+    assert "takeover_socket" in result.stderr
 
 
 def test_check_sees_an_access_log_that_run_would_refuse(mesh: Path) -> None:

@@ -40,6 +40,10 @@ def test_made_request_ids_are_unique_and_acceptable() -> None:
         ("é", False),
         ("a\x7f", False),
         ("a\r\nb", False),
+        ("a,b%2Cc\\u002c", True),
+        ("1,7,9,1700000,60,abcdefghijklmnop", False),
+        ("1%2C7%2C9%2C1700000%2C60%2Cabcdefghijklmnop", False),
+        ("1\\u002c7\\u002c9\\u002c1700000\\u002c60\\u002cabcdefghijklmnop", False),
     ],
 )
 def test_only_short_printable_request_ids_are_taken_over(text: str, taken: bool) -> None:

@@ -273,6 +273,20 @@ def test_a_file_system_that_is_read_only_ends_the_demo_with_a_reason(
 # -- its parts --------------------------------------------------------------------------
 
 
+async def test_services_alone_tell_where_they_can_be_reached_and_speak_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    async with demo_process(tmp_path / "demo", "--mesh", "127.0.0.1") as (process, printed):
+        assert "every interface" in printed
+        assert "scamp-gateway run --discovery-cache" in printed
+        services = psutil.Process(process.pid).children()
+        assert len(services) == 3
+        for service in services:
+            assert not {"NOTIFY_SOCKET", "WATCHDOG_USEC"} & service.environ().keys()
+
+
 @pytest.mark.parametrize(
     ("listening", "printed"),
     [
@@ -291,6 +305,12 @@ async def test_it_listens_where_it_is_told_to(tmp_path: Path) -> None:
     async with demo_process(tmp_path, "--host", "127.0.0.2", "--quiet-services") as (_, printed):
         demo_at = re.findall(r"^# (?:gateway|admin) +(\S+)", printed, re.MULTILINE)
     assert [url.rpartition(":")[0] for url in demo_at] == ["http://127.0.0.2"] * 2
+    assert "asks for no ticket" not in printed
+
+
+async def test_it_says_who_reaches_it_where_others_do(tmp_path: Path) -> None:
+    async with demo_process(tmp_path, "--host", "0.0.0.0") as (_, printed):  # noqa: S104
+        assert "the admin one asks for no ticket" in printed
 
 
 def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:

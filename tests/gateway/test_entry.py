@@ -1,50 +1,63 @@
-"""The command as it is installed: process 1 of a container hears signals from the first moment."""
+"""Signals before a command has begun, while what it needs is being imported."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-import tomllib
-from pathlib import Path
 from typing import Final
 
 import pytest
 
-from gateway import __main__ as entry
+# Sends itself the signal of Ctrl-C in the middle of its imports.
+_INTERRUPTED: Final = """
+import os, signal, sys
 
-ROOT: Final = Path(__file__).parents[2]
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
 
-TOLD: Final = """
-import os, sys, types
-real, pretended = os.getpid(), int(sys.argv[1])
-os.getpid = lambda: pretended or real
-from gateway.__main__ import main
-
-class Slow(types.ModuleType):
-    def main(self):
-        import time
-        os.kill(real, 15)
-        time.sleep(30)
-
-sys.modules["gateway.cli"] = Slow("gateway.cli")
-main()
+sys.meta_path.insert(0, Interrupt())
+from gateway.entry import {command}
+sys.argv[1:] = ["--version"]
+{command}()
 """
-"""The signal arrives before the gateway has any handler of its own."""
 
 
-@pytest.mark.parametrize(("pretended", "status"), [(1, 128 + signal.SIGTERM), (0, -signal.SIGTERM)])
-def test_what_is_told_to_end_while_it_starts_ends(pretended: int, status: int) -> None:
-    """With the status that containers have; elsewhere as anything that has no handler."""
-    command = (sys.executable, "-c", TOLD, str(pretended))
-    assert subprocess.run(command, timeout=20, check=False).returncode == status
+def _run(command: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    script = before + _INTERRUPTED.format(command=command)
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
 
 
-def test_it_is_what_is_installed_and_imports_nothing_before_it_listens() -> None:
-    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts["scamp-gateway"] == f"{entry.__name__}:main"
-    listing = "import sys, gateway.__main__; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", listing], capture_output=True, check=True)
-    found = done.stdout.decode().split()
-    ours = [name for name in found if name.partition(".")[0] in ("gateway", "scamp")]
-    assert ours == ["gateway", "gateway.__main__"]
+@pytest.mark.parametrize("command", ["scamp", "scamp_gateway"])
+def test_ctrl_c_during_imports_ends_it_without_a_traceback(command: str) -> None:
+    done = _run(command)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("command", ["scamp", "scamp_gateway"])
+def test_who_ignores_it_goes_on(command: str) -> None:
+    done = _run(command, "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n")
+    assert done.returncode == 0, done.stderr
+    assert "version" in done.stdout
+
+
+_TOLD: Final = """
+import os
+real = os.getpid()
+os.getpid = lambda: {pretended} or real
+os.kill = lambda pid, number, kill=os.kill: kill(real, {number})
+"""
+
+
+@pytest.mark.parametrize("command", ["scamp", "scamp_gateway"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_process_1_of_a_container_hears_it_too(command: str, number: int) -> None:
+    """The kernel keeps from it what it has no handler for; containers end with this status."""
+    done = _run(command, _TOLD.format(pretended=1, number=int(number)))
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+    done = _run(command, _TOLD.format(pretended=0, number=int(number)))
+    assert done.returncode == -number

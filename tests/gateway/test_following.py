@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gateway.following import MAX_REASONS, QUIET_ROUNDS, FollowedRoutes, Following
+from gateway.following import MAX_REASONS, QUIET_ROUNDS, FollowedRoutes, FollowedTable, Following
 from gateway.routes.model import RouteTable
+from scamp.authz import AuthzSource
 from scamp.errors import ConfigError
 
 ROUTE = '[[routes]]\nmethod = "GET"\npath = "/v1/x"\naction = "A.b"\n'
@@ -90,3 +91,29 @@ async def test_a_bad_routes_file_is_told_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"routes\.toml:5"):
         await followed.look(force=False)
     assert not await followed.look(force=False)
+
+
+async def test_a_table_that_was_refused_is_told_good_when_it_was_fetched_since() -> None:
+    """Nobody asks for another reload then: the alert would go on for ever."""
+    away = True
+    results: list[tuple[str, bool]] = []
+
+    async def fetch() -> bytes:
+        if away:
+            raise ConfigError("the Auth service is away")
+        return b"{}"
+
+    source = AuthzSource(fetch)
+    following = Following(
+        [FollowedTable(source, None)], lambda name, why: results.append((name, why is None))
+    )
+    await following.look()
+    assert results == []
+    await following.look(force=True)
+    await following.look()
+    assert results == [("authz_table", False)]
+    away = False
+    await source.refresh()
+    await following.look()
+    await following.look()
+    assert results == [("authz_table", False), ("authz_table", True)]

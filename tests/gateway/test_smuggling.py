@@ -181,6 +181,22 @@ async def test_a_trailer_is_no_field_of_the_next_request(name: str, cut: int) ->
         assert mesh.reached in (["Test.echo"], [])
 
 
+@in_c
+@pytest.mark.parametrize("first", [b"", b"5\r\nhello\r\n"])
+async def test_a_body_that_breaks_later_is_answered_and_not_logged_as_an_error_of_ours(
+    first: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /api/Test.echo HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with Mesh().gateway() as gateway:
+        wire = await gateway.connect()
+        wire.writer.write(head + first)
+        await until(lambda: gateway.front.in_flight == 1)
+        wire.writer.write(b"zz\r\n")
+        assert (await wire.answer("POST")).status == 400
+        assert await wire.ended()
+    assert [one.getMessage() for one in caplog.records if one.name == "aiohttp.server"] == []
+
+
 async def test_bytes_behind_an_unknown_upgrade_are_not_dropped_from_between() -> None:
     """aiohttp drops what it has read behind such a request: what comes then is no beginning."""
     upgrade = (

@@ -23,7 +23,7 @@ from gateway.strangers import Trust, is_trusted
 from gateway.surface import surface
 from gateway.whoami import WhoAmI
 from scamp.authz import AuthzSource
-from scamp.discovery import AuthorizedServices
+from scamp.discovery import Announcement, AuthorizedServices
 from scamp.discovery.model import permitted
 from scamp.testing import ScriptedPeer, make_identity
 from scamp.testing.scripts import silent
@@ -155,10 +155,10 @@ def test_a_flood_of_their_actions_costs_one_look_at_each_service() -> None:
     looks = 0
 
     class Counted(Trust):
-        def _trusts(self, offer: object) -> bool:
+        def trusts(self, service: Announcement) -> bool:
             nonlocal looks
             before = len(self._known)
-            found = super()._trusts(offer)  # type: ignore[arg-type]
+            found = super().trusts(service)
             looks += len(self._known) - before
             return found
 

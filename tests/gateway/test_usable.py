@@ -7,12 +7,18 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from offers import registry_of, service
 
 from fronted import Fronted
+from gateway.actions import announced
 from gateway.catalogue import CATALOGUE
+from gateway.exposition import make_registry
 from gateway.families import CAUSES
 from gateway.lifecycle import Gateway, running
+from gateway.metrics import PIECE, Metrics
 from gateway.proxy import BROKEN_OFF
+from gateway.usable import UsableCollector
+from scamp.client import Requester
 from scamp.testing import ScriptedPeer
 from scamp.testing.scripts import failing
 from stand import Stand, eventually, stand
@@ -140,3 +146,35 @@ def test_causes_are_all_that_there_are() -> None:
     assert set(CATALOGUE) < set(CAUSES)
     assert BROKEN_OFF in CAUSES
     assert len(CAUSES) < 80, "each is a series"
+
+
+async def test_a_scrape_reads_few_actions_at_a_time_and_looks_at_few_services(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All offers of all actions, 500 of 1000, would stop the event loop for a second."""
+    names = [f"Big.act{number}~1" for number in range(3 * PIECE + 1)]
+    registry = registry_of(*(service(f"s{number}", *names) for number in range(5)))
+    counters = Metrics(registry)
+    for offers in registry.actions():
+        counters.series(announced(offers, 1.0)).requests(("GET", "2xx", "service")).inc()
+    registry.apply(added=[service("one more", *names)])
+    monkeypatch.setattr(registry, "find", None)
+    requester = Requester(registry)
+    usable = UsableCollector(registry, counters, requester)
+    for collector in (counters, usable):
+        for family in collector.collect():
+            labels = {one.labels.get("action") for one in family.samples}
+            assert len(labels) <= PIECE
+    async with stand(tmp_path) as mesh, running(mesh.loaded()) as gateway:
+        gateway.parts.state.exposition = make_registry(counters, usable)
+        body, _ = await gateway.parts.state.metrics("")
+    lines = body.decode().splitlines()
+    assert len([one for one in lines if one.startswith("# TYPE")]) == len(
+        {one for one in lines if one.startswith("# TYPE")}
+    )
+    for name in ("action_usable", "requests_total", "request_duration_seconds_count"):
+        shown = {
+            one for one in lines if one.startswith(f"scamp_gateway_{name}{{") and "Big.act" in one
+        }
+        assert len(shown) == len(names), name
+    assert all(one.endswith(" 1.0") for one in lines if "action_usable{" in one)

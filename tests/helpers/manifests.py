@@ -33,9 +33,30 @@ VERSIONS: Final = (OLDEST, kubernetes_validate.latest_version())
 Object = dict[str, Any]
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes nothing that a reader of YAML in the cluster could take otherwise, or not at all."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        made = super().construct_mapping(node, deep)
+        if len(made) != len(node.value):
+            keys = [self.construct_object(key) for key, _ in node.value]
+            raise ValueError(f"twice: {sorted(key for key in keys if keys.count(key) > 1)}")
+        return made
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        assert isinstance(node, yaml.ScalarNode)
+        if node.style is None and node.tag.endswith(":str") and _NO_TEXT.fullmatch(node.value):
+            raise ValueError(f"no text for Go, unless it is quoted: {node.value}")
+        return super().construct_scalar(node)
+
+
+_NO_TEXT: Final = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0o[0-7]+|[yYnN]")
+
+
 def parse(text: str) -> list[Object]:
-    """Every object of a stream."""
-    return [one for one in yaml.safe_load_all(text) if one]
+    """Every object of a stream. Raises `ValueError` where a key is there twice, or a text is not
+    quoted and means something else to Go's YAML than to Python's."""
+    return [one for one in yaml.load_all(text, _Loader) if one]
 
 
 def written() -> dict[str, Object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import re
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -397,6 +398,37 @@ async def test_a_request_has_one_id_everywhere(stand: Balanced, proxy: Proxy) ->
         assert trace in answer.json()["trace"]
         assert (await stand.line(told))["trace_id"] == trace
         wait_until(lambda: told in proxy.said())  # noqa: B023 - at once
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ('good, b"ad x',),
+        ("good", 'b"ad x'),
+        ('b"ad x', "b,ad"),
+        ("1,7,9,1700000,60,abcdefghijklmnop",),
+        ("1%2C7%2C9%2C1700000%2C60%2Cabcdefghijklmnop",),
+    ],
+)
+async def test_an_id_that_is_none_is_told_nowhere(
+    stand: Balanced, proxy: Proxy, given: tuple[str, ...]
+) -> None:
+    """A space or a quote would forge lines of logs and fields of documents, a ticket be a secret
+    in both."""
+    answer = await proxy.ask(
+        "GET", "/api/Show.hello", None, tuple(("X-Request-ID", one) for one in given)
+    )
+    (told,) = answer.headers.getall("X-Request-ID")
+    assert told == "good" or re.fullmatch("[0-9a-f-]{32,36}", told)
+    await stand.line(told)
+    wait_until(lambda: told in proxy.said())
+    assert not any(one in proxy.said() for one in ("ad x", "b,ad", "abcdefghijklmnop"))
+
+
+@pytest.mark.parametrize("text", ["good", "a-b_c.d~e:f/g+h=i$j&k'l(m)[n]", "!" * 128])
+async def test_an_id_that_is_one_is_taken(proxy: Proxy, text: str) -> None:
+    answer = await proxy.ask("GET", "/api/Show.hello", None, (("X-Request-ID", text),))
+    assert answer.headers.getall("X-Request-ID") == [text]
 
 
 async def test_without_tls_nothing_is_served(proxy: Proxy) -> None:

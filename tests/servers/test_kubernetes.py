@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import pytest
 from multicast import free_group, needs_multicast
+from rendering import (
+    Tool,
+    assert_good,
+    build,
+    config_map,
+    named,
+    settled,
+    template,
+)
 
 from benchmarks.processes import started
 from manifests import (
     CHART,
     KUBERNETES,
     ROOT,
-    VERSIONS,
     Mesh,
     Object,
     Pod,
-    complaint,
     gateway_of,
     only,
-    parse,
     pod,
-    settings_of,
-    texts,
 )
 from scamp.discovery.multicast import MulticastSender
-
-Tool = Callable[[str], str]
 
 BUILT: Final = [
     str(path.parent.relative_to(KUBERNETES))
@@ -43,73 +44,10 @@ BUILT: Final = [
     if "kind: Kustomization" in path.read_text()
 ]
 COMPONENTS: Final = sorted(path.name for path in (KUBERNETES / "components").iterdir())
-VALUES: Final = sorted((CHART / "ci").glob("*-values.yaml"))
 BASE: Final = {
     *("ConfigMap", "Deployment", "NetworkPolicy", "PodDisruptionBudget", "Service"),
     "ServiceAccount",
 }
-CLOSING: Final = 10.0
-
-
-def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def build(tool: Tool, folder: Path) -> list[Object]:
-    done = run(tool("kubectl"), "kustomize", folder)
-    assert (done.returncode, done.stderr) == (0, "")
-    return parse(done.stdout)
-
-
-def template(tool: Tool, *options: str | Path, values: Path | None = None) -> list[Object]:
-    given = () if values is None else ("--values", values)
-    done = run(tool("helm"), "template", "scamp-gateway", CHART, *given, *options)
-    assert (done.returncode, done.stderr) == (0, "")
-    return parse(done.stdout)
-
-
-def assert_good(objects: list[Object]) -> None:
-    """Kubernetes takes them, and they fit together."""
-    for version in VERSIONS:
-        assert [why for one in objects if (why := complaint(one, version))] == []
-    names = [(one["kind"], one["metadata"]["name"]) for one in objects]
-    assert len(set(names)) == len(names)
-    if ("Namespace", "scamp-cache") in names:
-        return
-    deployment = only(objects, "Deployment")
-    labels = deployment["spec"]["template"]["metadata"]["labels"]
-    for one in objects:
-        selector = one["spec"].get("selector", {}) if "spec" in one else {}
-        if one["kind"] in ("Service", "PodDisruptionBudget", "Deployment"):
-            assert selector.get("matchLabels", selector).items() <= labels.items()
-        if one["kind"] == "ServiceMonitor":
-            found = [
-                service
-                for service in objects
-                if service["kind"] == "Service"
-                and selector["matchLabels"].items() <= service["metadata"]["labels"].items()
-            ]
-            assert [service["spec"]["ports"][0]["name"] for service in found] == ["admin"]
-    if any(one["kind"] == "HorizontalPodAutoscaler" for one in objects):
-        assert "replicas" not in deployment["spec"], "would be set back each time"
-    (config,) = (one["configMap"] for one in pod(deployment)["volumes"] if one["name"] == "config")
-    only(objects, "ConfigMap", config["name"])
-
-
-def config_map(objects: list[Object]) -> dict[str, str]:
-    data: dict[str, str] = only(objects, "ConfigMap")["data"]
-    return data
-
-
-def settled(objects: list[Object], folder: Path) -> tuple[Object, Any]:
-    """The pod and its settings; a secret that they name is in `folder`."""
-    deployment = only(objects, "Deployment")
-    toml = folder / "gateway.toml"
-    (folder / "url").write_text("redis://127.0.0.1")
-    text = config_map(objects)["gateway.toml"]
-    toml.write_text(text.replace("/etc/scamp/redis/", f"{folder}/"))
-    plain = [one for one in gateway_of(deployment)["env"] if "value" in one]
-    return pod(deployment), settings_of({"env": plain}, toml).settings
 
 
 # -- kustomize --------------------------------------------------------------------------
@@ -177,23 +115,6 @@ def test_production_is_whole(tool: Tool) -> None:
     assert public["from"], "trusted_proxies believes everybody who gets in"
 
 
-# -- Helm -------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("values", [None, *VALUES], ids=lambda path: path and path.stem)
-def test_the_chart_is_good(values: Path | None, tool: Tool, tmp_path: Path) -> None:
-    done = run(tool("helm"), "lint", "--strict", CHART, *(("--values", values) if values else ()))
-    assert done.returncode == 0, done.stdout + done.stderr
-    objects = template(tool, values=values)
-    assert_good(objects)
-    spec, settings = settled(objects, tmp_path)
-    drain = settings.drain_delay + settings.drain_limit
-    assert spec["terminationGracePeriodSeconds"] >= drain + CLOSING
-    mounted = {one["mountPath"] for one in gateway_of(only(objects, "Deployment"))["volumeMounts"]}
-    for key in settings.ticket_keys:
-        assert str(key.parent) in mounted
-
-
 @pytest.mark.parametrize(
     ("values", "overlay"),
     [
@@ -209,121 +130,6 @@ def test_the_chart_makes_what_kustomize_makes(
     by_kustomize = build(tool, KUBERNETES / "overlays" / overlay)
     assert named(by_helm) == named(by_kustomize)
     assert settled(by_helm, tmp_path)[1] == settled(by_kustomize, tmp_path)[1]
-
-
-OF_HELM: Final = {
-    *("app.kubernetes.io/instance", "app.kubernetes.io/managed-by", "app.kubernetes.io/version"),
-    *("checksum/config", "helm.sh/chart"),
-}
-
-
-def named(objects: list[Object]) -> dict[tuple[str, str], Any]:
-    """All but how the settings are written, what a release adds, and the overlay's namespace."""
-    return {
-        (one["kind"], plain_name(one["metadata"]["name"])): plain(one)
-        for one in objects
-        if one["kind"] != "ConfigMap"
-    }
-
-
-def plain_name(text: str) -> str:
-    return re.sub(r"^(scamp-gateway-config)-\w{10}$", r"\1", text)
-
-
-def _name(one: Any) -> str:
-    return str(one["name"]) if isinstance(one, dict) and "name" in one else ""
-
-
-def plain(one: Any) -> Any:
-    if isinstance(one, dict):
-        return {
-            key: plain(value)
-            for key, value in one.items()
-            if key not in OF_HELM and (key, value) != ("namespace", "scamp-gateway")
-        }
-    if isinstance(one, list):  # those with names are in the order in which patches came
-        return sorted((plain(value) for value in one), key=_name)
-    return plain_name(one) if isinstance(one, str) else one
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ("replicaCout=3", "replicaCout"),
-        ("image.tags=1", "tags"),
-        ("config.drain_dely=3", "drain_dely"),
-        ("config.bind=:80", "bind"),
-        ("config.rate_limit_redis=redis://u:p@host", "rate_limit_redis"),
-        ("config.max_in_flight=many", "max_in_flight"),
-        ("config.drain_limit=null", "drain_limit"),
-        ("discovery.source=dns", "source"),
-        ("networkPolicy.adminFrom=null", "adminFrom"),
-        ("discovery.source=claim", "discovery.claim"),
-    ],
-)
-def test_values_that_mean_nothing_are_refused(given: str, said: str, tool: Tool) -> None:
-    done = run(tool("helm"), "template", "scamp-gateway", CHART, "--set", given)
-    assert done.returncode != 0
-    assert said in done.stderr
-
-
-def test_what_values_say_arrives_in_the_settings(tool: Tool, tmp_path: Path) -> None:
-    objects = template(tool, values=CHART / "ci" / "everything-values.yaml")
-    _, settings = settled(objects, tmp_path)
-    assert settings.openapi_title == 'What "we" sell, <cheap> & \\ good'
-    assert settings.error_status == {"out_of_stock": 409, "quota_*": 429}
-    assert settings.media_types == {"text/csv": "csv"}
-    assert settings.drain_delay == 20.5
-    assert settings.max_mapped_body == 104857600
-    every = set(texts(objects))
-    for value in ("registry.example/mesh/gateway:0.1.0-1", "tickets", "certificate", "discovery"):
-        assert value in every
-    assert {one[:12] for one in names(objects)} == {"mesh-gateway"}
-
-
-def test_announcements_of_another_group_are_heard_and_let_in(tool: Tool) -> None:
-    objects = template(
-        tool, "--set", "config.multicast_port=5556,config.multicast_address=239.1.1.1"
-    )
-    assert_good(objects)
-    (sidecar,) = pod(only(objects, "Deployment"))["initContainers"]
-    assert sidecar["args"][-2:] == ["--group=239.1.1.1", "--port=5556"]
-    assert udp(objects) == [5556]
-    options = ("--set", "discovery.source=none,config.discovery_source=multicast")
-    objects = template(tool, *options)
-    assert_good(objects)
-    assert udp(objects) == [5555]
-    assert "initContainers" not in pod(only(objects, "Deployment"))
-    assert udp(template(tool, "--set", "discovery.source=none")) == []
-
-
-def udp(objects: list[Object]) -> list[int]:
-    rules = only(objects, "NetworkPolicy")["spec"]["ingress"]
-    ports = [port for rule in rules for port in rule["ports"]]
-    return [port["port"] for port in ports if port["protocol"] == "UDP"]
-
-
-def names(objects: list[Object]) -> list[str]:
-    return [one["metadata"]["name"] for one in objects]
-
-
-def test_two_releases_do_not_take_each_others_pods(tool: Tool) -> None:
-    helm = tool("helm")
-    one, other = (parse(run(helm, "template", name, CHART).stdout) for name in ("one", "other"))
-    assert not set(names(one)) & set(names(other))
-    labels = only(one, "Deployment")["spec"]["template"]["metadata"]["labels"]
-    selector = only(other, "Deployment")["spec"]["selector"]["matchLabels"]
-    assert not selector.items() <= labels.items()
-
-
-def test_a_change_of_values_is_a_new_pod(tool: Tool) -> None:
-    def made(*options: str) -> Object:
-        spec: Object = only(template(tool, *options), "Deployment")["spec"]["template"]
-        return spec
-
-    assert made() == made("--set", "replicaCount=3")
-    assert made() != made("--set", "config.retries=1")
-    assert made() != made("--set", "routes=# none")
 
 
 # -- the gateway itself -------------------------------------------------------------------

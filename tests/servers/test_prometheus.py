@@ -42,6 +42,7 @@ NOT_IN_A_DEMO: Final = (
     "workers", "worker_ends_total",  # a single one
     "rate_limit_redis_up", "rate_limit_redis_failures_total", "rate_limit_entries",  # no limits
     "discovery_records_rejected",  # none is
+    "spans_exported_total", "spans_dropped_total",  # no tracing
 )  # fmt: skip
 """Metrics of what a demo does not have; a query for them has no data."""
 

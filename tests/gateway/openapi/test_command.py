@@ -177,7 +177,7 @@ async def test_what_is_wrong_is_told_in_a_line(mesh: Stand, tmp_path: Path) -> N
         ([], 2, "no discovery cache: give --discovery-cache"),
         (["--discovery-cache", tmp_path / "none"], 2, "none: "),
         ([*given(mesh), *one], 2, "give --authz-table"),
-        ([*given(mesh), *one, "--authz-table", nonsense], 2, "nonsense: the authorization table"),
+        ([*given(mesh), *one, "--authz-table", nonsense], 2, "nonsense: the privilege table"),
         ([*given(mesh), "--ticket", nonsense], 2, "nonsense: "),
         ([*given(mesh), "--ticket", tmp_path / "none"], 2, "none"),
         ([*given(mesh), "--routes", nonsense], 2, "nonsense:1: "),

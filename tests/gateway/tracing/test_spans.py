@@ -36,6 +36,7 @@ from scamp.tickets import issue_ticket
 
 FREE = ClientOptions(retries=2, retry_minimum=100)
 ECHO = "POST /api/Test.echo~1"
+FIELDS = "1,7,9,1700000,60"
 SAMPLED = ("traceparent", f"00-{TRACE}-{PARENT}-01")
 
 
@@ -489,10 +490,31 @@ async def test_no_ticket_and_nothing_that_a_caller_says_is_in_what_is_sent() -> 
         ("", "/"),
         ("/" + "x" * 999, "/" + "x" * 255),
         ("/\udcff", "/?"),
+        (f"/{FIELDS},{'a' * 40}/{FIELDS},{'b' * 40}?x", "/[ticket][ticket]"),
+        ("/" + FIELDS.replace(",", "\\u002c") + "\\u002cabcdefghijklmnop", "/[ticket]"),
     ],
 )
 def test_the_path_is_told_and_nothing_around_it(target: str, path: str) -> None:
     assert path_of(target) == path
+
+
+@pytest.mark.parametrize("what", ["_samples", "write"])
+async def test_spans_that_fail_cost_no_request(
+    what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*arguments: object, **named: object) -> None:
+        raise LookupError("no such sampler")
+
+    monkeypatch.setattr(spans.Spans, what, fail)
+    peer = ScriptedPeer()
+    async with traced(peer) as to:
+        for _ in range(2):
+            answer = await to.front.request("POST", "/api/Test.echo", [SAMPLED], b"{}")
+            assert (answer.status, answer.body) == (200, b"{}")
+        assert to.front.front.in_flight == 0
+        assert len(to.front.log.lines) == 2
+    assert ("traceparent" in peer.headers[0]) == (what == "write")
+    assert len([one for one in caplog.records if one.name == "gateway.tracing"]) == 2
 
 
 async def test_bytes_that_are_no_text_do_no_harm(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,20 +9,66 @@
 {{- end -}}
 {{- end -}}
 
+{{/* All texts are quoted: a release may be called 1e5, and a Secret "on". */}}
 {{- define "scamp-gateway.selector" -}}
-app.kubernetes.io/name: {{ .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "scamp-gateway.labels" -}}
 {{ include "scamp-gateway.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 
 {{- define "scamp-gateway.image" -}}
+{{- if .Values.image.digest -}}
+{{ printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else -}}
 {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) }}
+{{- end -}}
+{{- end -}}
+
+{{/* Values that are good one by one and not together: a schema cannot say why. */}}
+{{- define "scamp-gateway.check" -}}
+{{- $listens := eq .Values.config.discovery_source "multicast" -}}
+{{- if not (regexMatch "^[a-z]" (include "scamp-gateway.name" .)) -}}
+{{- fail "names of Services begin with a letter: this release needs nameOverride" -}}
+{{- end -}}
+{{- if ne $listens (eq .Values.discovery.source "none") -}}
+{{- fail "discovery.source none and config.discovery_source multicast need each other" -}}
+{{- end -}}
+{{- if and (eq .Values.discovery.source "claim") (not .Values.discovery.claim) -}}
+{{- fail "discovery.claim has to name a claim" -}}
+{{- end -}}
+{{- with .Values.service -}}
+{{- if and .externalTrafficPolicy (eq .type "ClusterIP") -}}
+{{- fail "service.externalTrafficPolicy is for NodePort and LoadBalancer" -}}
+{{- end -}}
+{{- if and (or .loadBalancerClass .loadBalancerSourceRanges) (ne .type "LoadBalancer") -}}
+{{- fail "service.loadBalancerClass and loadBalancerSourceRanges are for LoadBalancer" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
+{{- fail "ingress.hosts has to name a host" -}}
+{{- end -}}
+{{- range .Values.config.ticket_keys -}}
+{{- if and (not $.Values.ticketKeys.secret) (hasPrefix "/etc/scamp/ticket-keys/" .) -}}
+{{- fail "config.ticket_keys names files of ticketKeys.secret, which is empty" -}}
+{{- end -}}
+{{- end -}}
+{{- if gt (int .Values.networkPolicy.meshPorts.first) (int .Values.networkPolicy.meshPorts.last) -}}
+{{- fail "networkPolicy.meshPorts.first is above last" -}}
+{{- end -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- if gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas) -}}
+{{- fail "autoscaling.minReplicas is above maxReplicas" -}}
+{{- end -}}
+{{- if not (dig "requests" "cpu" "" .Values.resources) -}}
+{{- fail "autoscaling.cpuUtilization is a share of resources.requests.cpu, which is missing" -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 
 {{- define "scamp-gateway.container-security" -}}
