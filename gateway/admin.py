@@ -95,8 +95,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def admin_application(state: State, hosts: Collection[str] = ()) -> web.Application:
-    """The application behind the admin listener. `hosts` are names by which it may be called on a
-    loopback address, besides ``localhost``."""
+    """The application behind the admin listener. `hosts` are names by which it may be called,
+    besides ``localhost`` and addresses; without any all will do where it is no loopback address."""
     app = web.Application(middlewares=[_problems, _own_name])
     app[STATE] = state
     app[HOSTS] = frozenset(host.lower() for host in hosts)
@@ -138,10 +138,12 @@ async def _own_name(request: web.Request, handler: Handler) -> web.StreamRespons
     """Keep out pages that have their own name lead to a loopback address (DNS rebinding): to the
     browser of whoever sits at this machine they are of the same origin as we are, and may read
     all."""
-    if request.path not in _HARMLESS and _by_loopback(request) and not _is_own(request):
+    # Whoever has named names means all addresses: a container's is published on a loopback one.
+    checked = bool(request.app[HOSTS]) or _by_loopback(request)
+    if request.path not in _HARMLESS and checked and not _is_own(request):
         return _problem(
             HTTPStatus.MISDIRECTED_REQUEST,
-            "On a loopback address the admin listener is called localhost or by its address; "
+            "The admin listener is called localhost or by its address here; "
             "the setting admin_hosts has other names.",
         )
     return await handler(request)

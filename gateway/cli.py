@@ -205,7 +205,11 @@ def demo(
             tracing=tracing_endpoint,
             mesh=mesh,
         )
-        sys.exit(runner.run(demo_run))
+        try:
+            code = runner.run(demo_run)
+        except ConfigError as exc:
+            raise Refused(str(exc)) from exc
+    sys.exit(code)
 
 
 main.add_command(

@@ -88,8 +88,9 @@ class Settings(BaseSettings):
     )
     admin_hosts: Names = setting(
         (),
-        "Names by which the admin listener may be called on a loopback address, besides localhost: "
-        "pages of all others could read it there (DNS rebinding).",
+        "Names by which the admin listener may be called, besides localhost and addresses: pages "
+        "of all others could read it (DNS rebinding). Without any, every name will do, but on a "
+        "loopback address none: set it where a container's port is published on one.",
         unit="name",
     )
     tls_certificate: Path | None = setting(

@@ -178,9 +178,9 @@ def _instances(
         states[state] += 1
         total += 1
         if not wanted or wanted in f"{service.identity} {service.host}:{service.port}".casefold():
-            busy = view["in_flight"] + view["connections"] if view is not None else 0
-            found.append((_ORDER.index(state), -busy, service.identity, service, state, view))
-    found.sort(key=lambda one: one[:3])
+            # Not by what is busy: rows that change places every second cannot be read.
+            found.append((_ORDER.index(state), service.identity, service, state, view))
+    found.sort(key=lambda one: one[:2])
     rows = [_instance(service, state, view) for *_, service, state, view in found[:MAX_INSTANCES]]
     return _table(rows, len(found), total=total, states=states)
 

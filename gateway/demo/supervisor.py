@@ -59,7 +59,8 @@ async def run_demo(
     `mesh` there are the services alone, for a gateway that finds them under this name: on another
     machine, or in another container. `tracing` is the URL that traces go to. Without `folder`
     everything lies in a temporary directory that is removed at the end. Whatever happens, no
-    process is left: when this one is killed, the kernel kills the others.
+    process is left: when this one is killed, the kernel kills the others. Raises `ConfigError` when
+    there is no place for a temporary directory.
     """
     stop = stop or asyncio.Event()
     with _signals(stop), _directory(folder) as place:
@@ -96,8 +97,14 @@ def _directory(folder: Path | None) -> Iterator[Path]:
     if folder is not None:
         yield folder.absolute()
         return
-    with tempfile.TemporaryDirectory(prefix="scamp-demo-") as made:
-        yield Path(made)
+    try:
+        made = tempfile.TemporaryDirectory(prefix="scamp-demo-")
+    except OSError as exc:
+        raise ConfigError(
+            f"no place for the demo's files: {exc.strerror}; --dir can name one"
+        ) from exc
+    with made as name:
+        yield Path(name)
 
 
 @contextlib.contextmanager

@@ -52,13 +52,13 @@ class Ledger:
         """In a new directory: below ``$RUNTIME_DIRECTORY`` (systemd), else where temporary files
         go. Raises `ConfigError`."""
         where = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or None
-        if len(os.fsencode(where or tempfile.gettempdir())) > _LONGEST:
-            where = "/tmp"  # noqa: S108 - the new directory is ours alone
         try:
+            if len(os.fsencode(where or tempfile.gettempdir())) > _LONGEST:
+                where = "/tmp"  # noqa: S108 - the new directory is ours alone
             return cls(Path(tempfile.mkdtemp(prefix="scamp-gateway-", dir=where)))
         except OSError as exc:
             raise ConfigError(
-                f"no place for what workers share: {exc.filename}: {exc.strerror}; "
+                f"no place for what workers share: {where or 'temporary files'}: {exc.strerror}; "
                 "TMPDIR can name another"
             ) from exc
 

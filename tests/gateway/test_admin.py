@@ -228,6 +228,27 @@ async def test_on_other_addresses_every_name_will_do(
         assert answer.status == 200
 
 
+async def test_with_names_of_its_own_no_other_will_do_on_any_address(
+    mesh: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published on 127.0.0.1 a container is asked at another address, and by pages here, too."""
+    monkeypatch.setattr(admin, "_by_loopback", lambda request: False)
+    async with (
+        running(mesh.loaded(admin_hosts=("gateway",))) as gateway,
+        aiohttp.ClientSession(gateway.admin.url) as http,
+    ):
+        for path, host, status in (
+            *(
+                ("/overview", host, 200)
+                for host in ("gateway:9090", "localhost:9090", "172.17.0.2")
+            ),
+            ("/overview", "evil.example:9090", 421),
+            ("/livez", "evil.example:9090", 200),
+        ):
+            async with http.get(path, headers={"Host": host}) as answer:
+                assert answer.status == status, (path, host)
+
+
 async def test_two_hosts_and_none(gateway: Gateway) -> None:
     for lines, status in (("Host: a\r\nHost: localhost\r\n", b"4"), ("", b"200")):
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.admin.port)

@@ -18,8 +18,10 @@ from typing import Any
 import aiohttp
 import psutil
 import pytest
+from click.testing import CliRunner
 from demos import demo_process
 
+from gateway.cli import main
 from gateway.demo.services import EXPORT_SIZE, authorization_table
 from gateway.demo.store import Sku, Store
 from scamp.authz import AuthzTable
@@ -251,6 +253,21 @@ async def test_port_in_use_ends_the_demo_with_a_reason(tmp_path: Path) -> None:
     assert process.returncode == 1
     (line,) = err.decode().splitlines()
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use; --port 0" in line
+
+
+def test_a_file_system_that_is_read_only_ends_the_demo_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nowhere(**given: object) -> None:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.TemporaryDirectory", nowhere)
+    done = CliRunner().invoke(main, ["demo", "--port", "0", "--admin-port", "0"])
+    assert done.exit_code == 2
+    assert done.output == (
+        "scamp-gateway: no place for the demo's files: "
+        "No usable temporary directory found in ['/tmp']; --dir can name one\n"
+    )
 
 
 # -- its parts --------------------------------------------------------------------------

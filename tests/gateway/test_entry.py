@@ -1,4 +1,4 @@
-"""Ctrl-C before a command has begun, while what it needs is being imported."""
+"""Signals before a command has begun, while what it needs is being imported."""
 
 from __future__ import annotations
 
@@ -43,3 +43,21 @@ def test_who_ignores_it_goes_on(command: str) -> None:
     done = _run(command, "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n")
     assert done.returncode == 0, done.stderr
     assert "version" in done.stdout
+
+
+_TOLD: Final = """
+import os
+real = os.getpid()
+os.getpid = lambda: {pretended} or real
+os.kill = lambda pid, number, kill=os.kill: kill(real, {number})
+"""
+
+
+@pytest.mark.parametrize("command", ["scamp", "scamp_gateway"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_process_1_of_a_container_hears_it_too(command: str, number: int) -> None:
+    """The kernel keeps from it what it has no handler for; containers end with this status."""
+    done = _run(command, _TOLD.format(pretended=1, number=int(number)))
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+    done = _run(command, _TOLD.format(pretended=0, number=int(number)))
+    assert done.returncode == -number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from gateway.demo.folder import Folder
 from gateway.lifecycle import running
 from gateway.metrics import BUCKETS
 from scamp.discovery import DiscoveryStatus
+from scamp.limits import MAX_REJECTED_SHOWN
 from stand import stand
 
 if TYPE_CHECKING:
@@ -82,7 +84,6 @@ async def test_an_instance_that_is_killed_under_load_is_out_and_comes_back(
             assert (await page.inner_text("#announce")).startswith("Out: shop at 127.0.0.1:")
             first = page.locator("#instances tbody tr").first
             assert await first.get_attribute("data-kind") == "out", "it is the first in the table"
-            await moving(page)
             await mesh.start_service("shop-1")
             await rows(page, "out", 0)
             assert await page.title() == "scamp-gateway"
@@ -99,7 +100,6 @@ async def test_several_workers_are_one_and_the_page_outlives_a_restart(
         browsing(tool("chromium"), mesh.admin) as browser,
     ):
         page = await browser.open("/")
-        await moving(page)
         await page.wait_for_selector("#facts dd:text-is('2')")
         await rows(page, "up", 3)
         mesh.kill("shop-2")
@@ -137,7 +137,7 @@ async def test_the_demo_shows_what_was_killed(tmp_path: Path, tool: Tool) -> Non
 
 def answer(number: int = 0, wanted: str = "", **given: Any) -> dict[str, Any]:
     """Of a large mesh with a hostile service, a second later with every `number`."""
-    size = given.pop("size", 300)
+    size, started = given.pop("size", 300), given.pop("started", 1.0)
     services = [service(f"s{at:03d}", "A.b", number=at) for at in range(size)]
     services.append(service(HOSTILE, "A.b"))
     views = [
@@ -152,13 +152,15 @@ def answer(number: int = 0, wanted: str = "", **given: Any) -> dict[str, Any]:
     views[-2]["share"] = 0.25
     buckets = [0] * 4 + [10 * number] + [0] * (len(BUCKETS) - 4)
     part = {
-        "started": 1.0,
+        "started": started,
         "counters": {"bytes_in": 1000 * number, "bytes_out": 2e6 * number, "cpu_seconds": number},
         "gauges": {"in_flight": number % 7, "waiting": 1, "clients": 12, "clients_limit": 10_000,
                    "connections": 80, "streams": 3, "memory": 1e8, "retry_budget": 10},
         "responses": {"2xx service": 90 * number, "4xx gateway": 5 * number,
                       "5xx gateway": number, "5xx service": 4 * number},
-        "histograms": dict.fromkeys(("whole", "upstream", "own", "queued", "lag"), buckets),
+        "histograms": dict.fromkeys(("whole", "upstream", "own", "queued"), buckets)
+                      | {"lag": [number if bound == 0.25 else 0 for bound in (*BUCKETS, 0)]},
+        "shed": {"in_flight": number},
         "actions": {f"{HOSTILE}~1": [number * 500, 0, 0, 1, buckets]} | {
                     f"Big.Space.action{at:03d}~1": [number * at, 0, number, 5, buckets]
                     for at in range(size * 3 // 10)},
@@ -183,6 +185,13 @@ def answer(number: int = 0, wanted: str = "", **given: Any) -> dict[str, Any]:
     return {**found, "clock": 1000.0 + number, **given}
 
 
+def upgraded(number: int = 0, wanted: str = "") -> dict[str, Any]:
+    """Of another process, which is a newer gateway."""
+    found = answer(number, wanted, counted_by=[2], started=2.0)
+    found["gateway"]["version"] = "99.0"
+    return found
+
+
 class Told:
     """Answers to the page in place of the gateway's."""
 
@@ -191,14 +200,20 @@ class Told:
         self.asked: list[str] = []
         self.next = given
         self.silent = False
+        self.holds = asyncio.Event()
+        self.held: asyncio.Event | None = None
+        """What is asked while it is there is answered once it is set."""
 
     async def fulfil(self, route: Any) -> None:
         self.asked.append(route.request.url)
         if self.silent:
             await route.fulfill(status=503, json={"detail": "starting"})
             return
-        wanted = re.search(r"filter=(\w+)", route.request.url)
-        found = self.next(len(self.asked), wanted[1] if wanted else "")
+        wanted, number = re.search(r"filter=(\w+)", route.request.url), len(self.asked)
+        if self.held is not None:
+            self.holds.set()
+            await self.held.wait()
+        found = self.next(number, wanted[1] if wanted else "")
         await route.fulfill(body=orjson.dumps(found), content_type="application/json")
 
 
@@ -238,7 +253,93 @@ SNAPSHOTS: Final = """async () => {
   found.push(of.rate(sum), quantile([0, 1], [1], 0.5));
   tell(6, 3, 2.5);  // a worker took its counts with it
   found.push(of.rate(sum));
+  tell(3600, 9000, 2.5);  // nobody looked for an hour
+  found.push(of.rate(sum));
+  tell(3601, 9010, 2.5); tell(3602, 9020, 2.5);
+  tell(3601.5, 9015, 2.5);  // another worker, which had read them a moment before
+  found.push(of.rate(sum), of.rate((one) => -one.clock), of.rate(() => undefined));
   return found;
+}"""
+
+PLOTTED: Final = """async () => {
+  const {Plot} = await import("/page/plot.js");
+  const plot = new Plot(["accent"]);
+  const found = [];
+  for (const at of [10, 11, 12, 12, 11.5, 13, 2]) {
+    plot.push(at, [at]);
+    found.push(plot.points.map((one) => one.at).join(" "));
+  }
+  for (let at = 20; at < 1000; at++) plot.push(at, [at < 500 ? 1000 : 5]);
+  const asleep = new Plot(["accent"]);
+  for (const at of [1, 2, 20, 21]) asleep.push(at, [at]);
+  const pieces = asleep.lines[0].getAttribute("d").split("M").length - 1;
+  return [...found.slice(3), plot.points.length, plot.top, pieces];
+}"""
+
+ARRANGED: Final = """async () => {
+  const {Table} = await import("/page/table.js");
+  const card = document.createElement("section");
+  document.body.append(card);
+  const table = new Table(card, {
+    title: "T", empty: "", key: (row) => row, columns: [{label: "L", cell: (row) => `is ${row}`}]});
+  const found = [];
+  const show = (order, marked) => {
+    if (marked) getSelection().selectAllChildren(table.rows.get(marked).querySelector("span"));
+    table.show([...order]);
+    found.push(`${table.body.innerText.replace(/is |\\s/g, "")} ${getSelection()}`.trim());
+  };
+  show("abcde");
+  show("bcde", "d");  // the first goes
+  show("cdeb", "d");  // it goes down
+  show("ecdb", "d");  // another goes up
+  show("fecdbg", "d");
+  show("gbdcef");
+  show("");
+  card.remove();
+  return found;
+}"""
+
+
+REMEMBERED: Final = """async () => {
+  const {Instances} = await import("/page/instances.js");
+  const {Actions} = await import("/page/lists.js");
+  const {Snapshots} = await import("/page/rates.js");
+  const cards = ["a", "b"].map((id) => Object.assign(document.createElement("section"), {id}));
+  document.body.append(...cards);
+  const instances = new Instances(cards[0]);
+  const seen = (clock, names) => {
+    const shown = [...names].map((name) => ({
+      fingerprint: "f", identity: name, service: name, address: "", state: "up", share: 1,
+      weight: 1, seconds: 1, last_error: null}));
+    instances.show({clock, instances: {shown, more: 0, total: 2, states: {}, found: 2}}, "");
+    return [...instances.table.rows.values()].map((line) => line.dataset.kind).join(" ");
+  };
+  const gone = [seen(10, "ab"), seen(11, "b"), seen(70, "b"), seen(72, "b"), seen(73, "ab")];
+  const actions = new Actions(cards[1]);
+  const of = new Snapshots();
+  const order = [];
+  for (let clock = 1; clock < 13; clock++) {  // which of them is the busier changes once
+    const shown = [["x", clock * 2], ["y", clock > 3 ? clock * 100 : 0]]
+      .map(([action, requests]) => ({
+        action, requests, "4xx": 0, "5xx": 0, bytes: 0, duration: []}));
+    of.push({clock, counted_by: [], bounds: [1], gateway: {started: 1}, responses: {},
+      actions: {shown, more: 0, total: 2, found: 2}});
+    actions.show(of, "");
+    order.push(actions.table.body.firstChild.firstChild.textContent);
+  }
+  cards.forEach((card) => card.remove());
+  return [gone, order.join("")];
+}"""
+
+
+WRITTEN: Final = """async () => {
+  const {bytes, count, line, percent, rate, time} = await import("/page/numbers.js");
+  const bounds = [0.001, 60];
+  return [
+    ...[0, 0.001, 0.0234, 0.5, 3, Infinity, null].map((one) => time(one, bounds)),
+    ...[0, 0.01, 99.94, 100, 12_345, 12_345_678].map(rate),
+    ...[999, 1000, 999_600].map(bytes), count(9999), percent(0.05), percent(1.5),
+  ].map(line);
 }"""
 
 
@@ -258,9 +359,41 @@ async def test_rates_and_quantiles_are_worked_out_from_counters(tmp_path: Path, 
         rest = re.sub(r"\s+", " ", await page.inner_text("[data-figure=errors] .rest"))
         assert rest == "gateway 1.0 services 4.0 4xx 5.0"
         busiest = await page.locator("#actions tbody tr").first.inner_text()
-        assert busiest.split("\t")[:2] == [f"{HOSTILE}~1", "500"]
+        assert [one.strip() for one in busiest.split("\t")[:2]] == [f"{HOSTILE}~1", "500"]
         assert await page.locator(".plot .line.accent").first.get_attribute("d")
-        assert await page.evaluate(SNAPSHOTS) == [10, None, None, 5, float("inf"), None]
+        marked = "all => all.map(one => `${one.dataset.figure} ${one.dataset.kind}`)"
+        found = await page.eval_on_selector_all(".figure:not([data-kind=''])", marked)
+        assert found == ["errors bad", "in_flight bad", "lag warn"]
+        shown = await page.inner_text("[data-figure=whole] dt[data-line=muted]")
+        assert shown == "p50", "the second line is named"
+        legend = await page.locator("[data-figure=whole] .plot title").text_content()
+        assert legend is not None
+        assert legend.startswith("Latency, whole (p95); grey: p50.")
+        assert legend.endswith("the top is 24.3 ms")
+
+
+async def test_modules_of_the_page_do_what_they_say(tmp_path: Path, tool: Tool) -> None:
+    async with told(tmp_path, tool("chromium"), partial(answer, size=6)) as teller:
+        page = teller.page
+        assert await page.evaluate(SNAPSHOTS) == [
+            *(10, None, None, 5, float("inf"), None),
+            *(None, 10, None, None),
+        ]
+        late = ["10 11 12", "10 11 11.5", "10 11 11.5 13", "2"]
+        assert await page.evaluate(PLOTTED) == [*late, 301, 5, 2]
+        # What is marked in a row to be copied stays marked: the row is not moved.
+        arranged = ["abcde", "bcde is d", "cdeb is d", "ecdb is d", "fecdbg is d"]
+        assert (await page.evaluate(ARRANGED))[:5] == arranged
+        assert (await page.evaluate(ARRANGED))[5:] == ["gbdcef", ""]
+        # Who is gone stays for a minute, and actions change places every 5 s at most.
+        gone, order = await page.evaluate(REMEMBERED)
+        assert gone == ["up up", "gone up", "gone up", "up", "up up"]
+        assert order == "xxxxx" + "yyyyyyy"
+        assert await page.evaluate(WRITTEN) == [
+            *("< 1 ms", "< 1 ms", "23.4 ms", "500 ms", "3.00 s", "> 60 s", "\N{EN DASH}"),
+            *("0", "< 0.1", "99.9", "100", "12.3 k", "12.3 M"),
+            *("999 B", "1.0 kB", "1.0 MB", "9999", "5.0 %", "150 %"),
+        ]
 
 
 async def test_what_the_mesh_says_is_text_and_the_rest_is_found_by_keyboard(
@@ -278,13 +411,39 @@ async def test_what_the_mesh_says_is_text_and_the_rest_is_found_by_keyboard(
         assert await page.locator("#instances tbody tr").count() == 100
         assert "and 201 more" in await page.inner_text("#instances .more")
         assert "and 41 more" in await page.inner_text("#actions .more")
-        assert "and 20 more" in await page.inner_text("#rejected .more")
+        refused = await page.inner_text("#rejected .more")
+        assert refused == f"and 20 more; a filter shows those among the first {MAX_REJECTED_SHOWN}"
+        assert (await page.inner_text("#notices")).startswith("Discovery is stale")
+        link = await page.get_attribute("#explorer", "href")
+        assert link == "http://127.0.0.1:8080/docs", "by the name that this page has"
         await page.keyboard.press("/")
         await page.keyboard.type("s017")
         await page.wait_for_selector("#instances .summary:has-text('1 of 301 instances')")
         assert await page.locator("#instances tbody tr").count() == 1
         assert await page.inner_text("#actions .empty") == "None matches the filter."
         assert "filter=s017" in teller.asked[-1]
+
+
+async def test_an_answer_that_is_of_no_interest_any_more_is_not_shown(
+    tmp_path: Path, tool: Tool
+) -> None:
+    async with told(tmp_path, tool("chromium"), partial(answer, size=30)) as teller:
+        page = teller.page
+        teller.held = asyncio.Event()
+        await asyncio.wait_for(teller.holds.wait(), PATIENCE / 1000)
+        held, teller.held = teller.held, None
+        await page.fill("#filter", "s017")
+        await page.wait_for_selector("#instances .summary:has-text('1 of 31 instances')")
+        await page.evaluate(
+            "new MutationObserver(() => instances.dataset.all = 'yes')"
+            ".observe(instances.querySelector('tbody'), {childList: true})"
+        )
+        async with page.expect_response(lambda one: not one.url.endswith("s017")):
+            held.set()
+        async with page.expect_response(lambda one: one.url.endswith("s017")):
+            pass
+        assert await page.locator("#instances tbody tr").count() == 1
+        assert await page.get_attribute("#instances", "data-all") is None
 
 
 async def test_nothing_is_asked_while_it_is_paused_or_not_seen(tmp_path: Path, tool: Tool) -> None:
@@ -313,6 +472,7 @@ async def test_silence_is_told_once_and_asked_about_less_and_less(
         teller.silent = True
         await page.wait_for_selector("#banner:has-text('(starting)')")
         assert await page.inner_text("#state") == "no answer"
+        assert await page.get_attribute("body", "data-answers") == "no"
         await page.evaluate(
             "new MutationObserver(() => banner.dataset.again = 'yes')"
             ".observe(banner, {childList: true, characterData: true, subtree: true})"
@@ -322,14 +482,29 @@ async def test_silence_is_told_once_and_asked_about_less_and_less(
         teller.silent = False
         await page.wait_for_selector("#banner", state="hidden")
         assert await page.inner_text("#announce") == "The gateway answers again"
+        assert await page.get_attribute("body", "data-answers") == "yes"
+        teller.next = upgraded
+        await page.wait_for_selector("#announce:text-is('The gateway was started anew')")
+        await page.wait_for_selector("#notices :text('and 99.0 answers: load it anew')")
 
 
-async def test_phone_has_everything_below_each_other(tmp_path: Path, tool: Tool) -> None:
+def lengthy(number: int = 0, wanted: str = "") -> dict[str, Any]:
+    """Names as long as they may be, and every state."""
+    found = answer(number, wanted, size=6)
+    instances, actions = found["instances"]["shown"], found["actions"]["shown"]
+    instances[1]["service"] = found["services"]["shown"][0]["service"] = "N" * 300
+    instances[2]["address"] = f"[{'2001:' * 7}ffff]:65535"
+    actions[0]["action"] = f"A.{'x' * 300}~1"
+    found["reloads"][0] |= {"what": "authorized_services", "error": "/x" * 150}
+    return found
+
+
+async def test_no_width_needs_scrolling_sideways(tmp_path: Path, tool: Tool) -> None:
     phone: dict[str, Any] = {"viewport": {"width": 375, "height": 740}, "has_touch": True}
-    async with told(tmp_path, tool("chromium"), **phone) as teller:
+    async with told(tmp_path, tool("chromium"), lengthy, **phone) as teller:
         page = teller.page
         await page.wait_for_selector(f"{REQUESTS}:text-is('100')")
-        for width in (375, 360, 320):
+        for width in (1400, 1200, 1025, 900, 768, 375, 360, 320):
             await page.set_viewport_size({"width": width, "height": 740})
             assert await page.evaluate("document.documentElement.scrollWidth") == width
         cell = page.locator("#instances tbody tr td[data-label='In flight']").first

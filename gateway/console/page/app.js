@@ -25,6 +25,8 @@ const reloads = reloadsTable(byId("reloads"));
 
 let wanted = "";
 let state = "";
+/** Of the gateway that this page is of. */
+let version = "";
 /** @type {any} the last answer */
 let before = null;
 
@@ -119,6 +121,8 @@ function facts(overview) {
 function notices(overview) {
   const { discovery, gateway, gauges } = overview;
   const found = gateway.checks.filter((check) => !check.ok).map((check) => ["bad", `${check.name}: ${check.detail}`]);
+  version ||= gateway.version;
+  if (gateway.version !== version) found.push(["warn", `This page is of version ${version}, and ${gateway.version} answers: load it anew.`]);
   if (gateway.state === "replaced") found.push(["warn", "Another process has taken over the addresses; this one finishes what it has."]);
   if (discovery.last_error) found.push(["bad", `Discovery: ${discovery.last_error}`]);
   if (discovery.stale) found.push(["warn", "Discovery is stale: its writer has died, or nothing is heard. What was known is still served."]);

@@ -15,19 +15,27 @@ import { answered, quantile, responses } from "./rates.js";
 
 /** @typedef {import("./rates.js").Snapshots} Snapshots */
 
-/** @type {{id: string, name: string, main: string, kinds: string[], show: (of: Snapshots) => Shown}[]} */
+/** @typedef {{id: string, name: string, about: string, main: string, kinds: string[], second?: string, format: (value: number, bounds: number[]) => import("./numbers.js").Figure, show: (of: Snapshots) => Shown}} Kind */
+
+/** `second` is the name in `rest` of what the second line is. */
+const TIMES = { main: "p95", kinds: ["accent", "muted"], second: "p50", format: time };
+
+/** @type {Kind[]} */
 const FIGURES = [
-  { id: "requests", name: "Requests", main: "/s", kinds: ["accent"], show: requests },
-  { id: "errors", name: "Errors", main: "5xx /s", kinds: ["bad", "warn"], show: errors },
-  { id: "whole", name: "Latency, whole", main: "p95", kinds: ["accent", "muted"], show: (of) => latency(of, "whole") },
-  { id: "upstream", name: "Latency, upstream", main: "p95", kinds: ["accent", "muted"], show: (of) => latency(of, "upstream") },
-  { id: "own", name: "Own share", main: "p95", kinds: ["accent", "muted"], show: (of) => latency(of, "own") },
-  { id: "in_flight", name: "In flight", main: "", kinds: ["accent", "warn"], show: inFlight },
-  { id: "bytes", name: "Bytes out", main: "/s", kinds: ["accent", "muted"], show: traffic },
-  { id: "connections", name: "Connections", main: "clients", kinds: ["accent", "muted"], show: connections },
-  { id: "lag", name: "Event loop lag", main: "p99", kinds: ["accent"], show: lag },
-  { id: "memory", name: "Memory", main: "", kinds: ["accent"], show: memory },
+  { id: "requests", name: "Requests", about: "Answered in a second, whatever with", main: "/s", kinds: ["accent"], format: rate, show: requests },
+  { id: "errors", name: "Errors", about: "Answers with 5xx in a second, and whose they are", main: "5xx /s", kinds: ["bad", "warn"], second: "4xx", format: rate, show: errors },
+  { id: "whole", name: "Latency, whole", about: "From a request's head to the last byte of its answer", ...TIMES, show: (of) => latency(of, "whole") },
+  { id: "upstream", name: "Latency, upstream", about: "From handing a request to a service to the first byte of the reply", ...TIMES, show: (of) => latency(of, "upstream") },
+  { id: "own", name: "Own share", about: "What is left of the whole: the gateway's own work", ...TIMES, show: (of) => latency(of, "own") },
+  { id: "in_flight", name: "In flight", about: "Requests under way; those that wait for a connection to a service; those refused because of a limit", main: "", kinds: ["accent", "warn"], second: "waiting", format: count, show: inFlight },
+  { id: "bytes", name: "Bytes out", about: "Bodies of answers; in: of requests", main: "/s", kinds: ["accent", "muted"], second: "in", format: bytes, show: traffic },
+  { id: "connections", name: "Connections", about: "Of clients; to services; event streams", main: "clients", kinds: ["accent", "muted"], second: "services", format: count, show: connections },
+  { id: "lag", name: "Event loop lag", about: "How late timers run: the more, the busier the process", main: "p99", kinds: ["accent"], format: time, show: lag },
+  { id: "memory", name: "Memory", about: "Resident, of all workers; CPU: as a part of one core", main: "", kinds: ["accent"], format: bytes, show: memory },
 ];
+
+/** How the second line looks, in words. */
+const COLOURS = { muted: "grey", warn: "orange" };
 
 /** @param {Snapshots} of */
 function requests(of) {
@@ -116,7 +124,7 @@ export class Figures {
 }
 
 class Box {
-  /** @param {typeof FIGURES[number]} figure */
+  /** @param {Kind} figure */
   constructor(figure) {
     this.figure = figure;
     this.value = h("span", { class: "value" }, "–");
@@ -126,7 +134,7 @@ class Box {
     this.element = h(
       "div",
       { class: "figure", role: "group", "aria-labelledby": `figure-${figure.id}`, "data-figure": figure.id },
-      h("h3", { id: `figure-${figure.id}` }, figure.name),
+      h("h3", { id: `figure-${figure.id}`, title: figure.about }, figure.name),
       h("p", { class: "reading" }, this.value, this.unit),
       this.plot.element,
       this.rest,
@@ -143,10 +151,25 @@ class Box {
     this.element.dataset.kind = shown.kind ?? "";
     if (this.parts.length !== shown.rest.length) {
       this.parts = shown.rest.map(() => h("dd"));
-      this.rest.replaceChildren(...this.parts.map((dd, at) => h("div", {}, h("dt", {}, shown.rest[at][0]), dd)));
+      this.rest.replaceChildren(...this.parts.map((dd, at) => h("div", {}, this.term(shown.rest[at][0]), dd)));
     }
     shown.rest.forEach(([, text], at) => write(this.parts[at], text));
     this.plot.push(of.newest.clock, shown.plot);
+    this.plot.tell(this.legend(of.newest.bounds));
+  }
+
+  /** The one that is plotted, too, has a piece of its line. @param {string} name */
+  term(name) {
+    return h("dt", { "data-line": name === this.figure.second && this.figure.kinds[1] }, name);
+  }
+
+  /** @param {number[]} bounds */
+  legend(bounds) {
+    const { name, main, kinds, second, format } = this.figure;
+    const unit = main.endsWith("/s") ? "/s" : "";
+    const first = `${name}${main === "" || main.startsWith("/") ? "" : ` (${main.replace(" /s", "")})`}`;
+    const other = second === undefined ? "" : `; ${COLOURS[kinds[1]]}: ${second}`;
+    return `${first}${other}. The last 5 minutes at most; the top is ${line(format(this.plot.top, bounds))}${unit}`;
   }
 }
 

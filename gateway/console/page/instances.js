@@ -26,7 +26,7 @@ export class Instances {
         { label: "State", cell: (row) => ({ text: stateText(row), kind: row.state }) },
         { label: "Since", style: "since", cell: (row) => since(row) },
         { label: "Service", style: "name", cell: (row) => ({ text: row.service, title: row.identity }) },
-        { label: "Address", style: "mono", cell: (row) => row.address },
+        { label: "Address", style: "mono address", cell: (row) => ({ text: row.address, title: row.address }) },
         { label: "In flight", style: "number", cell: (row) => number(row.in_flight) },
         { label: "Waiting", style: "number", cell: (row) => number(row.waiting) },
         { label: "Connections", style: "number", cell: (row) => number(row.connections) },

@@ -80,7 +80,7 @@ export function servicesTable(card) {
     empty: "No service is announced.",
     key: (row) => `${row.sector} ${row.service}`,
     columns: [
-      { label: "Service", style: "name", cell: (row) => row.service },
+      { label: "Service", style: "name", cell: (row) => ({ text: row.service, title: row.service }) },
       { label: "Sector", cell: (row) => row.sector },
       { label: "Instances", style: "number", cell: (row) => String(row.instances) },
       { label: "Actions", style: "number", cell: (row) => line(count(row.actions)) },
@@ -102,9 +102,10 @@ export function rejectedTable(card) {
   const table = new Table(card, {
     title: "Refused announcements",
     empty: "None.",
+    hidden: "a filter shows those among the first 100",
     key: (row) => row.key,
     columns: [
-      { label: "Identity", style: "name mono", cell: (row) => row.identity },
+      { label: "Identity", style: "name mono", cell: (row) => ({ text: row.identity, title: row.identity }) },
       { label: "Reason", cell: (row) => ({ text: row.reason, kind: "warn" }) },
       { label: "Detail", style: "wide", cell: (row) => ({ text: row.detail, title: row.detail }) },
     ],

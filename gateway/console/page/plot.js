@@ -1,5 +1,7 @@
 // Small plots of what a figure was in the last minutes: one or more lines, no axes.
 
+import { isLate } from "./rates.js";
+
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 200;
 const HEIGHT = 40;
@@ -20,7 +22,20 @@ export class Plot {
     this.element = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", class: "plot", "aria-hidden": "true" });
     this.area = svg("path", { class: `area ${kinds[0]}` });
     this.lines = kinds.map((kind) => svg("path", { class: `line ${kind}` }));
-    this.element.append(this.area, ...[...this.lines].reverse());
+    this.title = svg("title", {});
+    this.element.append(this.title, this.area, ...[...this.lines].reverse());
+  }
+
+  /** The greatest value of all lines, where the top is. */
+  get top() {
+    let top = 0;
+    for (const { values } of this.points) for (const value of values) if (value !== null && value > top) top = value;
+    return top;
+  }
+
+  /** What whoever points at it is told. @param {string} text */
+  tell(text) {
+    if (this.title.textContent !== text) this.title.textContent = text;
   }
 
   /**
@@ -28,9 +43,8 @@ export class Plot {
    * @param {(number | null)[]} values one for each line; null leaves a gap
    */
   push(at, values) {
-    const last = this.points.at(-1);
-    if (last !== undefined && at === last.at) this.points.pop();
-    if (last !== undefined && at < last.at) this.points = []; // another clock: another machine answers
+    while (this.points.length > 0 && isLate(this.points[this.points.length - 1].at - at)) this.points.pop(); // as `Snapshots`
+    if (at < (this.points.at(-1)?.at ?? at)) this.points = []; // another clock: another machine answers
     this.points.push({ at, values: values.map((one) => (one === Infinity ? null : one)) });
     while (this.points.length > MAX_POINTS || this.points[0].at < at - LONGEST) this.points.shift();
     this.draw();
@@ -40,8 +54,7 @@ export class Plot {
     const { points } = this;
     const end = points[points.length - 1].at;
     const span = Math.min(LONGEST, Math.max(SHORTEST, end - points[0].at));
-    let top = 0;
-    for (const { values } of points) for (const value of values) if (value !== null && value > top) top = value;
+    const { top } = this;
     const place = (point, line) => {
       const value = point.values[line];
       if (value === null) return null;

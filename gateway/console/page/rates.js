@@ -9,6 +9,12 @@ export const QUANTILE_WINDOW = 10;
 /** Snapshots that are kept to compare with. */
 const MAX_SNAPSHOTS = 16;
 
+/** Seconds after which there is nothing to compare with: an hour that nobody saw is not now. */
+const LONGEST_GAP = 15;
+
+/** Seconds by which an answer may be behind the one before: workers keep theirs for a moment. */
+const LATE = 5;
+
 /**
  * What was answered lately, to compare the newest answer with.
  */
@@ -25,7 +31,8 @@ export class Snapshots {
    * @returns {boolean} whether it goes on
    */
   push(snapshot) {
-    if (this.newest?.clock === snapshot.clock) this.kept.pop(); // the same numbers with other rows
+    // The same numbers with other rows, or those of a worker that had read them a little earlier.
+    while (this.kept.length > 0 && isLate(this.newest.clock - snapshot.clock)) this.kept.pop();
     const last = this.kept.at(-1);
     const goesOn = last !== undefined && continues(last, snapshot);
     if (!goesOn) this.kept = [];
@@ -79,10 +86,15 @@ export class Snapshots {
   }
 }
 
+/** @param {number} behind seconds */
+export function isLate(behind) {
+  return behind >= 0 && behind < LATE;
+}
+
 /** @param {any} last @param {any} next */
 function continues(last, next) {
   const same = next.gateway.started === last.gateway.started && String(next.counted_by) === String(last.counted_by);
-  return same && next.clock > last.clock && answered(next) >= answered(last);
+  return same && next.clock > last.clock && next.clock - last.clock < LONGEST_GAP && answered(next) >= answered(last);
 }
 
 /** @param {any} snapshot */

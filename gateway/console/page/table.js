@@ -21,7 +21,8 @@ import { h } from "./dom.js";
 export class Table {
   /**
    * @param {HTMLElement} card an empty section
-   * @param {{title: string, empty: string, columns: Column[], key: (row: any) => string, kind?: (row: any) => string}} options
+   * `hidden` says where those are that are not shown.
+   * @param {{title: string, empty: string, hidden?: string, columns: Column[], key: (row: any) => string, kind?: (row: any) => string}} options
    */
   constructor(card, options) {
     this.options = options;
@@ -43,7 +44,12 @@ export class Table {
    */
   show(rows, { more = 0, summary = "", empty = this.options.empty } = {}) {
     const { key, kind } = this.options;
-    const left = new Map(this.rows);
+    const names = new Set(rows.map(key));
+    for (const [name, line] of this.rows) {
+      if (names.has(name)) continue;
+      this.rows.delete(name);
+      line.remove();
+    }
     let place = this.body.firstElementChild;
     for (const row of rows) {
       const name = key(row);
@@ -52,20 +58,20 @@ export class Table {
         line = this.line();
         this.rows.set(name, line);
       }
-      left.delete(name);
       this.write(line, row, kind?.(row) ?? "");
+      // A row that is moved loses what is marked in it: the one that goes down moves, not all below.
+      if (line !== place && line === place?.nextElementSibling) {
+        place.remove();
+        place = line;
+      }
       if (line === place) place = line.nextElementSibling;
       else this.body.insertBefore(line, place);
-    }
-    for (const [name, line] of left) {
-      this.rows.delete(name);
-      line.remove();
     }
     this.table.hidden = rows.length === 0;
     this.empty.hidden = rows.length > 0;
     this.empty.textContent = empty;
     this.more.hidden = more === 0;
-    this.more.textContent = more === 0 ? "" : `and ${more} more; a filter shows them`;
+    this.more.textContent = more === 0 ? "" : `and ${more} more; ${this.options.hidden ?? "a filter shows them"}`;
     this.summary.textContent = summary;
   }
 

@@ -264,8 +264,8 @@ def test_a_filter_finds_what_is_beyond_the_limit() -> None:
     assert compose("x" * 100_000, **given)["instances"]["found"] == 0
 
 
-def test_who_is_out_comes_first() -> None:
-    services = [service(name, "A.b") for name in ("idle", "up", "busy", "warming", "out")]
+def test_who_is_out_comes_first_and_nobody_jumps_because_he_is_busy() -> None:
+    services = [service(name, "A.b") for name in ("idle", "up", "a.idle", "busy", "warming", "out")]
     services.append(service("leaving", "A.b", weight=0))
 
     def view(name: str, **given: Any) -> dict[str, Any]:
@@ -276,7 +276,7 @@ def test_who_is_out_comes_first() -> None:
             "connections": 1, "peer": "echoes", "last_error": None, **given,
         }  # fmt: skip
 
-    views = [view("up"), view("busy", in_flight=9), view("warming", share=0.2),
+    views = [view("up", in_flight=9), view("busy"), view("warming", share=0.2),
              view("out", state="out"), view("leaving")]  # fmt: skip
     found = compose(services=services, part={"instances": views})["instances"]
     assert [(one["service"], one["state"]) for one in found["shown"]] == [
@@ -285,9 +285,10 @@ def test_who_is_out_comes_first() -> None:
         ("busy", "up"),
         ("up", "up"),
         ("leaving", "leaving"),
+        ("a.idle", "idle"),
         ("idle", "idle"),
     ]
-    assert found["states"] == {"out": 1, "warming": 1, "up": 2, "leaving": 1, "idle": 1}
+    assert found["states"] == {"out": 1, "warming": 1, "up": 2, "leaving": 1, "idle": 2}
 
 
 def test_the_busiest_action_is_the_one_that_is_busy_now(monkeypatch: pytest.MonkeyPatch) -> None:

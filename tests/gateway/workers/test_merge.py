@@ -183,6 +183,18 @@ def test_its_directory_is_private_short_and_goes(
         Ledger.made()
 
 
+def test_it_says_what_is_missing_where_nothing_can_be_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nowhere() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/']")
+
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    with pytest.raises(ConfigError, match=r"share: .* in \['/tmp', '/'\]; TMPDIR can name another"):
+        Ledger.made()
+
+
 async def test_writing_while_others_read_shows_no_half_file(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.write(1, counted(a=1))
