@@ -26,8 +26,9 @@ from scamp.discovery import Registry
 
 PAGE: Final = Page("docs/logging.md")
 CODE: Final = [*sorted((ROOT / "gateway").rglob("*.py")), *sorted((ROOT / "scamp").rglob("*.py"))]
-ELSEWHERE: Final = {"scamp.server", "scamp.cache", "scamp.cli"}
-"""Of services and of the command scamp: nobody logs with them in a gateway."""
+ELSEWHERE: Final = {"scamp.server", "scamp.cache", "scamp.cli", "opentelemetry.util.re"}
+"""Of services and of the command scamp: nobody logs with them in a gateway. And one that tracing
+only listens to."""
 LIBRARIES: Final = {"aiohttp.server", "asyncio", "py.warnings"}
 
 

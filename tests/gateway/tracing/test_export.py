@@ -327,7 +327,7 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(options, "find_spec", found)
     settings = Settings(tracing=True, auth_mode="forward", discovery_cache=Path("cache"))
-    with pytest.raises(ConfigError, match=r"pip install 'scamp-gateway\[otel\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[otel\]'"):
         settings.require_complete()
     findings = [str(one) for one in examine(Loaded(settings))]
     assert any(one.startswith("FAIL ") and "'.[otel]'" in one for one in findings)
