@@ -8,6 +8,7 @@ none.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter as Tallied
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
 from prometheus_client.registry import Collector
 
-from gateway.actions import METHODS
+from gateway.actions import METHODS, announced
 from gateway.families import CAUSES, CLASSES, NO_ACTION, OTHER, declared
 from scamp.discovery import Registry
+from scamp.discovery.model import action_key
 
 if TYPE_CHECKING:
     from gateway.actions import Announced
@@ -290,12 +292,24 @@ class Metrics(Collector):
         if self._generation == self._registry.generation:
             return
         self._generation = self._registry.generation
-        gone = [label for label, series in self._actions.items() if not self._announced(series)]
+        keys = {label: action_key(*one.where) for label, one in self._actions.items() if one.where}
+        labels = Tallied(keys.values())
+        gone = [
+            label
+            for label, series in self._actions.items()
+            if label in keys and not self._announced(series, alone=labels[keys[label]] == 1)
+        ]
         for label in gone:
             self._actions.pop(label).remove()
 
-    def _announced(self, series: ActionSeries) -> bool:
-        return series.where is None or any(True for _ in self._registry.offering(*series.where))
+    def _announced(self, series: ActionSeries, *, alone: bool) -> bool:
+        """Whether there is such an action; of several spellings of one, which it has now."""
+        if series.where is None:
+            return True
+        if alone:  # without a look at all offers
+            return any(True for _ in self._registry.offering(*series.where))
+        offers = self._registry.find(*series.where)
+        return bool(offers) and announced(offers, 1.0).label == series.label
 
 
 def in_pieces(every: list[T]) -> Iterator[list[T]]:

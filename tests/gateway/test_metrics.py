@@ -116,6 +116,18 @@ async def test_series_go_when_their_action_goes() -> None:
         assert "Test.echo~1" in label_values(gateway.scrape(), "action")
 
 
+def test_an_action_that_is_spelt_anew_each_time_has_one_series() -> None:
+    registry = Registry()
+    metrics = Metrics(registry)
+    for name in ("Test.echo", "test.Echo", "TEST.ECHO"):
+        peer = ScriptedPeer(name="one", actions=(name,))
+        peer.port = 1
+        gone = [service.key for service in registry.services()]
+        registry.apply(added=(peer.service(),), removed=gone)
+        metrics.series(announced(registry.find("main", "Test.echo"), 75.0))
+    assert label_values(exposed(metrics), "action") == {"_none", "TEST.ECHO~1"}
+
+
 async def test_a_request_that_outlives_its_action_brings_no_series_back() -> None:
     go_on = asyncio.Event()
     peer = ScriptedPeer(when(go_on))
