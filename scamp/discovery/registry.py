@@ -73,6 +73,10 @@ class _Index:
         new.free = self.free.copy()
         return new
 
+    def parts(self) -> list[object]:
+        """What it is made of, for who wants to let go of it bit by bit."""
+        return [*self.shards, *self.slots]
+
 
 class Draft:
     """Changes on their way into a registry. To be used by one thread at a time.
@@ -131,6 +135,7 @@ class Draft:
         """What all steps together come to."""
         added, removed = [], []
         for key, old in self._before.items():
+            self._pause()
             new = self.index.services.get(key)
             if new is not None:
                 if old is None or not _differs_in_time_only(old, new):
