@@ -92,7 +92,9 @@ class AnnouncedMesh:
 
 def _announcers(services: int) -> Iterator[_Announcer]:
     now = datetime.now(UTC)
-    several = cycle([keys.load_private_key(keys.generate("bench", now=now)[0]) for _ in range(KEYS)])
+    several = cycle(
+        [keys.load_private_key(keys.generate("bench", now=now)[0]) for _ in range(KEYS)]
+    )
     for number in range(services):
         if not number % INSTANCES:
             key = next(several)
@@ -117,9 +119,17 @@ def _certificate(key: RSAPrivateKey, name: str, now: datetime) -> bytes:
 
 def _spec(number: int) -> AnnouncementSpec:
     identity = new_identity(f"bench-{number // INSTANCES}")
-    host, port = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}", 30_100 + number % 300
+    host, port = (
+        f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}",
+        30_100 + number % 300,
+    )
     return AnnouncementSpec(
-        identity, "main", 1, INTERVAL, f"beepish+tls://{host}:{port}", ("json",),
+        identity,
+        "main",
+        1,
+        INTERVAL,
+        f"beepish+tls://{host}:{port}",
+        ("json",),
         tuple(
             Action("main", namespace(number, place), _NAMES[place % 5], 1, _FLAGS[place % 5])
             for place in range(ACTIONS)

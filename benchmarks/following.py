@@ -1,8 +1,8 @@
 """The follower of a discovery cache file in a process of its own, set up as the gateway does it.
 
 ``python -m benchmarks.following CACHE AUTHORIZED [--ticks]`` loads the file when it reads ``load``
-from stdin, looks at it again at ``look``, and measures lookups at ``find SECTOR ACTION``. Each gives
-a line of JSON. With ``--ticks`` a timer runs every millisecond and measures how late it is, which
+from stdin, looks at it again at ``look``, and measures lookups at ``find SECTOR ACTION``: a line of
+JSON for each. With ``--ticks`` a timer runs every millisecond and measures how late it is, which
 costs CPU: so what a load costs and how it stalls the loop are told by different processes.
 """
 
@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import time
-from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +22,7 @@ import uvloop
 from gateway.discovery import make_source
 from gateway.lifecycle import GC_THRESHOLD
 from gateway.settings import Settings
-from scamp.discovery import DiscoverySource, Registry
+from scamp.discovery import DiscoverySource, LoadReport, Registry
 
 TICK: Final = 0.001
 LOOKUPS: Final = 100_000
@@ -81,7 +80,7 @@ async def follow(cache: Path, authorized: Path, *, ticking: bool) -> None:
         discovery_max_age=86_400.0,
         discovery_poll_interval=60.0,  # looks are asked for
     )
-    reports = []
+    reports: list[LoadReport] = []
     source = make_source(settings, registry, reports.append)
     ticks = Ticks() if ticking else None
     gc.collect()  # as in `Lifecycle.start`
@@ -135,6 +134,4 @@ def _find(registry: Registry, sector: str, action: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    uvloop.run(
-        follow(Path(sys.argv[1]), Path(sys.argv[2]), ticking="--ticks" in sys.argv[3:])
-    )
+    uvloop.run(follow(Path(sys.argv[1]), Path(sys.argv[2]), ticking="--ticks" in sys.argv[3:]))

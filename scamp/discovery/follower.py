@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from scamp import limits
 from scamp.discovery import loader
 from scamp.discovery.cachefile import FileState, FileUnusableError, read_file
-from scamp.discovery.pace import Pace
+from scamp.discovery.pace import Pace, let_go
 from scamp.discovery.registry import Change, Draft, Registry
 from scamp.discovery.rules import Rules, is_settled, read_rules
 from scamp.discovery.status import DiscoveryStatus, LoadReport, log_difference
@@ -262,12 +262,9 @@ class CacheFollower:
 def _let_go(retired: list[Retired]) -> None:
     """Free what has been replaced. Bit by bit: a whole index at once keeps the interpreter lock,
     and with it the event loop, for some 20 ms."""
-    pause = Pace()
     parts = [part for one in retired for part in one.parts()]
     retired.clear()
-    while parts:
-        pause()
-        parts.pop()
+    let_go(parts, Pace(), stride=1)
 
 
 def _draft(look: _Look, registry: Registry) -> None:
