@@ -26,6 +26,7 @@ from benchmarks import (
 from benchmarks.environment import environment
 from benchmarks.figures import QUICK, Figure, Options, read_figure
 from benchmarks.memory import parse_size
+from benchmarks.processes import ROOT
 
 FIGURES: Final[dict[str, Callable[[Options], Figure]]] = {
     "small": small.measure,
@@ -38,6 +39,10 @@ FIGURES: Final[dict[str, Callable[[Options], Figure]]] = {
     "memory": footprint.measure,
     "workers": workers.measure,
 }
+
+KEPT: Final = ROOT / "benchmarks" / "result.json"
+PAGES: Final = (ROOT / "docs" / "performance.md", ROOT / "docs" / "capacity.md")
+"""The result that is in the repository, and what is made from it."""
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
 _DEFAULT: Final = asdict(Options())
@@ -66,7 +71,7 @@ def _help(name: str, text: str) -> str:
 )
 @click.option("--quick", is_flag=True, help="Each figure once, in no time: numbers say nothing.")
 @click.option("--json", "result", type=_FILE, help="Also write everything to this file.")
-@click.option("--page", type=_FILE, help="Also put the tables into this page of docs/.")
+@click.option("--keep", is_flag=True, help=f"Also write {KEPT.name} and the pages that show it.")
 @click.option("--markdown", is_flag=True, help="Print the tables as Markdown.")
 @click.option("--read", type=_FILE, help="Measure nothing: show this file that --json wrote.")
 @click.option(
@@ -82,7 +87,7 @@ def main(
     names: tuple[str, ...],
     quick: bool,
     result: Path | None,
-    page: Path | None,
+    keep: bool,
     markdown: bool,
     read: Path | None,
     **given: Any,
@@ -106,9 +111,15 @@ def main(
         click.echo(f"\n{shown(figure)}")
         facts["figures"].append(figure.facts())
         if result is not None:  # after each of them, since all take minutes
-            result.write_text(json.dumps(facts, indent=2, default=str) + "\n")
-    if page is not None:
-        tables.put(tables.result(facts), page)
+            _write(facts, result)
+    if keep:
+        _write(facts, KEPT)
+        for page in PAGES:
+            page.write_text(tables.put(facts, page.read_text()))
+
+
+def _write(facts: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(facts, indent=2, default=str) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from benchmarks.figures import Figure, Options, Series
 from benchmarks.http1 import Connection, Target, request_bytes
 from benchmarks.processes import Process, Serving
 from benchmarks.sides import turns
-from benchmarks.stand import BODY, ECHO, bare, stand
+from benchmarks.stand import BODY, ECHO, FROM_ONE_ADDRESS, SEVERAL, bare, stand
 from benchmarks.work import HOLD
 from scamp.limits import KIB, MIB
 
@@ -101,9 +101,9 @@ def measure(options: Options) -> Figure:
     """A new process in each round, since memory that was once resident may stay so."""
     rounds, many = min(ROUNDS, options.pairs), options.crowd
     with stand(options) as here:
-        behind = here.mesh()
+        behind = here.mesh(services=SEVERAL)
         sides: dict[str, Callable[[], AbstractContextManager[Serving]]] = {
-            "scamp-gateway": behind.gateway,
+            "scamp-gateway": partial(behind.gateway, *FROM_ONE_ADDRESS),
             "web.Application": partial(bare, here.folder / "bare.log"),
         }
         found: dict[str, list[_Taken]] = {name: [] for name in sides}

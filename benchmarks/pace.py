@@ -11,6 +11,7 @@ later: because the generator was, or because every connection was waiting for an
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import sys
 import threading
@@ -182,7 +183,8 @@ class OverScamp:
 
 async def _serve(target: Target, folder: Path | None) -> None:
     run, loop = Run(), asyncio.get_running_loop()
-    sys.setswitchinterval(0.0002)  # the thread that keeps the time is not to wait for the loop
+    sys.setswitchinterval(0.0002)  # the thread that keeps the time is not to wait for the loop,
+    gc.disable()  # nor a request for the collector of a generator
     opened = OverHttp.open(target, run) if folder is None else OverScamp.open(target, run, folder)
     async with opened as caller:
         print("ready", flush=True)

@@ -97,7 +97,7 @@ def how(side: Side, clients: int, rounds: int, seconds: float) -> str:
 def cpu(sides: Sequence[Side], case: str = "") -> list[Series]:
     """What each side used for a request."""
     return [
-        side.series(f"{case}CPU per request", "us", lambda one: one.cpu / one.requests * 1e6)
+        side.series(f"{case}CPU per request", "µs", lambda one: one.cpu / one.requests * 1e6)
         for side in sides
     ]
 
@@ -112,11 +112,11 @@ def parts(sides: Sequence[Side]) -> list[Series]:
     rows: list[Series] = []
     for side in sides:
         rows += [
-            side.series("of it user", "us", lambda one: one.user / one.requests * 1e6),
-            side.series("of it system", "us", lambda one: one.system / one.requests * 1e6),
+            side.series("of it user", "µs", lambda one: one.user / one.requests * 1e6),
+            side.series("of it system", "µs", lambda one: one.system / one.requests * 1e6),
         ]
     rows += [
-        side.series("CPU of what is behind", "us", lambda one: one.behind / one.requests * 1e6)
+        side.series("CPU of what is behind", "µs", lambda one: one.behind / one.requests * 1e6)
         for side in sides
         if side.behind
     ]

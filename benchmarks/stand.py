@@ -24,6 +24,13 @@ from benchmarks.wrk import WrkLoad
 BODY: Final = b'{"sku":"A-1001","quantity":3,"note":"echo"}'
 ECHO: Final = "Bench.echo"
 
+SEVERAL: Final = 4
+"""Services for very many requests at once: one has a queue of `max_waiters_per_instance`, and what
+does not fit in is refused, as it should be."""
+
+FROM_ONE_ADDRESS: Final = ("--max-connections-per-address", "0")
+"""For a gateway whose clients are very many, all of them on this machine."""
+
 WITHOUT_NGINX: Final = "nginx is not installed: its column is missing."
 
 NGINX: Final = """

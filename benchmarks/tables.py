@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.figures import Figure, read_figure
 
-BEGIN: Final = "<!-- figures -->"
-END: Final = "<!-- end of figures -->"
-"""Lines of a page between which the tables stand."""
+PLACE: Final = re.compile(
+    r"(?P<begin><!-- figures(?:: (?P<names>[a-z ]+))? -->\n)(?P<shown>.*?)"
+    r"(?P<end><!-- end of figures -->\n)",
+    re.DOTALL,
+)
+"""Where tables stand in a page: those of all figures, or of some that are named."""
 
 
 def plain(figure: Figure) -> str:
@@ -20,11 +23,11 @@ def plain(figure: Figure) -> str:
 
 
 def markdown(figure: Figure) -> str:
-    """A section with a table."""
+    """A sentence and a table."""
     head, *body = figure.rows()
     rows = [head, ("---",) * len(head), *body]
     table = "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
-    return "\n\n".join([f"### {figure.name}", f"{_sentence(figure.about)}", table, *figure.notes])
+    return "\n\n".join([_sentence(figure.about), table, *figure.notes])
 
 
 def heading(facts: dict[str, Any]) -> str:
@@ -38,19 +41,26 @@ def heading(facts: dict[str, Any]) -> str:
     )
 
 
-def result(facts: dict[str, Any]) -> str:
-    """A whole result as Markdown: all that stands between the lines of a page."""
-    figures = (markdown(read_figure(one)) for one in facts["figures"])
-    return "\n\n".join([heading(facts), *figures])
+def put(facts: dict[str, Any], page: str) -> str:
+    """The page, with the tables of a result where such tables are.
 
+    Raises ValueError when there is no place for them, and KeyError for a figure that the page
+    names and the result does not have.
+    """
+    figures = {one["name"]: markdown(read_figure(one)) for one in facts["figures"]}
 
-def put(text: str, page: Path) -> None:
-    """Replace what stands between the two lines of the page. Raises ValueError without them."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{page} has no lines {BEGIN} and {END}")
-    page.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+    def shown(place: re.Match[str]) -> str:
+        if place["names"] is None:
+            tables = [f"### `{name}`\n\n{table}" for name, table in figures.items()]
+        else:
+            tables = [figures[name] for name in place["names"].split()]
+        text = "\n\n".join([heading(facts), *tables])
+        return f"{place['begin']}\n{text}\n\n{place['end']}"
+
+    text, count = PLACE.subn(shown, page)
+    if not count:
+        raise ValueError("the page has no <!-- figures --> and <!-- end of figures -->")
+    return text
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -21,9 +21,10 @@ EQUAL: Final = 1.1
 def measure(options: Options) -> Figure:
     with stand(options) as here:
         behind = here.mesh(services=SERVICES)
+        two, one = here.gateway(behind, "--workers", "2"), here.gateway(behind)
         sides = [
-            here.side("2 workers", here.gateway(behind, "--workers", "2")),
-            here.side("1 worker", here.gateway(behind)),
+            here.side("2 workers", two, clients=2 * options.clients),
+            here.side("1 worker", one),
         ]
         measured(sides, options.pairs, options.seconds)
         used, answered = cpu(sides), rates(sides)
@@ -31,7 +32,7 @@ def measure(options: Options) -> Figure:
         costs.name, brings.name = "times the CPU of 1 worker", "times the requests of 1 worker"
         return Figure(
             "workers",
-            f"JSON echo of {len(BODY)} bytes, {SERVICES} services, "
+            f"JSON echo of {len(BODY)} bytes, {SERVICES} services, for each worker "
             + how(sides[0], options.clients, options.pairs, options.seconds),
             [*used, costs, *answered, brings],
             [_verdict(brings, costs)],

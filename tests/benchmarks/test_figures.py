@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from benchmarks.__main__ import FIGURES, main
+from benchmarks.__main__ import FIGURES, KEPT, PAGES, main
 from benchmarks.figures import Figure, Series, percentile, ratios, read_figure
 from benchmarks.load import Outcome
 from benchmarks.processes import Process, started
 from benchmarks.sides import Side, measured, turns
-from benchmarks.tables import BEGIN, END, columns, markdown, plain, put
+from benchmarks.tables import columns, heading, markdown, plain, put
 
 SIDES = {
     "small": {"scamp-gateway", "web.Application", "web.Server", "nginx"},
@@ -156,7 +156,7 @@ def test_rows_are_names_and_columns_are_sides() -> None:
         "",
         "A note.",
     ]
-    assert markdown(FIGURE).splitlines()[4:] == [
+    assert markdown(FIGURE).splitlines()[2:] == [
         "| | ours | bare | unit |",
         "| --- | --- | --- | --- |",
         "| CPU | 36.0 (35.0 to 37.0) | 24.0 (24.0 to 25.0) | us |",
@@ -177,30 +177,51 @@ def test_a_figure_comes_back_from_its_facts() -> None:
     assert read_figure(json.loads(json.dumps(FIGURE.facts()))) == FIGURE
 
 
-def test_a_result_can_be_shown_again_and_put_into_a_page(tmp_path: Path) -> None:
-    result, page = tmp_path / "result.json", tmp_path / "page.md"
-    facts = {
-        "date": "2026-11-26",
-        "commit": "abc",
-        "python": "3.11",
-        "versions": {"nginx": "1.22"},
-        "system": "Linux",
-        "cores": 2,
-        "processor": "AMD",
-        "load_average": 0.1,
-        "figures": [FIGURE.facts()],
-    }
-    result.write_text(json.dumps(facts))
-    page.write_text(f"Before.\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
-    for _ in range(2):
-        arguments = ["--read", str(result), "--markdown", "--page", str(page)]
-        done = CliRunner().invoke(main, arguments)
+RESULT = {
+    "date": "2026-11-26",
+    "commit": "abc",
+    "python": "3.11",
+    "versions": {"nginx": "1.22"},
+    "system": "Linux",
+    "cores": 2,
+    "processor": "AMD",
+    "load_average": 0.1,
+    "figures": [FIGURE.facts()],
+}
+
+
+def page(names: str, shown: str = "old\n") -> str:
+    return f"Before.\n\n<!-- figures{names} -->\n{shown}<!-- end of figures -->\n\nAfter.\n"
+
+
+@pytest.mark.parametrize(("names", "title"), [("", "### `small`\n\n"), (": small", "")])
+def test_tables_take_the_place_of_those_before(names: str, title: str) -> None:
+    text = put(RESULT, page(names))
+    shown = f"\n{heading(RESULT)}\n\n{title}{markdown(FIGURE)}\n\n"
+    assert text == page(names, shown)
+    assert put(RESULT, text) == text
+    assert shown.startswith("\n2026-11-26, commit abc. 2 cores (AMD), load 0.1 before it began")
+
+
+def test_a_page_that_cannot_have_them_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no <!-- figures -->"):
+        put(RESULT, "text\n")
+    with pytest.raises(KeyError, match="latency"):
+        put(RESULT, page(": small latency"))
+
+
+def test_a_result_can_be_shown_again(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps(RESULT))
+    for option, table in (("--markdown", markdown(FIGURE)), (None, plain(FIGURE))):
+        done = CliRunner().invoke(main, ["--read", str(result), *([option] if option else [])])
         assert done.exception is None, done.output
-        assert markdown(FIGURE) in done.output
-        text = page.read_text()
-        assert text.startswith(f"Before.\n\n{BEGIN}\n\n2026-11-26, commit abc. 2 cores (AMD)")
-        assert text.endswith(f"A note.\n\n{END}\n\nAfter.\n")
-        assert "old" not in text
-    page.write_text("no place\n")
-    with pytest.raises(ValueError, match="has no lines"):
-        put("text", page)
+        assert done.output == f"{heading(RESULT)}\n\n{table}\n"
+
+
+def test_pages_show_the_result_that_is_kept() -> None:
+    """`python -m benchmarks --read benchmarks/result.json --keep` makes it so."""
+    facts = json.loads(KEPT.read_text())
+    assert {figure["name"] for figure in facts["figures"]} == set(FIGURES)
+    for shown in PAGES:
+        assert put(facts, shown.read_text()) == shown.read_text(), shown.name
