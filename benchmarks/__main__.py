@@ -45,6 +45,7 @@ PAGES: Final = (ROOT / "docs" / "performance.md", ROOT / "docs" / "capacity.md")
 """The result that is in the repository, and what is made from it."""
 
 _FILE: Final = click.Path(dir_okay=False, path_type=Path)
+_PATHS: Final = ("upstream_cache", "upstream_authorized")
 _DEFAULT: Final = asdict(Options())
 
 
@@ -100,7 +101,7 @@ def main(
     if read is None:
         chosen = {name: value for name, value in given.items() if value is not None}
         options = replace(Options(), **{**(QUICK if quick else {}), **chosen})
-        facts = environment() | {"options": asdict(options), "figures": []}
+        facts = environment() | {"options": _told(options), "figures": []}
         figures = (FIGURES[name](options) for name in names or FIGURES)
     else:
         facts = json.loads(read.read_text())
@@ -118,8 +119,14 @@ def main(
             page.write_text(tables.put(facts, page.read_text()))
 
 
+def _told(options: Options) -> dict[str, Any]:
+    """Without paths, which mean something on one machine only."""
+    told = {name: value for name, value in asdict(options).items() if name not in _PATHS}
+    return told | {"upstream": "given" if options.upstream_cache else "own"}
+
+
 def _write(facts: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(facts, indent=2, default=str) + "\n")
+    path.write_text(json.dumps(facts, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,12 @@ SIDES = {
 }
 
 
+@pytest.fixture(autouse=True)
+def own_services(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those of a mesh that runs somewhere."""
+    monkeypatch.delenv("SCAMP_INTEROP_CACHE", raising=False)
+
+
 @pytest.mark.one_loop
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_has_a_number_on_each_side(name: str, tmp_path: Path) -> None:
