@@ -52,9 +52,7 @@ server.serve_forever()
 
 
 @pytest.mark.parametrize("generator", ["python", "wrk"])
-def test_tickets_go_round_and_on(
-    generator: str, tool: Callable[[str], str]
-) -> None:
+def test_tickets_go_round_and_on(generator: str, tool: Callable[[str], str]) -> None:
     """Were the first used again before the last, the gateway would have it in mind."""
     if generator == "wrk":
         tool("wrk")
