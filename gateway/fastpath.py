@@ -86,6 +86,11 @@ class Flight:
         """The client has left before it had an answer."""
         self.launch.abandon()
         self._path.lost(self)
+        self.forget()
+
+    def forget(self) -> None:
+        """It is over. The launch holds what it calls: a cycle would be left as garbage for each."""
+        del self.launch
 
 
 class FastPath:
@@ -296,6 +301,7 @@ class FastPath:
         exchange.bytes_out = len(body)
         transport.write(self._head(exchange) + body)
         self._front.finish(exchange)
+        flight.forget()
         connection.landed()
         return True
 

@@ -203,6 +203,8 @@ class Front:
             client_left(exchange)
         finally:
             self.finish(exchange)
+            if flight is not None:
+                flight.forget()
         return exchange.response or web.Response()
 
     def refuse(self, request: web.BaseRequest, problem: Problem) -> web.StreamResponse:
