@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
@@ -36,6 +36,13 @@ INSTANCES: Final = 5
 KEYS: Final = 8
 INTERVAL: Final = 5.0
 
+_LATER: Final = 0.25
+"""Seconds from one announcement to the next. A service may step back by a second, so that a few
+versions of a file can be put in force over and over."""
+
+_PAST: Final = 3600.0
+"""Seconds ago, when the first of them was signed: none is from a time to come."""
+
 _FLAGS: Final = (("read", "t30"), ("create",), ("update", "t60"), ("destroy",), ())
 _NAMES: Final = ("fetch", "add", "change", "remove", "search")
 
@@ -52,42 +59,72 @@ class _Announcer:
         return build_announcement(self.spec, self.key, self.pem, timestamp=timestamp)
 
     def with_one_more(self) -> _Announcer:
-        added = replace(self.spec.actions[0], name="added")
+        added = replace(self.spec.actions[0], name=f"added{len(self.spec.actions)}")
         return replace(self, spec=replace(self.spec, actions=(*self.spec.actions, added)))
 
 
 class AnnouncedMesh:
-    """So many services, and the files that tell of them, in `folder`."""
+    """So many services, and the file `cache` that tells of them.
 
-    def __init__(self, services: int, folder: Path) -> None:
-        """Writes authorized_services, which permits all of them everything."""
-        self.authorized = folder / f"authorized-{services}"
-        self.cache = folder / f"cache-{services}"
-        self._now = time.time() - 3600
-        self._announcers = list(_announcers(services))
-        self.records = [one.announce(self._now) for one in self._announcers]
-        prints = {keys.fingerprint(one.pem) for one in self._announcers}
-        self.authorized.write_text("".join(f"{one} main:ALL\n" for one in sorted(prints)))
+    `others` are records of services that are there, written behind them. `authorized` is the file
+    authorized_services, which permits all of them everything in sector main.
+    """
 
-    def written(self) -> None:
+    def __init__(
+        self, services: int, folder: Path, others: Sequence[bytes] = (), permitted: str = ""
+    ) -> None:
+        """`permitted` are lines of authorized_services for the others."""
+        self.cache = folder / f"announced-{services}"
+        self.authorized = folder / f"permitted-{services}"
+        self._others = others
+        self._began = time.time() - _PAST
+        self._first = tuple(_announcers(services))
+        self._fresh = tuple(one.announce(self._began) for one in self._first)
+        prints = {keys.fingerprint(one.pem) for one in self._first}
+        lines = (f"{one} main:ALL\n" for one in sorted(prints))
+        self.authorized.write_text(permitted + "".join(lines))
+        self.begin()
+
+    def __len__(self) -> int:
+        return len(self._first)
+
+    def begin(self) -> None:
+        """Put everything back as it was at first, and write it."""
+        self._now = self._began
+        self._announcers = list(self._first)
+        self._put(self._fresh)
+
+    def write(self) -> None:
         """Put a new file in the place of `cache`, as its writers do."""
-        write_cache(self.cache, self.records)
+        write_cache(self.cache, (*self._records, *self._others))
 
-    def touched(self) -> None:
-        """Nothing but a newer mtime."""
+    def touch(self) -> None:
+        """Give it another mtime, and nothing else."""
         os.utime(self.cache)
 
-    def renewed(self, places: Iterable[int]) -> None:
-        """Some of the services announce themselves again, with a new time and nothing else new."""
-        self._now += INTERVAL
+    def renew(self, *places: int) -> None:
+        """These services announce themselves again, with a new time and nothing else new."""
+        self._now += _LATER
         for place in places:
-            self.records[place] = self._announcers[place].announce(self._now)
-        self.written()
+            self._records[place] = self._announcers[place].announce(self._now)
+        self.write()
 
-    def changed(self, place: int) -> None:
+    def change(self, place: int) -> None:
         """A service has one action more than before."""
         self._announcers[place] = self._announcers[place].with_one_more()
-        self.renewed((place,))
+        self.renew(place)
+
+    def renew_all(self, signed: Sequence[bytes] = ()) -> tuple[bytes, ...]:
+        """All of them do, with what was `signed` for it before if there is any. Returns that."""
+        if signed:
+            self._put(signed)
+        else:
+            self.renew(*range(len(self)))
+        return tuple(self._records)
+
+    def _put(self, records: Sequence[bytes]) -> None:
+        self._records = list(records)
+        self.write()
 
 
 def _announcers(services: int) -> Iterator[_Announcer]:

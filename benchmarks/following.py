@@ -1,74 +1,77 @@
 """The follower of a discovery cache file in a process of its own, set up as the gateway does it.
 
-``python -m benchmarks.following CACHE AUTHORIZED [--ticks]`` loads the file when it reads ``load``
-from stdin, looks at it again at ``look``, and measures lookups at ``find SECTOR ACTION``: a line of
-JSON for each. With ``--ticks`` a timer runs every millisecond and measures how late it is, which
-costs CPU: so what a load costs and how it stalls the loop are told by different processes.
+    python -m benchmarks.following CACHE AUTHORIZED [--ticks]
+
+prints a line when it is ready, and answers each line that it reads from stdin with one of JSON:
+``load`` reads the file for the first time, ``look`` looks at it again, ``find`` looks actions up,
+and ``least`` does what anyone must who reads such a file, in a plain loop over public packages.
+
+With ``--ticks`` a timer runs every millisecond and measures how late it is. That costs CPU, so
+another process tells what a load costs.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import gc
 import json
 import os
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from gateway.discovery import make_source
 from gateway.lifecycle import GC_THRESHOLD
 from gateway.settings import Settings
-from scamp.discovery import DiscoverySource, LoadReport, Registry
+from scamp.discovery import DiscoverySource, Registry
 
 TICK: Final = 0.001
-LOOKUPS: Final = 100_000
+LOOKUPS: Final = 1_000
+REPEATED: Final = 100
+REST: Final = 0.2
+"""Seconds for what is done when the index is there: what it replaced is freed."""
+
+Told = dict[str, float]
+"""Seconds, by what they were taken for."""
 
 
 class Ticks:
-    """A timer that is told how late it was, in seconds, the operating system's part left out.
-
-    That part is the time for which this thread was ready to run and another process had the core:
-    what schedstat calls run delay.
-    """
+    """A timer that is told how late it was, without the time for which this thread was ready and
+    other processes had the core: what schedstat calls run delay. The rest is ours."""
 
     def __init__(self) -> None:
-        self._file = open("/proc/thread-self/schedstat", "rb", buffering=0)  # noqa: SIM115
+        self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
         self._handle: asyncio.TimerHandle | None = None
-        self.longest = self.longest_own = self.longest_collection = 0.0
-        gc.callbacks.append(self._collected)
-        self._collecting = 0.0
+        self.longest = 0.0
 
     def start(self) -> None:
-        self.longest = self.longest_own = self.longest_collection = 0.0
-        loop = asyncio.get_running_loop()
-        self._next(loop, self._waited())
+        self.longest = 0.0
+        self._next(asyncio.get_running_loop(), self._run_delay())
 
     def stop(self) -> None:
-        assert self._handle is not None
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
 
-    def _waited(self) -> float:
-        return int(os.pread(self._file.fileno(), 100, 0).split()[1]) / 1e9
+    def _run_delay(self) -> float:
+        return int(os.pread(self._file, 100, 0).split()[1]) / 1e9
 
-    def _next(self, loop: asyncio.AbstractEventLoop, waited: float) -> None:
+    def _next(self, loop: asyncio.AbstractEventLoop, delay: float) -> None:
         due = time.perf_counter() + TICK
-        self._handle = loop.call_later(TICK, self._tick, loop, due, waited)
+        self._handle = loop.call_later(TICK, self._tick, loop, due, delay)
 
     def _tick(self, loop: asyncio.AbstractEventLoop, due: float, before: float) -> None:
-        late, waited = time.perf_counter() - due, self._waited()
-        self.longest = max(self.longest, late)
-        self.longest_own = max(self.longest_own, late - (waited - before))
-        self._next(loop, waited)
-
-    def _collected(self, phase: str, info: dict[str, int]) -> None:
-        now = time.perf_counter()
-        if phase == "stop":
-            self.longest_collection = max(self.longest_collection, now - self._collecting)
-        self._collecting = now
+        late, delay = time.perf_counter() - due, self._run_delay()
+        self.longest = max(self.longest, late - (delay - before))
+        self._next(loop, delay)
 
 
 async def follow(cache: Path, authorized: Path, *, ticking: bool) -> None:
@@ -78,59 +81,75 @@ async def follow(cache: Path, authorized: Path, *, ticking: bool) -> None:
         discovery_cache=cache,
         authorized_services=authorized,
         discovery_max_age=86_400.0,
-        discovery_poll_interval=60.0,  # looks are asked for
+        discovery_poll_interval=60.0,  # it is asked to look
     )
-    reports: list[LoadReport] = []
-    source = make_source(settings, registry, reports.append)
+    source = make_source(settings, registry, lambda report: None)
     ticks = Ticks() if ticking else None
-    gc.collect()  # as in `Lifecycle.start`
+    gc.collect()  # as before the gateway loads its index
     gc.set_threshold(GC_THRESHOLD)
     print("ready", flush=True)
     loop = asyncio.get_running_loop()
-    while words := (await loop.run_in_executor(None, sys.stdin.readline)).split():
-        if words[0] == "find":
-            found = _find(registry, words[1], words[2])
+    while line := (await loop.run_in_executor(None, sys.stdin.readline)).strip():
+        told: Told
+        if line == "find":
+            told = _find(registry)
+        elif line == "least":
+            told = _least(cache)
         else:
-            found = await _looked(source, ticks, first=words[0] == "load")
-            found |= {"services": len(registry.services()), "generation": registry.generation}
-            found |= {"verified": reports.pop().verified if reports else 0}
-        print(json.dumps(found), flush=True)
+            told = await _looked(source, ticks, first=line == "load")
+        refused = sum(source.status.rejected.values())
+        print(json.dumps({"services": len(registry.services()), "refused": refused, **told}))
+        sys.stdout.flush()
     await source.stop()
 
 
-async def _looked(source: DiscoverySource, ticks: Ticks | None, *, first: bool) -> dict[str, Any]:
+async def _looked(source: DiscoverySource, ticks: Ticks | None, *, first: bool) -> Told:
     if ticks is not None:
         ticks.start()
-        await asyncio.sleep(10 * TICK)
-    began = time.perf_counter(), time.process_time(), time.thread_time()
+    await asyncio.sleep(10 * TICK)
+    began, loop = time.perf_counter(), time.thread_time()
     await (source.start() if first else source.refresh())
-    wall, cpu, loop = (
-        now - then
-        for now, then in zip(
-            (time.perf_counter(), time.process_time(), time.thread_time()), began, strict=True
-        )
-    )
+    told = {"wall": time.perf_counter() - began, "loop": time.thread_time() - loop}
     if first:
         gc.freeze()
-    found = {"wall": wall, "cpu": cpu, "loop": loop}
-    # What is left behind is freed by the worker a little later.
-    await asyncio.sleep(0.2)
-    found["after"] = time.process_time() - began[1]
+    await asyncio.sleep(REST)
     if ticks is not None:
         ticks.stop()
-        found |= {
-            "stall": ticks.longest,
-            "own": ticks.longest_own,
-            "collection": ticks.longest_collection,
-        }
-    return found
+        told["stall"] = ticks.longest
+    return told
 
 
-def _find(registry: Registry, sector: str, action: str) -> dict[str, float]:
+def _find(registry: Registry) -> Told:
+    """Seconds for a lookup: of actions that nobody has asked for, and of the same again."""
+    known = [offers[0].action for offers in islice(registry.actions(), LOOKUPS)]
+    wanted = [(action.sector, action.spelling, action.version) for action in known]
     began = time.thread_time()
-    for _ in range(LOOKUPS):
-        registry.find(sector, action)
-    return {"seconds": (time.thread_time() - began) / LOOKUPS}
+    for sector, spelling, version in wanted:
+        registry.find(sector, spelling, version)
+    first = time.thread_time()
+    for _ in range(REPEATED):
+        for sector, spelling, version in wanted:
+            registry.find(sector, spelling, version)
+    again = time.thread_time()
+    return {
+        "first": (first - began) / len(wanted),
+        "again": (again - first) / len(wanted) / REPEATED,
+    }
+
+
+def _least(cache: Path) -> Told:
+    """Parse every record's JSON, and check its signature. Certificates are read once."""
+    keys: dict[bytes, Any] = {}
+    count = 0
+    for record in cache.read_bytes().split(b"\n%%%\n")[1:]:
+        text, pem, signature = record.strip().split(b"\n\n")
+        orjson.loads(text)
+        if pem not in keys:
+            keys[pem] = x509.load_pem_x509_certificate(pem).public_key()
+        key: rsa.RSAPublicKey = keys[pem]
+        key.verify(base64.b64decode(signature), text, padding.PKCS1v15(), hashes.SHA256())
+        count += 1
+    return {"records": float(count)}
 
 
 if __name__ == "__main__":
