@@ -187,7 +187,7 @@ class CacheFollower:
         cpu = time.thread_time()
         rules = known.rules
         if self._authorized_path is not None:
-            rules = read_rules(self._authorized_path, rules, force=force)
+            rules = read_rules(self._authorized_path, rules, force=force, pause=Pace())
         look = _Look(replace(known, rules=rules))
         if self._authorized_path is not None and rules.services is None:
             look.known = replace(look.known, seen=_Seen(error=rules.error))
