@@ -198,8 +198,22 @@ class FastPath:
         exchange.bytes_in = payload.total_bytes
         return flight
 
+    def is_worth_waiting(self, message: Any) -> bool:
+        """Whether a request that cannot begin since its body is not whole may do so once it is."""
+        if type(message) is _ErrInfo or message.method == "GET":
+            return False
+        length = message.headers.get(hdrs.CONTENT_LENGTH, "")
+        names = tuple(name for name, _ in message.raw_headers)
+        return (
+            self._front.routing.recall(message.path.partition("?")[0]) is not None
+            and self._shapes.of(names).plain
+            and length.isascii()
+            and length.isdigit()
+            and int(length[:9]) <= self._max_body
+        )
+
     def _is_right(self, shape: Shape, values: tuple[bytes, ...]) -> bool:
-        """Whether the head is not too large, ``Host`` one, and the body, if any, said to be JSON."""
+        """Whether the head is not too large, ``Host`` one, and the body said to be JSON."""
         if shape.size + sum(map(len, values)) > MAX_HEAD:
             return False
         host = values[shape.host]
