@@ -11,14 +11,16 @@ import asyncio
 from collections import Counter as Tallied
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from prometheus_client import Counter as LibraryCounter
 from prometheus_client import Gauge, Metric, disable_created_metrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from gateway.actions import METHODS, announced
-from gateway.counting import Counter, Histogram, buckets_of, count_of
+from gateway.counting import Counter, Histogram, Samples, buckets_of, count_of
 from gateway.families import CAUSES, CLASSES, NO_ACTION, OTHER, declared
 from scamp.discovery import Registry
 from scamp.discovery.model import action_key
@@ -34,8 +36,8 @@ MAX_ACTIONS: Final = 1000
 """Actions with series of their own; further ones share ``_other``."""
 
 PIECE: Final = 20
-"""Actions whose samples are read at once. All of a thousand would hold every request up; see
-`state.RunningState.families`."""
+"""Actions that are looked at in one turn of the loop. All of a thousand would hold every request
+up; see `state.RunningState.families`."""
 
 _METHODS: Final = frozenset(METHODS)
 
@@ -62,12 +64,25 @@ BY_ACTION: Final[Mapping[str, str]] = {
 """The families that have an action as a label, by what `ActionSeries` calls them; `requests` has
 further labels."""
 
+ALONE: Final[Mapping[str, str]] = {
+    "queue_duration_seconds": "queued",
+    "own_duration_seconds": "own",
+    "answers_cut": "cut",
+    "request_failures": "failures",
+    "event_loop_lag_seconds": "lag",
+}
+"""Those that have not, by what `Metrics` calls them."""
 
-def _filled(name: str, series: Iterable[Labelled]) -> Metric:
+
+def _family(name: str, read: Callable[[], Iterable[Labelled]]) -> Metric:
     family = declared(name)
     metric = Metric(family.name, family.text, family.kind)
-    for labels, one in series:
-        metric.samples += one.samples(family.name, labels)
+
+    def samples() -> Iterator[Sample]:
+        for labels, one in read():
+            yield from one.samples(family.name, labels)
+
+    metric.samples = Samples(samples)  # type: ignore[assignment]
     return metric
 
 
@@ -139,6 +154,11 @@ class ActionSeries:
         return float(sum(one.value for one in self.answered_by.copy().values()))
 
 
+def _of_actions(name: str, some: list[ActionSeries]) -> Iterator[Labelled]:
+    for series in some:
+        yield from series.family(name)
+
+
 class Metrics(Collector):
     """Counters of the public listener; to be registered where they are to be scraped."""
 
@@ -159,32 +179,33 @@ class Metrics(Collector):
         self._actions: dict[str, ActionSeries] = {}
         self._other: ActionSeries | None = None
 
-    def _alone(self) -> Iterator[tuple[str, Iterable[Labelled]]]:
-        """The families without an action as a label."""
-        yield "queue_duration_seconds", [({}, self.queued)]
-        yield "own_duration_seconds", [({}, self.own)]
-        yield "answers_cut", [({}, self.cut)]
-        yield "request_failures", [({"cause": one}, n) for one, n in self.failures.items()]
-        yield "event_loop_lag_seconds", [({}, self.lag)]
-
     def describe(self) -> Iterator[Metric]:
         """Names and texts."""
-        for name in (*BY_ACTION, *(name for name, _ in self._alone())):
-            yield _filled(name, ())
+        for name in (*BY_ACTION, *ALONE):
+            yield _family(name, tuple)
         yield from self.reloads.describe()
         yield from self.reloaded.describe()
 
     def collect(self) -> Iterator[Metric]:
         """Everything, without the series of actions that are gone. Of more actions than `PIECE` a
-        family comes in several pieces, one after the other."""
+        family comes in several pieces, one after the other. Samples are as of when they are gone
+        through, which any thread may do."""
         self.prune()
         for name in BY_ACTION:
             for some in in_pieces(self.all_series()):
-                yield _filled(name, (one for series in some for one in series.family(name)))
-        for name, series in self._alone():
-            yield _filled(name, series)
+                yield _family(name, partial(_of_actions, name, some))
+        for name in ALONE:
+            yield _family(name, partial(self._alone, name))
         yield from self.reloads.collect()
         yield from self.reloaded.collect()
+
+    def _alone(self, name: str) -> Iterator[Labelled]:
+        held = getattr(self, ALONE[name])
+        if isinstance(held, dict):
+            (label,) = declared(name).labels
+            yield from (({label: value}, counter) for value, counter in held.items())
+        else:
+            yield {}, held
 
     def series(self, action: Announced) -> ActionSeries:
         """The series for an announced action. Keep it until the index changes."""

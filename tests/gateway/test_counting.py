@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -16,7 +17,7 @@ from offers import registry_of, service
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
 from prometheus_client.samples import Sample
 
-from gateway import counting
+from gateway import counting, exposition
 from gateway.actions import METHODS, announced
 from gateway.counting import BUCKETS, buckets_of, count_of
 from gateway.exchange import Exchange
@@ -184,6 +185,30 @@ def test_a_kind_of_request_that_is_new_during_a_scrape_waits_for_the_next() -> N
     assert len([*series.family("requests")]) == 3
 
 
+def test_samples_are_as_of_when_somebody_goes_through_them() -> None:
+    metrics = Metrics(registry_of())
+    (family,) = (one for one in metrics.collect() if one.name == declared("answers_cut").name)
+    for value in (0, 1, 2):
+        assert [one.value for one in family.samples] == [value]
+        metrics.cut.inc()
+
+
+def test_who_makes_text_of_many_samples_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = Metrics(registry_of())
+    pauses: list[float] = []
+    monkeypatch.setattr(exposition, "time", SimpleNamespace(sleep=pauses.append))
+    families = [*metrics.collect()]
+    samples = [sum(1 for _ in one.samples) for one in families]
+    body, _ = rendered(families * 5, "")
+    assert len([line for line in body.splitlines() if b"#" not in line]) == 5 * sum(samples)
+    assert len(pauses) == 5 * sum(one // exposition.AT_A_STRETCH for one in samples) == 0
+    monkeypatch.setattr(exposition, "AT_A_STRETCH", 5)
+    assert rendered(families * 5, "")[0] == body
+    assert pauses == [exposition.PAUSE] * 5 * sum(one // 5 for one in samples)
+
+
 async def test_other_threads_read_while_the_loop_counts() -> None:
     index = registry_of(service("shop", *ACTIONS))
     metrics = Metrics(index)
@@ -216,6 +241,7 @@ async def test_other_threads_read_while_the_loop_counts() -> None:
 
 def whole(family: Metric) -> tuple[float, float]:
     """What is below the last bound of the first series, and its count."""
-    (last, *_) = (one.value for one in family.samples if one.labels.get("le") == "+Inf")
-    (count, *_) = (one.value for one in family.samples if one.name.endswith("_count"))
+    samples = [*family.samples]
+    (last, *_) = (one.value for one in samples if one.labels.get("le") == "+Inf")
+    (count, *_) = (one.value for one in samples if one.name.endswith("_count"))
     return last, count
