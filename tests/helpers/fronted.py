@@ -21,7 +21,8 @@ from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.accepting import Gate
-from gateway.access_log import AccessLog, line_of
+from gateway.access_lines import line_of
+from gateway.access_log import AccessLog
 from gateway.auth import Authenticator
 from gateway.client_metrics import ClientsCollector
 from gateway.clients import ClientLimits, Clients
