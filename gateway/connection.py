@@ -227,6 +227,11 @@ class Connection(web.RequestHandler):
         under_way = self._flight is not None
         return len(self._messages) + under_way >= self._max_msg_queue_size
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """As aiohttp, which asks for it at the end of every body, paused or not."""
+        if self._reading_paused or resume_parser:
+            super().resume_reading(resume_parser)
+
     # -- requests without a task --------------------------------------------------------
 
     def _next(self) -> None:

@@ -154,7 +154,12 @@ class FastPath:
 
     def _begin(self, connection: Connection, message: Any, payload: StreamReader) -> Flight | None:
         front, serving = self._front, self._serving
-        if type(message) is _ErrInfo or not _is_usual(message, connection):
+        if (
+            type(message) is _ErrInfo
+            or message.version is not HttpVersion11
+            or message.should_close
+            or connection.writing_paused
+        ):
             return None
         path, _, query = message.path.partition("?")
         known = front.routing.recall(path)
@@ -163,7 +168,7 @@ class FastPath:
         action = known.action
         if message.method not in action.methods:
             return None
-        names, values = zip(*message.raw_headers, strict=True)
+        names, values = zip(*message.raw_headers)  # noqa: B905 - pairs
         shape = self._shapes.of(names)
         if not (shape.plain and self._is_right(shape, values) and JSON in action.envelopes):
             return None
@@ -171,7 +176,8 @@ class FastPath:
         caller = self._caller(shape, values, action)
         if body is None or caller is None or self._is_full(known):
             return None
-        exchange = Exchange(message, serving, known.series, time.monotonic(), time.time())
+        now = time.monotonic()
+        exchange = Exchange(message, serving, known.series, now, time.time())
         exchange.route = known.route
         exchange.action = action
         exchange.caller = caller
@@ -180,7 +186,7 @@ class FastPath:
         call = Call(
             offers=action.offers,
             body=body,
-            deadline=Deadline.after(action.timeout),
+            deadline=Deadline(now + action.timeout, action.timeout),
             ticket=caller.ticket,
             client_id=caller.client_id,
             extra=trace_of(message.headers, exchange) if shape.traced else NO_FIELDS,
@@ -340,15 +346,6 @@ class FastPath:
         exchange.status = CLIENT_LEFT
         exchange.cause = "client_stalled" if flight.connection.stalled else "client_left"
         self._front.finish(exchange)
-
-
-def _is_usual(message: Any, connection: Connection) -> bool:
-    """HTTP/1.1 on a connection that goes on, and takes what it is sent."""
-    return (
-        message.version is HttpVersion11
-        and not message.should_close
-        and not connection.writing_paused
-    )
 
 
 def _keep(seen: set[bytes], value: bytes) -> None:
