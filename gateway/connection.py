@@ -10,7 +10,7 @@ import socket
 import struct
 import termios
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
 from aiohttp.http import HttpRequestParser
@@ -18,6 +18,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
 
 from gateway.clients import Clients
+
+if TYPE_CHECKING:
+    from gateway.fastpath import FastPath, Flight
 
 UNSENT: Final = 128 * 1024
 """Bytes that the kernel holds for a client and could not send yet."""
@@ -61,6 +64,9 @@ class Connection(web.RequestHandler):
         "_ahead",
         "_body",
         "_clients",
+        "_fast",
+        "_flight",
+        "_handed_over",
         "_head",
         "_head_timer",
         "_idle",
@@ -70,15 +76,22 @@ class Connection(web.RequestHandler):
         "_timer",
         "_unparsed",
         "_wire",
+        "remote",
         "stalled",
     )
 
     def __init__(
-        self, manager: web.Server, *, idle: float, clients: Clients | None = None, **options: Any
+        self,
+        manager: web.Server,
+        *,
+        idle: float,
+        clients: Clients | None = None,
+        fast: FastPath | None = None,
+        **options: Any,
     ) -> None:
         """`idle`: seconds in which the client has to take `idle` times its `min_body_rate`, while
-        the write buffer is full or the connection ends. `options` are those of aiohttp's
-        ``RequestHandler``."""
+        the write buffer is full or the connection ends. Requests that `fast` takes are not given
+        to the handler. `options` are those of aiohttp's ``RequestHandler``."""
         super().__init__(manager, **options)
         self._max_msg_queue_size = READ_AHEAD
         self._msg_queue_resume_size = READ_AHEAD // 2
@@ -95,6 +108,13 @@ class Connection(web.RequestHandler):
         )
         self._idle = idle
         self._clients = clients or Clients()
+        self._fast = fast
+        self._flight: Flight | None = None
+        """The request that is under way without a task."""
+        self._handed_over: Flight | None = None
+        """What became of such a one, until the handler takes it up."""
+        self.remote: str | None = None
+        """The peer's address."""
         self._timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None
@@ -116,6 +136,8 @@ class Connection(web.RequestHandler):
         memory."""
         super().connection_made(transport)
         self._wire = self.transport
+        peer = self.peername
+        self.remote = str(peer[0] if isinstance(peer, list | tuple) else peer) if peer else None
         self._await_head()
         sock = transport.get_extra_info("socket")
         if sock is not None and _NOTSENT_LOWAT is not None:
@@ -153,17 +175,18 @@ class Connection(web.RequestHandler):
     def _take(self, data: bytes) -> None:
         if self._over or self._upgraded:
             return
-        count = self._request_count
         in_body = not self._body.is_eof()  # this may be the rest of it
-        super().data_received(data)
-        self._message_tail = b""  # behind an upgrade; the connection ends with its answer
-        if self._request_count != count:
+        if self._parse(data):
             size = len(data)
             if self._head:
                 size += self._head
                 self._forget_head()
             self._body = self._messages[-1][1]
-            if self._current_request is not None or len(self._messages) > 1:
+            if (
+                self._current_request is not None
+                or self._flight is not None
+                or len(self._messages) > 1
+            ):
                 self._count_ahead(size)
             if self._head_timer is not None:
                 self._head_timer.cancel()
@@ -172,8 +195,87 @@ class Connection(web.RequestHandler):
             self._count_head(len(data))
         size = len(_PLAIN_END)
         self._last = data[-size:] if len(data) >= size else (self._last + data)[-size:]
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._break_body()
+        if self._messages:
+            if isinstance(self._messages[-1][0], _ErrInfo):
+                self._break_body()
+            self._next()
+
+    def _parse(self, data: bytes) -> bool:
+        """Queue the requests that are in `data`; whether there is one. What aiohttp's own
+        `data_received` does, but for WebSockets, and for waking `start`, see `_next`."""
+        if self._force_close or self._close:
+            return False
+        assert self._parser is not None  # noqa: S101 - connected
+        try:
+            messages, self._upgraded, _ = self._parser.feed_data(data)
+        except HttpProcessingError as exc:
+            messages = [(_ErrInfo(400, exc, exc.message), EMPTY_PAYLOAD)]
+            self._upgraded = False
+        if not messages:
+            return False
+        self._request_count += len(messages)
+        self._messages.extend(messages)
+        if not self._buffer_paused and len(self._messages) >= self._max_msg_queue_size:
+            self._pause_reading_for_buffer()
+        return True
+
+    # -- requests without a task --------------------------------------------------------
+
+    def _next(self) -> None:
+        """Begin the first request that waits, unless one is under way."""
+        waiter = self._waiter
+        if self._flight is not None or waiter is None or waiter.done():
+            return
+        if self._fast is not None:
+            flight = self._fast.begin(self, *self._messages[0])
+            if flight is not None:
+                self._messages.popleft()
+                self._flight = flight
+                self._request_in_progress = True
+                return
+        waiter.set_result(None)
+
+    def landed(self) -> None:
+        """The request that was under way without a task has its answer: on with the next."""
+        self._flight = None
+        self._request_in_progress = False
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+        if self._messages:
+            self._next()
+
+    def hand_over(self) -> None:
+        """Let what is under way without a task go on with one; nothing, if there is none."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        self._handed_over = flight
+        self._messages.appendleft((flight.message, flight.payload))
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def take_over(self) -> Flight | None:
+        """What the request that the handler got now was before, if it was anything."""
+        flight, self._handed_over = self._handed_over, None
+        return flight
+
+    def close(self) -> None:
+        """As aiohttp: end the connection with the answer to what is under way."""
+        self.hand_over()
+        super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """As aiohttp: end the connection, within so many seconds."""
+        self.hand_over()
+        await super().shutdown(timeout)
 
     @property
     def may_have_trailers(self) -> bool:
@@ -237,7 +339,8 @@ class Connection(web.RequestHandler):
     @property
     def _waits(self) -> bool:
         """Nothing but a head is awaited."""
-        return self._waiter is not None and not self._waiter.done()
+        waiter = self._waiter
+        return waiter is not None and not waiter.done() and self._flight is None
 
     def _head_late(self) -> None:
         self._head_timer = None
@@ -256,11 +359,11 @@ class Connection(web.RequestHandler):
         self._lingering_time = LINGER
         rest = StreamReader(self, limit=1, loop=self._loop)  # it never ends
         self._messages.append((_ErrInfo(exc.code, exc, exc.message), rest))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._next()
 
     def _process_keepalive(self) -> None:
-        if self._head > 0 and self._head_timer is not None:  # idle no more; that has its own limit
+        busy = self._head > 0 and self._head_timer is not None  # that has its own limit
+        if busy or self._flight is not None:  # idle no more
             self._keepalive_handle = None
             return
         closed = self._force_close
@@ -331,6 +434,10 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody is left to wait for."""
+        for flight in (self._flight, self._handed_over):
+            if flight is not None:
+                flight.lost()
+        self._flight = self._handed_over = None
         self._wire = None
         self._rest()
         self._forget_head()

@@ -4,6 +4,7 @@ from scamp.client.authz import authz_fetcher
 from scamp.client.call import Call, Reply
 from scamp.client.deadline import Deadline
 from scamp.client.feed import SubscriptionStats
+from scamp.client.launch import Launch
 from scamp.client.options import ClientOptions
 from scamp.client.picture import Changed
 from scamp.client.requester import Requester, parse_action
@@ -21,6 +22,7 @@ __all__ = [
     "ClientStats",
     "Deadline",
     "InstanceView",
+    "Launch",
     "PeerKind",
     "Reply",
     "Requester",

@@ -9,8 +9,8 @@ from typing import Any
 
 import orjson
 
-from scamp.client.connection import Exchange
 from scamp.client.deadline import Deadline
+from scamp.client.exchange import Exchange
 from scamp.client.trace import CallTrace
 from scamp.discovery import Action, Offer
 from scamp.errors import IdleTimeout, LocalProtocolError, ReplyFailed

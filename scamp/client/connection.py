@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from scamp import logs
+from scamp.client.exchange import Exchange
 from scamp.client.states import (
     ONE_PLACE,
     SLOT_TRANSITIONS,
@@ -28,9 +29,7 @@ from scamp.client.traits import PeerKind
 from scamp.errors import (
     ConnectionLost,
     LocalProtocolError,
-    ReplyTimeout,
     ScampError,
-    anew,
 )
 from scamp.limits import (
     DISCARD_LIMIT,
@@ -38,7 +37,7 @@ from scamp.limits import (
     MAX_INFLIGHT,
     MAX_REQUEST_ID,
 )
-from scamp.transport import Channel, IncomingMessage, OutgoingMessage
+from scamp.transport import Channel, IncomingMessage, OutgoingMessage, SentMessage
 from scamp.wire import EncodedHeader, ReplyHeader, header_type
 
 if TYPE_CHECKING:
@@ -63,95 +62,6 @@ _LEARNED: Final = {
     PeerKind.ECHOES: SlotEvent.ECHOES,
     PeerKind.RENUMBERS: SlotEvent.RENUMBERS,
 }
-
-
-class Exchange:
-    """One request and its reply on one connection.
-
-    `result` resolves with the reply once its first byte, its end or its failure is here. The
-    connection resolves it: by the reply, or with ConnectionLost when the channel is lost; the
-    deadline timer of `wait` resolves it otherwise.
-    """
-
-    __slots__ = (
-        "connection",
-        "finished",
-        "on_done",
-        "reply",
-        "request",
-        "request_id",
-        "result",
-        "unwanted",
-    )
-
-    def __init__(
-        self, connection: ClientConnection, request_id: int, request: OutgoingMessage
-    ) -> None:
-        self.connection: ClientConnection = connection
-        self.request_id: int = request_id
-        self.request: OutgoingMessage = request
-        self.reply: IncomingMessage | None = None
-        self.result: asyncio.Future[IncomingMessage] = asyncio.get_running_loop().create_future()
-        self.finished: bool = False
-        self.unwanted: bool = False
-        self.on_done: Callable[[], None] | None = None
-        """Called once, when the exchange is over or its caller has gone."""
-
-    async def wait(self, at: float, seconds: float) -> IncomingMessage:
-        """The reply, when its first byte is here. Raises ReplyTimeout at loop time `at`.
-
-        Raises ConnectionLost too. Safe to cancel: `abandon` afterwards.
-        """
-        result = self.result
-        try:
-            if not result.done():
-                timer = asyncio.get_running_loop().call_at(at, self._expire, seconds)
-                try:
-                    await result
-                finally:
-                    timer.cancel()
-            return result.result()
-        except Exception:
-            # What is raised has the frames of all who called, and so this exchange and the bodies:
-            # it must not have what is raised, or both would stay until garbage is collected.
-            self.result = asyncio.get_running_loop().create_future()
-            self.result.cancel()
-            raise
-        finally:
-            del result
-
-    def _expire(self, seconds: float) -> None:
-        self.fail(ReplyTimeout(seconds))
-
-    def fail(self, error: Exception) -> None:
-        """Resolve `result` with an error, if it is still open."""
-        if not self.result.done():
-            self.result.set_exception(error)
-            self.result.exception()  # the caller may have gone; that is no news
-
-    def ready(self) -> None:
-        """The reply's first byte, end or failure is here."""
-        reply = self.reply
-        if reply is None or self.result.done():
-            return
-        if reply.error is not None:
-            self.fail(anew(reply.error))
-        else:
-            self.result.set_result(reply)
-
-    def abandon(self, *, suspect: bool = False) -> None:
-        """The caller wants no more of this. Idempotent; does nothing when all has been said.
-
-        `suspect` retires the connection: the service did not answer in time.
-        """
-        self.done()
-        self.connection.abandon(self, suspect=suspect)
-
-    def done(self) -> None:
-        """Tell the owner, once."""
-        callback, self.on_done = self.on_done, None
-        if callback is not None:
-            callback()
 
 
 class ClientConnection:
@@ -290,7 +200,11 @@ class ClientConnection:
         if len(body) > MAX_INFLIGHT:
             raise LocalProtocolError(f"first piece of {len(body)} bytes exceeds the window")
         request_id = self._next_id
-        request = channel.open_message(encode(request_id))
+        request: OutgoingMessage | SentMessage
+        if end:
+            request = channel.send_whole(encode(request_id), body)
+        else:
+            request = channel.open_message(encode(request_id))
         self._move(event)
         self._next_id += 1
         self._alone = exclusive
@@ -301,11 +215,9 @@ class ClientConnection:
         self._open += 1
         channel.busy += 1
         self._stats.attempts += 1
-        if body:
+        if body and isinstance(request, OutgoingMessage):
             channel.send_data(request, body)
             request.sent += len(body)
-        if end:
-            request.end()
         if self._next_id >= MAX_REQUEST_ID:
             self.retire()
         return exchange
@@ -319,7 +231,7 @@ class ClientConnection:
         """See `Exchange.abandon`."""
         if exchange.finished or exchange.unwanted:
             return
-        exchange.result.cancel()
+        exchange.forget()
         if self._state is _CLOSED:
             self._finish(exchange)
             return

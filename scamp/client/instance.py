@@ -15,6 +15,7 @@ from typing import Any, Final
 from scamp.client.connection import ClientConnection
 from scamp.client.deadline import Deadline
 from scamp.client.dialing import Dialer, format_address, is_resumed
+from scamp.client.exchange import Exchange
 from scamp.client.health import BACKOFF_MAX, Health
 from scamp.client.options import ClientOptions
 from scamp.client.pool import PROBE_DELAY, Need, PoolCore
@@ -26,12 +27,14 @@ from scamp.discovery import Announcement
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
+    LocalProtocolError,
     QueueTimeout,
     Saturated,
     ScampError,
     anew,
 )
 from scamp.limits import CLOSE_TIMEOUT
+from scamp.wire import EncodedHeader
 
 log: logging.Logger = logging.getLogger("scamp.client")
 
@@ -209,6 +212,25 @@ class Instance(Health):
             for timer in timers:
                 timer.cancel()
             del waiter  # it has the error, whose frames have us
+
+    def start(
+        self, encode: Callable[[int], EncodedHeader], body: bytes, now: float
+    ) -> Exchange | None:
+        """Begin a request on a connection that has a place now, at loop time `now`; None when there
+        is none, or it cannot be sent, and nothing has happened. When it is over it has released
+        its part of `in_flight`."""
+        connection = self._pool.pick(Need.SHARED)
+        if connection is None:
+            return None
+        try:
+            exchange = connection.start(encode, body, end=True, exclusive=False)
+        except (ConnectionLost, LocalProtocolError):
+            return None
+        self._last_used = now
+        self._warm_delay = WARM_FIRST
+        self.in_flight += 1
+        exchange.on_done = self.release
+        return exchange
 
     def _look_later(self) -> None:
         """While requests wait, see from time to time whether to dial or to refuse more."""

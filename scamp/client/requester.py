@@ -3,37 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
+from scamp.client.attempt import Attempt, only_waited, retry_reason
 from scamp.client.budget import RetryBudget
 from scamp.client.call import Call, Reply
-from scamp.client.connection import ClientConnection, Exchange
+from scamp.client.connection import ClientConnection
 from scamp.client.deadline import Deadline
 from scamp.client.dialing import Dialer
+from scamp.client.exchange import Exchange
+from scamp.client.expiry import Expiry
 from scamp.client.instance import Instance, OnlyWaited
+from scamp.client.launch import Launch
 from scamp.client.options import ClientOptions
 from scamp.client.pool import Need
-from scamp.client.router import InstanceView, Router
+from scamp.client.router import Choice, InstanceView, Router
 from scamp.client.sessions import SessionStore
 from scamp.client.sources import FixedSource, NamedSource, Source, Target
 from scamp.client.stats import ClientStats
 from scamp.client.subscription import Subscription
 from scamp.client.traits import TraitStore
+from scamp.client.upload import pieces_of, upload_body
 from scamp.discovery import Announcement, Offer, Registry
 from scamp.errors import (
-    ConnectFailed,
-    ConnectionLost,
     DispatchFailed,
-    IdleTimeout,
-    LocalProtocolError,
     NoUsableInstance,
-    ReplyFailed,
     ReplyTimeout,
     Saturated,
     ScampError,
@@ -41,11 +40,9 @@ from scamp.errors import (
     UnknownAction,
     anew,
 )
-from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SILENT_WAIT, SUBSCRIBE_TIMEOUT
+from scamp.limits import HEARTBEAT, MAX_INFLIGHT, SUBSCRIBE_TIMEOUT
 from scamp.transport import IncomingMessage, client_context
 from scamp.wire import ReplyHeader
-
-log: logging.Logger = logging.getLogger("scamp.client")
 
 RETRY_DELAY: Final = 0.025
 """Seconds; the first retry waits up to this, each further one up to twice the one before."""
@@ -83,6 +80,7 @@ class Requester:
         self._traits = TraitStore()
         self._router = Router(registry, self.options, self._dialer, self._traits, self.stats)
         self._uploads: set[asyncio.Task[None]] = set()
+        self._expiry = Expiry()
         self._budget = RetryBudget(self.options.retry_budget, self.options.retry_minimum)
 
     async def request(
@@ -147,23 +145,59 @@ class Requester:
         began = time.monotonic()
         self.stats.requests += 1
         self._budget.request(began)
+        return await self._follow(call, began, None)
+
+    def launch(self, call: Call, done: Callable[[], None]) -> Launch | None:
+        """Send `call` at once, without a task; None when that cannot be, and nothing has happened.
+
+        For bodies that are held and fit the window, where an instance has a place on a connection
+        now and nothing is unusual; else `send`. `done` is called once, from the event loop and not
+        from within this: as soon as the first byte of the reply, its end or its failure is here, or
+        the deadline is over, which is noticed up to `TICK` seconds late unless it is near. Then ask
+        `Launch.reply`, and where that is None await `resume`.
+        """
+        body, deadline, now = call.body, call.deadline, time.monotonic()
+        if not isinstance(body, bytes) or len(body) > MAX_INFLIGHT or call.trace is not None:
+            return None
+        choice = None if deadline.at <= now else self._router.ready(call.offers, call.envelope, now)
+        if choice is None:
+            return None
+        instance, offer = choice
+        exchange = instance.start(partial(call.encode, offer.action), body, now)
+        if exchange is None:
+            return None
+        self.stats.requests += 1
+        self._budget.request(now)
+        launch = Launch(call, instance, offer, exchange, now, self.options.body_idle, done)
+        launch.watch(self._expiry)
+        return launch
+
+    async def resume(self, launch: Launch) -> Reply:
+        """Go on with a call that was launched, as `send` would: wait for its reply, try again
+        where that is safe. Returns and raises as `send` does. Safe to cancel. Once this has begun
+        its `done` is not called any more."""
+        launch.take_over()
+        return await self._follow(launch.call, launch.sent, launch)
+
+    async def _follow(self, call: Call, began: float, launch: Launch | None) -> Reply:
+        """Try until there is a reply or no more to try. `launch` is a first attempt that is placed
+        already; None: begin with choosing."""
         avoid: list[Instance] = []  # tried, or waited for in vain
         done = 0  # attempts
         offers = call.offers
         failure: ScampError | None = None
         while True:
-            try:
-                instance, offer = self._router.choose(
-                    offers, call.envelope, avoid, time.monotonic()
-                )
-            except (NoUsableInstance, Saturated) as exc:
-                if failure is not None:
-                    raise anew(failure) from None  # it says more than that nothing is left
-                self._count(exc)
-                raise
-            try:
+            patient = False
+            if launch is None:
+                instance, offer = self._choose(call, offers, avoid, failure)
                 patient = instance in avoid
-                return await self._attempt(call, instance, offer, done + 1, began, patient)
+            else:
+                instance, offer = launch.instance, launch.offer
+            try:
+                placed, launch = launch, None
+                if placed is None:
+                    return await self._attempt(call, instance, offer, done + 1, began, patient)
+                return await self._answer(placed)
             except OnlyWaited as waited:
                 _tell(call, waited.error)
                 if waited.error is not None:
@@ -178,11 +212,11 @@ class Requester:
             except ScampError as exc:
                 exc.attempts, exc.instance = done + 1, instance.address
                 _tell(call, exc)
-                if _only_waited(exc, instance) and not call.touched:
+                if only_waited(exc, instance) and not call.touched:
                     # The instance leaves. Nothing was tried, so to go on elsewhere is no retry.
                     failure, offers = anew(exc), self._offers_now(call, offer)
                     continue
-                reason = _retry_reason(exc, call)
+                reason = retry_reason(exc, call)
                 if reason is None or not self._may_retry(call, done):
                     self._count(exc)
                     raise
@@ -194,6 +228,21 @@ class Requester:
             if call.deadline.expired:
                 raise anew(failure)  # nobody would wait for the reply
             offers = self._offers_now(call, offer)
+
+    def _choose(
+        self,
+        call: Call,
+        offers: tuple[Offer, ...],
+        avoid: list[Instance],
+        failure: ScampError | None,
+    ) -> Choice:
+        try:
+            return self._router.choose(offers, call.envelope, avoid, time.monotonic())
+        except (NoUsableInstance, Saturated) as exc:
+            if failure is not None:
+                raise anew(failure) from None  # it says more than that nothing is left
+            self._count(exc)
+            raise
 
     @staticmethod
     async def _pause(done: int, deadline: Deadline) -> None:
@@ -246,31 +295,38 @@ class Requester:
         need = Need.ALONE if not held else Need.FRESH if last else Need.SHARED
         exchange = await self._place(call, instance, offer, need, patient)
         sent = time.monotonic()
+        return await self._answer(Attempt(call, instance, offer, exchange, number, began, sent))
+
+    async def _answer(self, attempt: Attempt) -> Reply:
+        """Wait for what becomes of an attempt that is on its way."""
+        call, exchange, sent = attempt.call, attempt.exchange, attempt.sent
+        deadline, body = call.deadline, call.body
+        held = isinstance(body, bytes) and len(body) <= MAX_INFLIGHT
         upload: asyncio.Task[None] | None = None
-        deadline = call.deadline
         try:
             if held:
                 message = await exchange.wait(deadline.at, deadline.seconds)
             else:
-                source = _pieces(body) if isinstance(body, bytes) else body
-                upload = asyncio.create_task(self._upload(call, exchange, source))
+                source = pieces_of(body) if isinstance(body, bytes) else body
+                upload = asyncio.create_task(
+                    upload_body(call, exchange, source, self.options.body_idle)
+                )
                 self._uploads.add(upload)
                 upload.add_done_callback(self._uploads.discard)
                 message = await self._wait_with_upload(exchange, upload, deadline)
         except ReplyTimeout:
-            _note_silence(call, exchange, instance, time.monotonic() - sent if held else 0.0)
+            attempt.note_silence(time.monotonic() - sent if held else 0.0)
             exchange.abandon(suspect=not call.caller_lowered)
             raise
         except asyncio.CancelledError:
-            waited = time.monotonic() - sent if held else 0.0
-            _note_silence(call, exchange, instance, waited, left=True)
+            attempt.note_silence(time.monotonic() - sent if held else 0.0, left=True)
             exchange.abandon()
             raise
         except BaseException:
             exchange.abandon()
             raise
         upstream = time.monotonic() - sent
-        instance.silence = 0
+        attempt.instance.silence = 0
         header = message.header
         if isinstance(header, ReplyHeader) and header.dispatch_failure:
             if upload is not None:
@@ -283,16 +339,7 @@ class Requester:
             if message.error is not None:
                 exchange.abandon()
                 raise anew(message.error)
-        return Reply(
-            exchange,
-            message,
-            offer,
-            attempts=number,
-            queued=sent - began,
-            upstream=upstream,
-            upload=upload,
-            body_idle=self.options.body_idle,
-        )
+        return attempt.reply_of(message, upstream, self.options.body_idle, upload)
 
     async def _hold(self, exchange: Exchange, message: IncomingMessage, deadline: Deadline) -> None:
         """Keep the beginning of a reply back for a moment: while nobody has had any of it, one that
@@ -342,41 +389,13 @@ class Requester:
         """Wait for the reply while the body goes up; the deadline runs only when it has."""
         allowance = deadline.remaining()
         try:
-            both: set[asyncio.Future[Any]] = {upload, exchange.result}
+            both: set[asyncio.Future[Any]] = {upload, exchange.settling()}
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            del both  # the exchange lets go of what has an error, and so must we
             loop = asyncio.get_running_loop()
             return await exchange.wait(loop.time() + allowance, deadline.seconds)
         except BaseException:
             upload.cancel()
             raise
-
-    async def _upload(self, call: Call, exchange: Exchange, source: AsyncIterator[bytes]) -> None:
-        """Send a body piece by piece. Runs as a task; its failure becomes the exchange's."""
-        request = exchange.request
-        call.touched = True  # before the first piece: waiting for it, too, may use the source up
-        try:
-            pieces = aiter(source)
-            while (piece := await _next_piece(pieces, self.options.body_idle)) is not None:
-                try:
-                    await request.write(piece, self.options.body_idle)
-                except ConnectionLost as exc:
-                    exchange.fail(exc)  # when the connection has not done so itself
-                    return
-            request.end()
-            exchange.connection.request_ended(exchange)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise
-            # Not this is cancelled but something that the source waits for.
-            exchange.fail(LocalProtocolError("the source of the body was cancelled"))
-            exchange.abandon()
-        except Exception as exc:
-            exchange.fail(exc)  # for whoever waits for the reply
-            exchange.abandon()
-        finally:
-            await _close(source)
 
     # -- subscriptions ------------------------------------------------------------------
 
@@ -431,6 +450,7 @@ class Requester:
         for upload in self._uploads:
             upload.cancel()
         await self._router.close()
+        self._expiry.close()
 
     async def __aenter__(self) -> Requester:
         return self
@@ -443,62 +463,3 @@ def _tell(call: Call, error: ScampError | None) -> None:
     """That an attempt has failed."""
     if call.trace is not None:
         call.trace.failed(error)
-
-
-def _note_silence(
-    call: Call, exchange: Exchange, instance: Instance, waited: float, *, left: bool = False
-) -> None:
-    """A request ends without a reply. That speaks against the instance when it had all the time
-    that the action takes, or SILENT_WAIT: impatient callers say nothing of it. `waited` is 0 for
-    an upload: how long that took was its caller's choice."""
-    patient = waited >= SILENT_WAIT or not (left or call.caller_lowered)
-    if patient and exchange.connection.mute:
-        instance.left_unanswered(ReplyTimeout(waited or call.deadline.seconds))
-
-
-def _only_waited(error: ScampError, instance: Instance) -> bool:
-    """Whether the request waited at an instance that has left, and nothing of it was written."""
-    return instance.withdrawn and isinstance(error, ConnectionLost) and not error.written
-
-
-def _retry_reason(error: ScampError, call: Call) -> str | None:
-    """Why the request may be sent again, or None when it may not.
-
-    What was never written may go anywhere; what may have been executed only when the action reads.
-    """
-    if isinstance(error, ConnectFailed):
-        return "connect"
-    if isinstance(error, DispatchFailed):
-        return "dispatch_failure"
-    if isinstance(error, ConnectionLost):
-        return "lost" if not error.written or call.retry_safe else None
-    if isinstance(error, ReplyFailed):
-        return "txerr" if call.retry_safe else None
-    return None
-
-
-async def _next_piece(source: AsyncIterator[bytes], idle: float) -> bytes | None:
-    """The next piece of a body, None at its end. Raises IdleTimeout after `idle` seconds."""
-    limit = asyncio.timeout(idle)
-    try:
-        async with limit:
-            return await anext(source, None)
-    except TimeoutError as exc:
-        if limit.expired():
-            raise IdleTimeout(idle) from exc
-        raise  # the source's own
-
-
-async def _close(source: AsyncIterator[bytes]) -> None:
-    """Let the source of a body clean up. Nobody waits any more for what it raises."""
-    close = getattr(source, "aclose", None)
-    if close is not None:
-        try:
-            await close()
-        except Exception:
-            log.exception("the source of a body failed in cleaning up")
-
-
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), MAX_INFLIGHT):
-        yield body[start : start + MAX_INFLIGHT]

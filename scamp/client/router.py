@@ -105,6 +105,12 @@ class Router:
             choice = self._least_bad(plan.balance, tried, now)
         return choice
 
+    def ready(self, offers: tuple[Offer, ...], envelope: str, now: float) -> Choice | None:
+        """An instance that is up and not full, as `choose` would have it; None when that would have
+        to look any further. Changes nothing."""
+        plan = self._plans.get((id(offers), envelope))
+        return plan.balance.pick(now) if plan is not None else None
+
     def _least_bad(self, balance: _Balance, tried: Sequence[Instance], now: float) -> Choice:
         """Everything fresh is out or full. One that was tried but is up comes first, then one that
         does not get beyond connecting, then one that is out."""

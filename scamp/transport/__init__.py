@@ -1,7 +1,7 @@
 """SCAMP over asyncio and TLS, the same for both roles: contexts, channels, messages."""
 
 from scamp.transport.channel import Channel, ChannelHandler
-from scamp.transport.message import IncomingMessage, OutgoingMessage
+from scamp.transport.message import IncomingMessage, OutgoingMessage, SentMessage
 from scamp.transport.states import CHANNEL_TRANSITIONS, ChannelEvent, ChannelState
 from scamp.transport.tls import (
     SESSIONS_LEAK,
@@ -24,6 +24,7 @@ __all__ = [
     "IncomingMessage",
     "OutgoingMessage",
     "ResumingContext",
+    "SentMessage",
     "TcpTimes",
     "client_context",
     "offering",

@@ -28,7 +28,7 @@ from scamp.limits import (
     WRITE_HIGH,
     WRITE_LIMIT,
 )
-from scamp.transport.message import IncomingMessage, OutgoingMessage
+from scamp.transport.message import IncomingMessage, OutgoingMessage, SentMessage
 from scamp.transport.states import BY_US, CHANNEL_TRANSITIONS, DEAF, ChannelEvent, ChannelState
 from scamp.transport.tls import peer_fingerprint
 from scamp.transport.tuning import USUAL, TcpTimes
@@ -297,6 +297,14 @@ class Channel(asyncio.Protocol):
         self._outgoing[message.msgno] = message
         self._schedule_flush()
         return message
+
+    def send_whole(self, header: Header | EncodedHeader, body: bytes) -> SentMessage:
+        """Send a message that is complete; `body` fits the window. Raises as `open_message`."""
+        self._check()
+        self._wire.send_whole(header, body)
+        self._queued += len(body)
+        self._schedule_flush()
+        return SentMessage(self, len(body))
 
     def room(self, message: OutgoingMessage) -> int:
         """Bytes of `message` that may be sent now. Raises ConnectionLost on a lost channel."""

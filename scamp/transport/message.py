@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from scamp.errors import IdleTimeout, LocalProtocolError, ScampError, anew
 from scamp.limits import BODY_IDLE, MAX_DATA_SENT, MAX_PIECES, READ_PAUSE
@@ -139,10 +139,10 @@ class IncomingMessage(_Waiting):
             self._buffered = 0
         self._channel.resume_for(self)
         self.wake()
-        self._notify_ready()
         callback, self._on_ended = self._on_ended, None
         if callback is not None:
             callback()
+        self._notify_ready()  # last: whoever is ready may go on at once
 
     def _notify_ready(self) -> None:
         callback, self._on_ready = self._on_ready, None
@@ -325,3 +325,28 @@ class OutgoingMessage(_Waiting):
         if not self.closed:
             self.closed = True
             self._channel.fail_message(self, text)
+
+
+class SentMessage:
+    """A message that we sent as a whole: there is nothing left to do with it.
+
+    To its owner it is an `OutgoingMessage` that has ended.
+    """
+
+    __slots__ = ("_channel", "_opened_at", "sent")
+
+    closed: Final = True
+
+    def __init__(self, channel: Channel, sent: int) -> None:
+        self._channel = channel
+        self._opened_at = channel.flushes
+        self.sent: int = sent
+        """Bytes of its body."""
+
+    @property
+    def flushed(self) -> bool:
+        """True when bytes of this message may have reached the socket."""
+        return self._channel.flushes > self._opened_at
+
+    def end(self) -> None:
+        """Does nothing, as on every message that has ended."""

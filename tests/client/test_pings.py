@@ -9,9 +9,8 @@ from functools import partial
 
 import pytest
 
-from scamp.client import Call, ClientOptions, Deadline
+from scamp.client import Call, ClientOptions, Deadline, attempt
 from scamp.client import health as health_module
-from scamp.client import requester as requester_module
 from scamp.errors import ConnectionLost, QueueTimeout, ReplyTimeout
 from scamp.limits import SILENT_AFTER
 from scamp.testing import (
@@ -157,7 +156,7 @@ async def test_callers_who_leave_count_when_they_have_waited(
     patience: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Or a process that hangs would be asked for ever: nobody waits until its deadline."""
-    monkeypatch.setattr(requester_module, "SILENT_WAIT", patience)
+    monkeypatch.setattr(attempt, "SILENT_WAIT", patience)
     peer = ScriptedPeer(echo)
     async with Mesh(peer) as mesh:
         await (await mesh.requester.request("Test.echo")).read_all()
@@ -175,7 +174,7 @@ async def test_who_is_slow_with_an_upload_and_leaves_says_nothing_of_the_service
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It has nothing to answer yet, however long that takes."""
-    monkeypatch.setattr(requester_module, "SILENT_WAIT", 0.001)
+    monkeypatch.setattr(attempt, "SILENT_WAIT", 0.001)
     never = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -248,7 +247,7 @@ async def test_a_request_that_is_left_beside_one_that_is_answered_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They share a connection: the action hangs, not the instance."""
-    monkeypatch.setattr(requester_module, "SILENT_WAIT", 0.0)
+    monkeypatch.setattr(attempt, "SILENT_WAIT", 0.0)
     peer = ScriptedPeer(
         {"Test.echo": echo, "Test.hang": silent}, actions=("Test.echo", "Test.hang")
     )

@@ -10,8 +10,9 @@ from itertools import product
 
 import pytest
 
-from scamp.client.connection import ClientConnection, Exchange
+from scamp.client.connection import ClientConnection
 from scamp.client.dialing import Dialer
+from scamp.client.exchange import Exchange
 from scamp.client.states import ONE_PLACE, SLOT_TRANSITIONS, TAKES_NOTHING, SlotEvent, SlotState
 from scamp.client.stats import ClientStats
 from scamp.client.traits import PeerKind

@@ -233,7 +233,7 @@ async def test_without_the_rule_things_are_executed_twice(monkeypatch: pytest.Mo
     def careless(error: ScampError, call: Call) -> str | None:
         return "lost" if isinstance(error, ConnectionLost) else None
 
-    monkeypatch.setattr(requester_module, "_retry_reason", careless)
+    monkeypatch.setattr(requester_module, "retry_reason", careless)
     async with Storm(1, ECHOING, WRITE) as storm:
         await storm.run()
         assert storm.twice()

@@ -16,7 +16,8 @@ from typing import Final
 import pytest
 
 from scamp.client import ClientOptions, Requester, health
-from scamp.client.connection import ClientConnection, Exchange
+from scamp.client.connection import ClientConnection
+from scamp.client.exchange import Exchange
 from scamp.client.instance import Instance
 from scamp.errors import (
     ConnectFailed,

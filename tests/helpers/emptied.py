@@ -22,6 +22,7 @@ def assert_tables_empty(mesh: Mesh) -> None:
             assert connection.channel.busy == 0
             assert connection.channel.open_messages == 0
     assert not mesh.requester._uploads
+    assert not any(mesh.requester._expiry._ticks.values())
 
 
 def quiet(mesh: Mesh) -> bool:
