@@ -121,6 +121,16 @@ class Authenticator:
 
     # -- what was found before ----------------------------------------------------------
 
+    @property
+    def remembered(self) -> int:
+        """Tickets of which it is known what they permit."""
+        return len(self._passes)
+
+    @property
+    def permits(self) -> int:
+        """The most that is known of one of them, in actions."""
+        return max((len(one.permits) for one in self._passes.values()), default=0)
+
     def recall(self, field: str, value: bytes, action: Guarded) -> Caller | None:
         """Who asks, if `value` in the header field `field` was `remember`ed and would pass again
         now. None says nothing: ask `identify` and `authorize`. To be counted by `recalled`."""

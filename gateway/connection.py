@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import select
 import socket
-import struct
-import termios
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
 
 from gateway.clients import Clients
+from gateway.sockets import has_something, in_kernel
 
 if TYPE_CHECKING:
     from gateway.fastpath import FastPath, Flight
@@ -42,6 +38,10 @@ a request may be the beginning of the next one's head."""
 READ_AHEAD: Final = 4
 """Requests that are read while one is under way. A head takes up to 40 times its size once it is
 parsed, and aiohttp's 32 of them on each connection are gigabytes."""
+
+SOON: Final = 0.01
+"""Seconds that a small body is waited for before its request gets a task: many clients send it in a
+packet of its own, right behind the head."""
 
 LINGER: Final = 1.0
 """Seconds in which one whose head was refused can read why."""
@@ -73,6 +73,7 @@ class Connection(web.RequestHandler):
         "_last",
         "_leaving",
         "_over",
+        "_soon",
         "_timer",
         "_unparsed",
         "_wire",
@@ -113,6 +114,7 @@ class Connection(web.RequestHandler):
         """The request that is under way without a task."""
         self._handed_over: Flight | None = None
         """What became of such a one, until the handler takes it up."""
+        self._soon: asyncio.TimerHandle | None = None
         self.remote: str | None = None
         """The peer's address."""
         self._timer: asyncio.TimerHandle | None = None
@@ -215,9 +217,20 @@ class Connection(web.RequestHandler):
             return False
         self._request_count += len(messages)
         self._messages.extend(messages)
-        if not self._buffer_paused and len(self._messages) >= self._max_msg_queue_size:
+        if not self._buffer_paused and self._has_enough:
             self._pause_reading_for_buffer()
         return True
+
+    @property
+    def _has_enough(self) -> bool:
+        """Whether the parser has stopped, with so many requests that are not done with."""
+        under_way = self._flight is not None
+        return len(self._messages) + under_way >= self._max_msg_queue_size
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """As aiohttp, which asks for it at the end of every body, paused or not."""
+        if self._reading_paused or resume_parser:
+            super().resume_reading(resume_parser)
 
     # -- requests without a task --------------------------------------------------------
 
@@ -227,13 +240,30 @@ class Connection(web.RequestHandler):
         if self._flight is not None or waiter is None or waiter.done():
             return
         if self._fast is not None:
-            flight = self._fast.begin(self, *self._messages[0])
+            message, payload = self._messages[0]
+            flight = self._fast.begin(self, message, payload)
             if flight is not None:
                 self._messages.popleft()
                 self._flight = flight
                 self._request_in_progress = True
+                self._stop_waiting()
                 return
-        waiter.set_result(None)
+            if not payload.is_eof() and self._fast.is_worth_waiting(message):
+                if self._soon is None:
+                    self._soon = self._loop.call_later(SOON, self._wake)
+                return
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the first request that waits have its task."""
+        self._stop_waiting()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _stop_waiting(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
 
     def landed(self) -> None:
         """The request that was under way without a task has its answer: on with the next."""
@@ -258,9 +288,7 @@ class Connection(web.RequestHandler):
             return
         self._handed_over = flight
         self._messages.appendleft((flight.message, flight.payload))
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        self._wake()
 
     def take_over(self) -> Flight | None:
         """What the request that the handler got now was before, if it was anything."""
@@ -270,6 +298,8 @@ class Connection(web.RequestHandler):
     def close(self) -> None:
         """As aiohttp: end the connection with the answer to what is under way."""
         self.hand_over()
+        if self._messages:
+            self._wake()
         super().close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
@@ -321,6 +351,8 @@ class Connection(web.RequestHandler):
         if self._ahead > SMALL_HEAD and self._messages:
             return
         super()._resume_reading_if_drained()
+        if not self._buffer_paused and self._has_enough:  # aiohttp does not know of the one
+            self._pause_reading_for_buffer()
         if not self._buffer_paused:
             self._forget_ahead()
             rest, self._unparsed = self._unparsed, b""
@@ -363,7 +395,7 @@ class Connection(web.RequestHandler):
 
     def _process_keepalive(self) -> None:
         busy = self._head > 0 and self._head_timer is not None  # that has its own limit
-        if busy or self._flight is not None:  # idle no more
+        if busy or self._flight is not None or self._messages:  # idle no more
             self._keepalive_handle = None
             return
         closed = self._force_close
@@ -391,7 +423,7 @@ class Connection(web.RequestHandler):
         """End it, unless the next request is there and was only not read yet."""
         transport = self.transport
         sock = transport.get_extra_info("socket") if transport is not None else None
-        if sock is None or not _has_something(sock):
+        if sock is None or not has_something(sock):
             self.force_close()
 
     def _break_body(self) -> None:
@@ -438,6 +470,7 @@ class Connection(web.RequestHandler):
             if flight is not None:
                 flight.lost()
         self._flight = self._handed_over = None
+        self._stop_waiting()
         self._wire = None
         self._rest()
         self._forget_head()
@@ -466,34 +499,9 @@ class Connection(web.RequestHandler):
     @staticmethod
     def _unsent(wire: asyncio.Transport) -> int:
         """Bytes that the client has not acknowledged, in our buffer and in the kernel's."""
-        return wire.get_write_buffer_size() + _in_kernel(wire.get_extra_info("socket"))
+        return wire.get_write_buffer_size() + in_kernel(wire.get_extra_info("socket"))
 
     def _rest(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _in_kernel(sock: socket.socket | None) -> int:
-    """Bytes in a socket's send queue; 0 where the system does not tell."""
-    if sock is None:
-        return 0
-    try:
-        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int(struct.unpack("i", answer)[0])
-
-
-def _has_something(sock: socket.socket) -> bool:
-    """Whether bytes are there to be read; the end is none. With TLS it may be an alert."""
-    ready = select.poll()
-    ready.register(sock.fileno(), select.POLLIN)
-    if not ready.poll(0):
-        return False
-    # The loop's sockets cannot be read by others (uvloop's have no `recv`), but looked into.
-    try:
-        with socket.socket(fileno=os.dup(sock.fileno())) as twin:
-            return bool(twin.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False

@@ -154,7 +154,12 @@ class FastPath:
 
     def _begin(self, connection: Connection, message: Any, payload: StreamReader) -> Flight | None:
         front, serving = self._front, self._serving
-        if type(message) is _ErrInfo or not _is_usual(message, connection):
+        if (
+            type(message) is _ErrInfo
+            or message.version is not HttpVersion11
+            or message.should_close
+            or connection.writing_paused
+        ):
             return None
         path, _, query = message.path.partition("?")
         known = front.routing.recall(path)
@@ -163,7 +168,7 @@ class FastPath:
         action = known.action
         if message.method not in action.methods:
             return None
-        names, values = zip(*message.raw_headers, strict=True)
+        names, values = zip(*message.raw_headers)  # noqa: B905 - pairs
         shape = self._shapes.of(names)
         if not (shape.plain and self._is_right(shape, values) and JSON in action.envelopes):
             return None
@@ -171,7 +176,8 @@ class FastPath:
         caller = self._caller(shape, values, action)
         if body is None or caller is None or self._is_full(known):
             return None
-        exchange = Exchange(message, serving, known.series, time.monotonic(), time.time())
+        now = time.monotonic()
+        exchange = Exchange(message, serving, known.series, now, time.time())
         exchange.route = known.route
         exchange.action = action
         exchange.caller = caller
@@ -180,7 +186,7 @@ class FastPath:
         call = Call(
             offers=action.offers,
             body=body,
-            deadline=Deadline.after(action.timeout),
+            deadline=Deadline(now + action.timeout, action.timeout),
             ticket=caller.ticket,
             client_id=caller.client_id,
             extra=trace_of(message.headers, exchange) if shape.traced else NO_FIELDS,
@@ -198,8 +204,22 @@ class FastPath:
         exchange.bytes_in = payload.total_bytes
         return flight
 
+    def is_worth_waiting(self, message: Any) -> bool:
+        """Whether a request that cannot begin since its body is not whole may do so once it is."""
+        if type(message) is _ErrInfo or message.method == "GET":
+            return False
+        length = message.headers.get(hdrs.CONTENT_LENGTH, "")
+        names = tuple(name for name, _ in message.raw_headers)
+        return (
+            self._front.routing.recall(message.path.partition("?")[0]) is not None
+            and self._shapes.of(names).plain
+            and length.isascii()
+            and length.isdigit()
+            and int(length[:9]) <= self._max_body
+        )
+
     def _is_right(self, shape: Shape, values: tuple[bytes, ...]) -> bool:
-        """Whether the head is not too large, ``Host`` one, and the body, if any, said to be JSON."""
+        """Whether the head is not too large, ``Host`` one, and the body said to be JSON."""
         if shape.size + sum(map(len, values)) > MAX_HEAD:
             return False
         host = values[shape.host]
@@ -326,15 +346,6 @@ class FastPath:
         exchange.status = CLIENT_LEFT
         exchange.cause = "client_stalled" if flight.connection.stalled else "client_left"
         self._front.finish(exchange)
-
-
-def _is_usual(message: Any, connection: Connection) -> bool:
-    """HTTP/1.1 on a connection that goes on, and takes what it is sent."""
-    return (
-        message.version is HttpVersion11
-        and not message.should_close
-        and not connection.writing_paused
-    )
 
 
 def _keep(seen: set[bytes], value: bytes) -> None:

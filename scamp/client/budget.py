@@ -35,7 +35,11 @@ class RetryBudget:
 
     def request(self, now: float) -> None:
         """A request came."""
-        self._requests[self._turn(now)] += 1
+        second = self._second
+        if now - second >= 1:
+            self._turn(now)
+            second = self._second
+        self._requests[second % WINDOW] += 1
 
     def take(self, now: float) -> bool:
         """Take one retry; False when there is none left."""

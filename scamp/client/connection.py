@@ -38,7 +38,7 @@ from scamp.limits import (
     MAX_REQUEST_ID,
 )
 from scamp.transport import Channel, IncomingMessage, OutgoingMessage, SentMessage
-from scamp.wire import EncodedHeader, ReplyHeader, header_type
+from scamp.wire import EncodedHeader, ReplyHeader, RequestTemplate, header_type
 
 if TYPE_CHECKING:
     from scamp.client.stats import ClientStats
@@ -56,6 +56,9 @@ when the request was written."""
 
 _SHARED: Final = SlotState.SHARED  # members are slow to get at in Python 3.11
 _CLOSED: Final = SlotState.CLOSED
+_STARTED: Final = SlotEvent.STARTED
+_RETIRED: Final = SlotState.RETIRED
+_ECHOES: Final = PeerKind.ECHOES
 _FINISHED: Final = SlotEvent.FINISHED
 
 _LEARNED: Final = {
@@ -137,11 +140,9 @@ class ClientConnection:
             places = 1
         else:
             return 0
-        if channel is None or channel.closing:
-            return 0  # lost, or idle and about to close: we shall be told
-        if channel.stalled:
-            return 0  # a slow body holds the socket: nobody new should queue behind it
-        return max(0, places)
+        # Not free: lost, or idle and about to close, and we shall be told; or a slow body holds the
+        # socket, and nobody new should queue behind it.
+        return places if places > 0 and channel is not None and channel.free else 0
 
     @property
     def empty(self) -> bool:
@@ -193,32 +194,49 @@ class ClientConnection:
         LocalProtocolError when the header cannot be sent.
         """
         channel = self.channel
-        event = SlotEvent.STARTED_ALONE if exclusive else SlotEvent.STARTED
+        event = SlotEvent.STARTED_ALONE if exclusive else _STARTED
         fits = (self._state, event) in SLOT_TRANSITIONS and not (exclusive and self._open)
         if channel is None or not fits or channel.closing:
             raise ConnectionLost(self.address, "closing", written=False)
         if len(body) > MAX_INFLIGHT:
             raise LocalProtocolError(f"first piece of {len(body)} bytes exceeds the window")
-        request_id = self._next_id
-        request: OutgoingMessage | SentMessage
+        header = encode(self._next_id)
         if end:
-            request = channel.send_whole(encode(request_id), body)
-        else:
-            request = channel.open_message(encode(request_id))
-        self._move(event)
-        self._next_id += 1
+            return self._begun(channel, channel.send_whole(header, body), event)
+        request = channel.open_message(header)
+        exchange = self._begun(channel, request, event)
         self._alone = exclusive
-        exchange = Exchange(self, request_id, request)
-        self._exchanges[request_id] = exchange
+        if body:
+            channel.send_data(request, body)
+            request.sent += len(body)
+        return exchange
+
+    def start_whole(
+        self, template: RequestTemplate, ticket: str | None, client_id: int | None, body: bytes
+    ) -> Exchange:
+        """As `start` with `end`, for a request whose header is the template's but for these."""
+        channel = self.channel
+        fits = self._state is _SHARED or (self._state, _STARTED) in SLOT_TRANSITIONS
+        if channel is None or not fits:
+            raise ConnectionLost(self.address, "closing", written=False)
+        header = template.encode(self._next_id, ticket, client_id)
+        return self._begun(channel, channel.send_whole(header, body), _STARTED)
+
+    def _begun(
+        self, channel: Channel, request: OutgoingMessage | SentMessage, event: SlotEvent
+    ) -> Exchange:
+        """A request with the next id has been queued."""
+        if self._state is not _SHARED or event is not _STARTED:  # which changes nothing
+            self._move(event)
+        request_id = self._next_id
+        self._next_id = request_id + 1
+        exchange = self._exchanges[request_id] = Exchange(self, request_id, request)
         if not self._open:
             self._quiet_since = asyncio.get_running_loop().time()
         self._open += 1
         channel.busy += 1
         self._stats.attempts += 1
-        if body and isinstance(request, OutgoingMessage):
-            channel.send_data(request, body)
-            request.sent += len(body)
-        if self._next_id >= MAX_REQUEST_ID:
+        if request_id + 1 >= MAX_REQUEST_ID:
             self.retire()
         return exchange
 
@@ -264,7 +282,8 @@ class ClientConnection:
         self._alone = False
         if exchange.unwanted:
             self._unwanted -= 1
-        self._move(_FINISHED)
+        if self._state is not _SHARED:  # which this does not change
+            self._move(_FINISHED)
         channel = self.channel
         if channel is not None:
             channel.busy -= 1
@@ -276,7 +295,7 @@ class ClientConnection:
             self._on_change(self)
 
     def _close_if_done(self) -> None:
-        if self._state is SlotState.RETIRED and not self._live:
+        if self._state is _RETIRED and not self._live:
             self.close("retired")
 
     @property
@@ -316,10 +335,13 @@ class ClientConnection:
         self._answered = True
         self._quiet_since = None
         exchange.reply = message
-        message.when_ended(lambda: self._reply_ended(exchange))
+        if message.ended:
+            self._reply_ended(exchange)
+        else:
+            message.when_ended(lambda: self._reply_ended(exchange))
         if exchange.unwanted:
             self._discard(message)
-        elif header.failed:
+        elif message.ended or header.failed:
             exchange.ready()
         else:
             message.when_ready(exchange.ready)
@@ -327,6 +349,11 @@ class ClientConnection:
     def _match(self, header: ReplyHeader) -> Exchange | None:
         """The exchange that this reply belongs to; None when it is nobody's."""
         request_id = header.request_id
+        if self.kind is _ECHOES and type(request_id) is int:
+            exchange = self._exchanges.get(request_id)
+            if exchange is None:
+                self._stray(header)
+            return exchange
         if isinstance(request_id, str) and request_id.isascii() and request_id.isdigit():
             request_id = int(request_id[:20])
         exchange = self._exchanges.get(request_id) if isinstance(request_id, int) else None
@@ -372,7 +399,8 @@ class ClientConnection:
             self.retire()
 
     def _reply_ended(self, exchange: Exchange) -> None:
-        cut_short = exchange.reply is not None and isinstance(exchange.reply.error, ConnectionLost)
+        reply = exchange.reply
+        cut_short = reply is not None and isinstance(reply.error, ConnectionLost)
         if cut_short and not exchange.unwanted:
             self._cut_short = True
         if exchange.request.closed or cut_short:

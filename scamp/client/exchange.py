@@ -105,6 +105,11 @@ class Exchange:
             return
         if reply.error is not None:
             self.error = anew(reply.error)
+        elif reply.ended and self._future is None:
+            self.settled = True
+            if self.on_settled is not None:
+                self._tell()
+            return
         self._settle()
 
     def _settle(self) -> None:
@@ -113,13 +118,9 @@ class Exchange:
             if not self._future.done():
                 self._future.set_result(None)
         elif self.on_settled is not None:
-            reply = self.reply
-            if self.error is None and reply is not None and reply.ended:
-                self._tell()
-            else:
-                # What is left of it may be in this very read; and where something is lost or
-                # closed, it is not yet done with that.
-                asyncio.get_running_loop().call_soon(self._tell)
+            # Not yet: what is left of the reply may be in this very read; and whoever loses or
+            # closes a connection is not done with that.
+            asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
         callback, self.on_settled = self.on_settled, None

@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from scamp.client.call import Call
 from scamp.client.connection import ClientConnection
 from scamp.client.deadline import Deadline
 from scamp.client.dialing import Dialer, format_address, is_resumed
@@ -23,7 +25,7 @@ from scamp.client.queueing import StandingQueue
 from scamp.client.states import TAKES_NOTHING, SlotState
 from scamp.client.stats import ClientStats
 from scamp.client.traits import PeerKind, TraitStore
-from scamp.discovery import Announcement
+from scamp.discovery import Action, Announcement
 from scamp.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -34,7 +36,7 @@ from scamp.errors import (
     anew,
 )
 from scamp.limits import CLOSE_TIMEOUT
-from scamp.wire import EncodedHeader
+from scamp.wire import RequestTemplate
 
 log: logging.Logger = logging.getLogger("scamp.client")
 
@@ -43,6 +45,7 @@ WARM_FIRST: Final = 0.05
 DIAL_PATIENCE: Final = 0.5
 """Seconds after which who waits for a first connection may go elsewhere: the host may take
 connections and go no further."""
+_SHARED: Final = Need.SHARED  # members are slow to get at in Python 3.11
 LOOKS: Final = 4
 """How often within `ClientOptions.queue_target` a queue is looked at."""
 
@@ -214,16 +217,20 @@ class Instance(Health):
             del waiter  # it has the error, whose frames have us
 
     def start(
-        self, encode: Callable[[int], EncodedHeader], body: bytes, now: float
+        self, call: Call, action: Action, template: RequestTemplate, body: bytes, now: float
     ) -> Exchange | None:
-        """Begin a request on a connection that has a place now, at loop time `now`; None when there
-        is none, or it cannot be sent, and nothing has happened. When it is over it has released
-        its part of `in_flight`."""
-        connection = self._pool.pick(Need.SHARED)
+        """Begin `call` on a connection that has a place now, at loop time `now`; None when there is
+        none, or it cannot be sent, and nothing has happened. It releases its part of `in_flight`
+        when it is over."""
+        connection = self._pool.pick(_SHARED)
         if connection is None:
             return None
         try:
-            exchange = connection.start(encode, body, end=True, exclusive=False)
+            if call.extra:
+                encode = partial(call.encode, action)
+                exchange = connection.start(encode, body, end=True, exclusive=False)
+            else:
+                exchange = connection.start_whole(template, call.ticket, call.client_id, body)
         except (ConnectionLost, LocalProtocolError):
             return None
         self._last_used = now
@@ -351,7 +358,12 @@ class Instance(Health):
     def _changed(self, connection: ClientConnection) -> None:
         """A connection has a free place, takes nothing new any more, or is closed."""
         if connection.state in TAKES_NOTHING:
-            self._pool.remove(connection)
+            self._lost_place(connection)
+        if self._pool.waiting and not self._closed:
+            self._serve()
+
+    def _lost_place(self, connection: ClientConnection) -> None:
+        self._pool.remove(connection)
         if connection.state is SlotState.CLOSED and connection in self._connections:
             self._connections.discard(connection)
             if connection.lost_to_peer and not connection.answered:
@@ -362,7 +374,6 @@ class Instance(Health):
                 self._failed(error or ConnectionLost(self.address, "lost", written=True))
             elif connection.lost_to_peer:
                 self._warm()
-        self._serve_open()
 
     def _answered(self, connection: ClientConnection) -> None:
         self.answered()

@@ -39,7 +39,13 @@ class Launch(Attempt):
         body_idle: float,
         done: Callable[[], None],
     ) -> None:
-        super().__init__(call, instance, offer, exchange, 1, now, now)
+        # What `Attempt` would do, without the call.
+        self.call = call
+        self.instance = instance
+        self.offer = offer
+        self.exchange = exchange
+        self.number = 1
+        self.began = self.sent = now
         self._body_idle = body_idle
         self._done = done
         self._over = False
@@ -66,7 +72,10 @@ class Launch(Attempt):
         self.exchange.fail(ReplyTimeout(self.call.deadline.seconds))
 
     def _settled(self) -> None:
-        self._unwatch()
+        if self._those is not None:  # as `_unwatch`
+            self._those.discard(self)
+        else:
+            self._unwatch()
         self._done()
 
     def reply(self) -> Reply | None:
@@ -76,10 +85,11 @@ class Launch(Attempt):
         if message is None or self._over or exchange.error is not None or not message.complete:
             return None
         header = message.header
-        if isinstance(header, ReplyHeader) and header.dispatch_failure:
+        if isinstance(header, ReplyHeader) and header.error_data and header.dispatch_failure:
             return None
         self.instance.silence = 0
-        return self.reply_of(message, time.monotonic() - self.sent, self._body_idle)
+        upstream = time.monotonic() - self.sent
+        return self.reply_of(message, upstream, self._body_idle)
 
     def take_over(self) -> None:
         """Somebody waits for the exchange itself from now on: `done` is not called any more, and

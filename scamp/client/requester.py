@@ -32,6 +32,7 @@ from scamp.client.upload import pieces_of, upload_body
 from scamp.discovery import Announcement, Offer, Registry
 from scamp.errors import (
     DispatchFailed,
+    LocalProtocolError,
     NoUsableInstance,
     ReplyTimeout,
     Saturated,
@@ -156,14 +157,19 @@ class Requester:
         the deadline is over, which is noticed up to `TICK` seconds late unless it is near. Then ask
         `Launch.reply`, and where that is None await `resume`.
         """
-        body, deadline, now = call.body, call.deadline, time.monotonic()
-        if not isinstance(body, bytes) or len(body) > MAX_INFLIGHT or call.trace is not None:
+        body, now = call.body, time.monotonic()
+        if not isinstance(body, bytes) or len(body) > MAX_INFLIGHT:
             return None
-        choice = None if deadline.at <= now else self._router.ready(call.offers, call.envelope, now)
-        if choice is None:
+        if call.trace is not None or call.deadline.at <= now:
             return None
-        instance, offer = choice
-        exchange = instance.start(partial(call.encode, offer.action), body, now)
+        try:
+            found = self._router.ready(call.offers, call.envelope, now)
+        except LocalProtocolError:
+            return None  # no request to such an action can be sent
+        if found is None:
+            return None
+        instance, offer, template = found
+        exchange = instance.start(call, offer.action, template, body, now)
         if exchange is None:
             return None
         self.stats.requests += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from scamp.client.balance import Balance
@@ -17,6 +17,7 @@ from scamp.client.traits import TraitStore
 from scamp.discovery import Announcement, Change, Offer, Registry
 from scamp.errors import EnvelopeNotOffered, NoUsableInstance
 from scamp.limits import MAX_PLANNED
+from scamp.wire import RequestTemplate
 
 LEAST_WEIGHT: Final = 1e-9
 """What is less counts as so much: parts of it are still numbers to divide by."""
@@ -56,6 +57,13 @@ class InstanceView:
 class _Plan:
     offers: tuple[Offer, ...]
     balance: _Balance
+    templates: dict[int, RequestTemplate] = field(default_factory=dict)
+    """By the identity of the offer."""
+
+    def template(self, offer: Offer, envelope: str) -> RequestTemplate:
+        made = RequestTemplate(offer.action.spelling, offer.action.version, envelope)
+        self.templates[id(offer)] = made
+        return made
 
 
 class Router:
@@ -105,11 +113,20 @@ class Router:
             choice = self._least_bad(plan.balance, tried, now)
         return choice
 
-    def ready(self, offers: tuple[Offer, ...], envelope: str, now: float) -> Choice | None:
-        """An instance that is up and not full, as `choose` would have it; None when that would have
-        to look any further. Changes nothing."""
+    def ready(
+        self, offers: tuple[Offer, ...], envelope: str, now: float
+    ) -> tuple[Instance, Offer, RequestTemplate] | None:
+        """An instance that is up and not full, as `choose` would have it, and what requests to it
+        look like; None when that would have to look any further. Changes nothing else."""
         plan = self._plans.get((id(offers), envelope))
-        return plan.balance.pick(now) if plan is not None else None
+        choice = plan.balance.pick(now) if plan is not None else None
+        if plan is None or choice is None:
+            return None
+        instance, offer = choice
+        template = plan.templates.get(id(offer))
+        if template is None:
+            template = plan.template(offer, envelope)
+        return instance, offer, template
 
     def _least_bad(self, balance: _Balance, tried: Sequence[Instance], now: float) -> Choice:
         """Everything fresh is out or full. One that was tried but is up comes first, then one that

@@ -40,6 +40,7 @@ from scamp.wire import (
     MessageEnded,
     MessageFailed,
     MessageStarted,
+    MessageWhole,
     ProtocolBroken,
     Role,
     WindowOpened,
@@ -51,6 +52,7 @@ log: logs.Sparing = logs.Sparing(logging.getLogger("scamp.transport"))
 _OPEN: Final = ChannelState.OPEN  # members are slow to get at in Python 3.11
 _SENT: Final = attrgetter("sent")
 _ABORTED: Final = ChannelState.ABORTED
+_CLOSING: Final = ChannelState.CLOSING
 
 
 class ChannelHandler(Protocol):
@@ -182,10 +184,13 @@ class Channel(asyncio.Protocol):
             self._take_more_later()
 
     def _take(self, data: bytes) -> None:
-        for event in self._wire.receive(data, MAX_PACKETS_AT_ONCE):
+        for event in self._wire.receive_whole(data, MAX_PACKETS_AT_ONCE):
             if self._state is _ABORTED:
                 return  # the handler aborted; what still came is void
-            self._on_event(event)
+            if type(event) is MessageWhole:
+                self._on_whole(event)
+            else:
+                self._on_event(event)
         if self._wire.has_data_to_send:
             self._schedule_flush()
 
@@ -255,6 +260,13 @@ class Channel(asyncio.Protocol):
 
     # -- events -------------------------------------------------------------------------
 
+    def _on_whole(self, event: MessageWhole) -> None:
+        if self._state is _CLOSING:
+            return  # as below
+        self._idle_since = self._loop.time()
+        msgno, header, body = event
+        self._handler.message_received(IncomingMessage(self, msgno, header, body))
+
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DataReceived):
             message = self._incoming.get(event.msgno)
@@ -300,10 +312,13 @@ class Channel(asyncio.Protocol):
 
     def send_whole(self, header: Header | EncodedHeader, body: bytes) -> SentMessage:
         """Send a message that is complete; `body` fits the window. Raises as `open_message`."""
-        self._check()
+        transport = self._transport
+        if self._state is not _OPEN or transport is None or transport.is_closing():
+            self._check()
         self._wire.send_whole(header, body)
         self._queued += len(body)
-        self._schedule_flush()
+        if not self._flush_due:
+            self._schedule_flush()
         return SentMessage(self, len(body))
 
     def room(self, message: OutgoingMessage) -> int:
@@ -363,6 +378,11 @@ class Channel(asyncio.Protocol):
     def stalled(self) -> bool:
         """True while one body holds the socket: too much unread, or too much unsent."""
         return bool(self._paused_by) or not self._writable
+
+    @property
+    def free(self) -> bool:
+        """True when something new may be started here, and would not queue behind a slow body."""
+        return self._writable and not self._paused_by and not self.closing
 
     def resume_for(self, message: IncomingMessage) -> None:
         """Called by a message: as far as it is concerned, read on."""

@@ -7,7 +7,6 @@ A request and its reply are both an `IncomingMessage` on the side that gets it a
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -88,11 +87,14 @@ class IncomingMessage(_Waiting):
         "received",
     )
 
-    def __init__(self, channel: Channel, msgno: int, header: Header) -> None:
-        super().__init__()
+    def __init__(
+        self, channel: Channel, msgno: int, header: Header, whole: bytes | None = None
+    ) -> None:
+        """`whole` is the body of a message that has ended already."""
+        self._waiter = None
         self._channel = channel
-        self._chunks: deque[bytes] = deque()
-        self._buffered = 0
+        self._chunks: list[bytes] = [whole] if whole else []
+        self._buffered = size = len(whole) if whole else 0
         self._discard_left = -1
         self._given_up = False
         self._on_ready: Callable[[], None] | None = None
@@ -100,9 +102,9 @@ class IncomingMessage(_Waiting):
         self._on_discarded: Callable[[], None] | None = None
         self.msgno: int = msgno
         self.header: Header = header
-        self.received: int = 0
+        self.received: int = size
         """Bytes of body received so far."""
-        self.ended: bool = False
+        self.ended: bool = whole is not None
         """True once the last byte, or the failure, has arrived; some may still be unread."""
         self.error: ScampError | None = None
         """Why the message failed: TXERR, or the connection was lost."""

@@ -1,13 +1,14 @@
 """SCAMP on the wire, without I/O: packets, headers, and the state of one side of a connection."""
 
 from scamp.wire.connection import Role, WireConnection
-from scamp.wire.encoding import EncodedHeader, encode_header
+from scamp.wire.encoding import EncodedHeader, RequestTemplate, encode_header
 from scamp.wire.events import (
     DataReceived,
     Event,
     MessageEnded,
     MessageFailed,
     MessageStarted,
+    MessageWhole,
     PongReceived,
     ProtocolBroken,
     WindowOpened,
@@ -55,6 +56,7 @@ __all__ = [
     "MessageFailed",
     "MessageStarted",
     "MessageState",
+    "MessageWhole",
     "NotifyHeader",
     "OtherHeader",
     "OutgoingPacket",
@@ -68,6 +70,7 @@ __all__ = [
     "ReplyHeader",
     "RequestHeader",
     "RequestId",
+    "RequestTemplate",
     "Role",
     "SubscribeDoneHeader",
     "SubscribeHeader",

@@ -26,11 +26,12 @@ from scamp.wire.events import (
     MessageEnded,
     MessageFailed,
     MessageStarted,
+    MessageWhole,
     PongReceived,
     ProtocolBroken,
     WindowOpened,
 )
-from scamp.wire.header import Header, parse_header
+from scamp.wire.header import Header, parse_header, plain_reply
 from scamp.wire.packets import TRAILER, UNLIMITED, Packet, PacketReader, PacketType
 from scamp.wire.sending import AckPacket, PingPacket, PongPacket, TxErrPacket
 from scamp.wire.states import TRANSITIONS, MessageState, refusal
@@ -48,6 +49,15 @@ _WHOLE: Final = (
     b"DATA %d %d\r\n%bEND\r\n"
     b"EOF %d 0\r\nEND\r\n"
 )
+# A message whose packets follow each other, up to its body; and an ACK. Its HEADER is one line, as
+# JSON mostly is; group 4 is the id of a reply that says nothing else. What does not match may be
+# right as well: it goes the other way, packet by packet, and so does everything that is wrong.
+_OPENING: Final = re.compile(
+    rb"HEADER ([0-9]{1,19}) ([0-9]{1,6})\r\n"
+    rb'(\{"type":"reply","request_id":(0|[1-9][0-9]{0,17})\}\n?|\{[^\n]*\}\n?)END\r\n'
+    rb"DATA \1 ([0-9]{1,6})\r\n"
+)
+_ACK: Final = re.compile(rb"ACK ([0-9]{1,18}) ([0-9]{1,6})\r\n([1-9][0-9]{0,18})END\r\n")
 _ACK_BODY: Final = re.compile(rb"[1-9][0-9]{0,18}")
 
 
@@ -123,13 +133,78 @@ class WireConnection:
         When the peer broke the protocol, what came before stands and `ProtocolBroken` is the last
         event; every later call gives nothing.
         """
-        if self._broken:
-            return []
         events: list[Event] = []
+        if not self._broken:
+            self._take(self._reader.join(data), 0, limit, events)
+        return events
+
+    def receive_whole(self, data: bytes, limit: int = UNLIMITED) -> list[Event]:
+        """As `receive`, but with `MessageWhole` for what comes at once: for most of what comes,
+        which then costs a quarter (1.5 us a reply instead of 6.7)."""
+        events: list[Event] = []
+        if self._broken:
+            return events
+        reader = self._reader
+        data = reader.join(data)
+        pos = 0
+        if reader.between and data:
+            pos, limit = self._take_messages(data, limit, events)
+        self._take(data, pos, limit, events)
+        return events
+
+    def _take_messages(self, data: bytes, limit: int, events: list[Event]) -> tuple[int, int]:
+        """Take whole messages, and ACKs of what is over, from the beginning of `data`, as long as
+        they are right; return where the rest begins, and how many packets of it may be taken."""
+        pos, end, msgno = 0, len(data), self._next_in
+        room = MAX_OPEN_HEADERS - self._header_bytes
+        while pos < end:
+            found = _OPENING.match(data, pos)
+            if found is None:
+                ack = _ACK.match(data, pos)
+                if ack is None or limit < 1 or not self._over(ack):
+                    break
+                pos = ack.end()
+                limit -= 1
+                continue
+            number, header_size, body, request_id, size = found.groups()
+            start = found.end()
+            stop = start + int(size)
+            trailer = b"END\r\nEOF %b 0\r\nEND\r\n" % number
+            if (
+                limit < 3  # packets
+                or int(number) != msgno
+                or len(body) != int(header_size)
+                or len(body) > room
+                or stop - start > MAX_PACKET_BODY
+                or not data.startswith(trailer, stop)
+                or len(self._in) >= MAX_OPEN_MESSAGES
+            ):
+                break
+            if request_id is not None:
+                header: Header = plain_reply(int(request_id))
+            else:
+                try:
+                    header = parse_header(body, self.role.value)
+                except RemoteProtocolError:
+                    break
+            events.append(MessageWhole(msgno, header, data[start:stop]))
+            msgno = self._next_in = msgno + 1
+            pos = stop + len(trailer)
+            limit -= 3
+        return pos, limit
+
+    def _over(self, ack: re.Match[bytes]) -> bool:
+        """True for an ACK of a message of ours that has ended, which says nothing any more."""
+        msgno = int(ack[1])
+        known = msgno < self._next_out and msgno not in self._out
+        return known and len(ack[3]) == int(ack[2])
+
+    def _take(self, data: bytes, pos: int, limit: int, events: list[Event]) -> None:
+        """Take `data` from `pos` on, packet by packet."""
         packets: list[Packet] = []
         failure: RemoteProtocolError | None = None
         try:
-            self._reader.feed(data, packets, limit)
+            self._reader.cut(data, pos, packets, limit)
         except RemoteProtocolError as exc:
             failure = exc
         try:
@@ -140,7 +215,6 @@ class WireConnection:
         if failure is not None:
             self._broken = True
             events.append(ProtocolBroken(failure))
-        return events
 
     @property
     def unread(self) -> bool:
@@ -259,7 +333,8 @@ class WireConnection:
         Raises LocalProtocolError when the header cannot be sent, and for a body that exceeds the
         window.
         """
-        encoded = header if isinstance(header, EncodedHeader) else EncodedHeader(header)
+        if not isinstance(header, EncodedHeader):
+            header = EncodedHeader(header)
         size = len(body)
         if size > self._max_inflight:
             raise LocalProtocolError(f"{size} bytes exceed the window of a message")
@@ -267,9 +342,9 @@ class WireConnection:
         if 0 < size <= MAX_DATA_SENT:
             # The three steps of the table at once: nobody sees the message in between.
             self._next_out = msgno + 1
-            self._queue.append(_WHOLE % (msgno, len(encoded), encoded, msgno, size, body, msgno))
+            self._queue.append(_WHOLE % (msgno, len(header), header, msgno, size, body, msgno))
             return msgno
-        self.open_message(encoded)
+        self.open_message(header)
         self.send_data(msgno, body)
         self.end_message(msgno)
         return msgno

@@ -53,6 +53,41 @@ class EncodedHeader(bytes):
         return bytes.__new__(cls, body)
 
 
+class RequestTemplate:
+    """What the HEADERs of all requests to one action with one envelope have in common.
+
+    Raises LocalProtocolError when no such request can be sent.
+    """
+
+    __slots__ = ("_head",)
+
+    def __init__(self, action: str, version: int, envelope: str) -> None:
+        head = EncodedHeader(RequestHeader(action, 1, version, envelope))
+        fields = orjson.loads(bytes(head))
+        del fields["request_id"]
+        self._head = orjson.dumps(fields)[:-1] + b',"request_id":'
+
+    def encode(self, request_id: int, ticket: str | None, client_id: int | None) -> EncodedHeader:
+        """The HEADER body of one of them: `EncodedHeader` of the same fields, in a quarter of the
+        time. Raises as that does. Nothing of it is kept: a ticket is a secret."""
+        if type(request_id) is not int or not 0 < request_id <= MAX_REQUEST_ID:
+            raise LocalProtocolError(f"request_id must be from 1 to {MAX_REQUEST_ID}")
+        body = self._head + b"%d" % request_id
+        if ticket is not None:
+            _text("ticket", ticket)
+            try:
+                body += b',"ticket":' + orjson.dumps(ticket)
+            except TypeError as exc:  # orjson's error is one
+                raise LocalProtocolError(f"header cannot be encoded: {exc}") from exc
+        if client_id is not None:
+            _integer("client_id", client_id, 0, _MAX_INTEGER)
+            body += b',"client_id":%d' % client_id
+        body += b"}"
+        if len(body) > MAX_PACKET_BODY:
+            raise LocalProtocolError(f"header of {len(body)} bytes, the limit is {MAX_PACKET_BODY}")
+        return bytes.__new__(EncodedHeader, body)
+
+
 def encode_header(header: Header) -> EncodedHeader:
     """The header as the body of a HEADER packet. Raises LocalProtocolError, see `EncodedHeader`."""
     return EncodedHeader(header)

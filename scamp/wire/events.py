@@ -15,6 +15,15 @@ class MessageStarted(NamedTuple):
     header: Header
 
 
+class MessageWhole(NamedTuple):
+    """The peer's message `msgno`, from its HEADER to its EOF: instead of `MessageStarted`, at most
+    one `DataReceived` and `MessageEnded`."""
+
+    msgno: int
+    header: Header
+    body: bytes
+
+
 class DataReceived(NamedTuple):
     """A piece of the body of an open message, never empty.
 
@@ -58,6 +67,7 @@ class ProtocolBroken(NamedTuple):
 
 Event: TypeAlias = (
     MessageStarted
+    | MessageWhole
     | DataReceived
     | MessageEnded
     | MessageFailed

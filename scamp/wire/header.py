@@ -156,6 +156,24 @@ def header_type(header: Header) -> str:
     return header.type if isinstance(header, OtherHeader) else TYPES[type(header)]
 
 
+_new = object.__new__
+_set_id, _set_error, _set_code, _set_data, _set_extra = (
+    getattr(ReplyHeader, name).__set__
+    for name in ("request_id", "error", "error_code", "error_data", "extra")
+)
+
+
+def plain_reply(request_id: int) -> ReplyHeader:
+    """A reply's header that says nothing else: ``ReplyHeader(request_id)``, in half the time."""
+    header = _new(ReplyHeader)
+    _set_id(header, request_id)
+    _set_error(header, "")
+    _set_code(header, "")
+    _set_data(header, None)
+    _set_extra(header, _NO_EXTRA)
+    return header
+
+
 def parse_header(body: bytes, default_type: str) -> Header:
     """The header in a HEADER packet's body. `default_type` is meant when none is given.
 

@@ -80,23 +80,35 @@ class PacketReader:
         Raises RemoteProtocolError when the bytes break the framing; the good packets before that
         point have been appended.
         """
+        self.cut(self.join(data), 0, packets, limit)
+
+    @property
+    def between(self) -> bool:
+        """True when the next byte begins a packet, counted from what `join` gives."""
+        return self._data_msgno < 0
+
+    def join(self, data: bytes) -> bytes:
+        """What is held and `data`, for `cut`; empty when that is still too little for a step."""
         held = self._held
         if held:
             if len(held) + len(data) < self._need:
                 held += data
-                return
+                return b""
             data = b"".join((held, data))
             held.clear()
-        rest = self._cut(data, packets, limit)
+        return data
+
+    def cut(self, data: bytes, pos: int, packets: list[Packet], limit: int) -> None:
+        """As `feed`, with what `join` gave, from `pos` on."""
+        rest = self._cut(data, pos, packets, limit)
         self.unread = len(packets) >= limit and rest < len(data)
         if self.unread:
             self._need = 1
         if rest < len(data):
-            held += memoryview(data)[rest:]
+            self._held += memoryview(data)[rest:]
 
-    def _cut(self, data: bytes, packets: list[Packet], limit: int) -> int:
+    def _cut(self, data: bytes, pos: int, packets: list[Packet], limit: int) -> int:
         """Append every packet in `data` to `packets`; return where the unused rest begins."""
-        pos = 0
         end = len(data)
         while pos < end and len(packets) < limit:
             if self._data_msgno >= 0:

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from unfolding import unfolded
 
 from scamp.errors import LocalProtocolError
 from scamp.wire import (
@@ -182,6 +183,7 @@ class Side:
     heard: int = 0  # messages that the peer has begun
     queue: list[tuple[str, int, bytes]] = field(default_factory=list)  # but for ACKs
     pipe: deque[Packet] = field(default_factory=deque)  # on its way to the other
+    whole: bool = False  # whether what comes at once is taken at once
 
     # -- sending --------------------------------------------------------------------------
 
@@ -249,7 +251,10 @@ class Side:
                 expected += self._whole(packet, source)
             if not packet.raw:
                 source.pipe.popleft()
-        assert merged(self.wire.receive(raw)) == merged(expected)
+        assert merged(unfolded(self.take(self.wire, raw))) == merged(expected)
+
+    def take(self, wire: WireConnection, raw: bytes) -> list[Event]:
+        return wire.receive_whole(raw) if self.whole else wire.receive(raw)
 
     def _data(self, packet: Packet, taken: int) -> list[Event]:
         """What `taken` bytes of a DATA packet mean, the last ones that were taken."""
@@ -337,11 +342,11 @@ class Connection(RuleBasedStateMachine):
         super().__init__()
         self.sides: dict[Role, Side] = {}
 
-    @initialize(window=st.sampled_from(WINDOWS))
-    def begin(self, window: int) -> None:
+    @initialize(window=st.sampled_from(WINDOWS), whole=st.booleans())
+    def begin(self, window: int, whole: bool) -> None:
         for role in Role:
             wire = WireConnection(role, max_inflight=window)
-            self.sides[role] = Side(role, window, wire)
+            self.sides[role] = Side(role, window, wire, whole=whole)
 
     # -- what may be sent -----------------------------------------------------------------
 
@@ -385,6 +390,21 @@ class Connection(RuleBasedStateMachine):
             side.end(msgno)
         else:
             side.fail(msgno, text)
+        self.move(role, data, how)
+
+    @rule(role=SIDES, data=st.data(), early=st.booleans(), how=HOW)
+    def send_whole(self, role: Role, data: st.DataObject, early: bool, how: How) -> None:
+        side = self.sides[role]
+        header, fields = data.draw(st.sampled_from(HEADERS[role]))
+        size = data.draw(st.integers(0, min(side.window, 60)) | st.just(side.window))
+        body = BODIES[:size]
+        msgno = side.wire.send_whole(encode_header(header) if early else header, body)
+        assert msgno == len(side.headers)
+        side.headers.append((header, fields))
+        side.queue.append(("HEADER", msgno, b""))
+        for at in range(0, size, PIECE):
+            side.queue.append(("DATA", msgno, body[at : at + PIECE]))
+        side.queue.append(("EOF", msgno, b""))
         self.move(role, data, how)
 
     @rule(role=SIDES, number=st.integers(0, LARGEST_NUMBER))
@@ -446,6 +466,8 @@ class Connection(RuleBasedStateMachine):
         over = data.draw(st.sampled_from(closed))
         calls: list[Callable[[], object]] = [
             lambda: wire.open_message(header),
+            lambda: wire.send_whole(header, b"{}"),
+            lambda: wire.send_whole(EventHeader(), bytes(side.window + beyond)),
             lambda: wire.ping(-beyond),
             lambda: wire.ping(LARGEST_NUMBER + beyond),
             lambda: wire.send_data(over, b"x"),
@@ -482,9 +504,9 @@ class Connection(RuleBasedStateMachine):
             return
         for raw in side.breaks():
             wire = copy.deepcopy(side.wire)
-            (event,) = wire.receive(raw + encode("PONG", 0))
+            (event,) = side.take(wire, raw + encode("PONG", 0))
             assert isinstance(event, ProtocolBroken), raw
-            assert wire.receive(encode("PONG", 0)) == []
+            assert side.take(wire, encode("PONG", 0)) == []
 
     # -- what always holds ----------------------------------------------------------------
 
