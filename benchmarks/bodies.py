@@ -17,13 +17,17 @@ SIZES: Final = {
     "256 KiB": 256 * KIB,
     "1 MiB": MIB,
 }
+ROUNDS: Final = 3
+"""At most, and half as long as a run is elsewhere: there are many sizes."""
+
 CLIENTS: Final = 16
 """At most: bodies of so many are enough to keep everyone busy."""
 
 
 def measure(options: Options) -> Figure:
-    """Half as long for each size as a run of one size is."""
+    """Each size by itself, one after the other."""
     clients, seconds = min(CLIENTS, options.clients), options.seconds / 2
+    rounds = min(ROUNDS, options.pairs)
     series: list[Series] = []
     with stand(options) as here:
         behind = here.mesh()
@@ -39,7 +43,7 @@ def measure(options: Options) -> Figure:
                 here.side(name, server, body=body, clients=clients)
                 for name, server in servers.items()
             ]
-            measured(sides, options.pairs, seconds)
+            measured(sides, rounds, seconds)
             used = cpu(sides, f"{label}: ")
             series += [*used, *times(*used, case=f"{label}: ")]
             if size >= MIB / 4:
@@ -47,7 +51,7 @@ def measure(options: Options) -> Figure:
         return Figure(
             "bodies",
             "CPU per request, JSON echo of 1 KiB to 1 MiB, for each size "
-            + how(sides[0], clients, options.pairs, seconds),
+            + how(sides[0], clients, rounds, seconds),
             series,
             [] if proxy is not None else [WITHOUT_NGINX],
         )

@@ -124,6 +124,8 @@ class OverHttp:
             await connection.connect(target.url)
             caller._free.append(connection)
         yield caller
+        for connection in caller._free:
+            connection.close()
 
     def send(self, intended: float) -> None:
         if self._free:

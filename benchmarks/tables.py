@@ -26,7 +26,7 @@ def markdown(figure: Figure) -> str:
     """A sentence and a table."""
     head, *body = figure.rows()
     rows = [head, ("---",) * len(head), *body]
-    table = "\n".join(f"| {' | '.join(row)} |".replace("|  |", "| |") for row in rows)
+    table = "\n".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in row)}|" for row in rows)
     return "\n\n".join([_sentence(figure.about), table, *figure.notes])
 
 

@@ -11,7 +11,7 @@ PIECE: Final = bytes(range(256)) * 256
 WAIT: Final = 0.5
 """Seconds that an echo waits of which many are to be under way at once."""
 
-HOLD: Final = 3.0
+HOLD: Final = 2.0
 """Seconds that one waits while somebody looks at what it takes."""
 
 

@@ -12,9 +12,10 @@ import pytest
 from benchmarks.figures import Options
 from benchmarks.http1 import Target, all_requests, read_answer, request_bytes
 from benchmarks.load import Outcome
-from benchmarks.pace import Run
+from benchmarks.pace import CONNECTIONS, OverHttp, Run
 from benchmarks.processes import ProcessFailedError, started
 from benchmarks.stand import stand
+from benchmarks.work import WAIT
 from benchmarks.wrk import read_wrk
 
 WRK = """\
@@ -126,6 +127,20 @@ async def test_a_generator_that_is_late_says_so() -> None:
     told = await run.go(Blocking(), rate=100, seconds=0.2)
     assert max(told.lateness) > 0.05
     assert max(told.latencies) >= max(told.lateness)
+
+
+async def test_what_waits_for_a_connection_is_late_from_when_it_was_due() -> None:
+    """An answer takes half a second, and there are fewer connections than requests till then."""
+    rate, seconds = 4 * CONNECTIONS, WAIT
+    with stand(Options()) as here:
+        run, target = Run(), Target(f"{here.bare().url}/api/Bench.wait", b"{}")
+        async with OverHttp.open(target, run) as caller:
+            told = await run.go(caller, rate, seconds)
+    assert len(told.latencies) == rate * seconds > CONNECTIONS
+    assert told.failures == 0
+    assert min(told.latencies) > 0.9 * WAIT
+    # All are taken after half of the time, and the next one waits for the first to be answered.
+    assert max(told.latencies) > 1.2 * WAIT
 
 
 def test_a_process_that_does_not_come_up_is_told_with_what_it_logged(tmp_path: Path) -> None:
