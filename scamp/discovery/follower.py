@@ -264,7 +264,7 @@ def _let_go(retired: list[Retired]) -> None:
     and with it the event loop, for some 20 ms."""
     parts = [part for one in retired for part in one.parts()]
     retired.clear()
-    let_go(parts, Pace(), stride=1)
+    let_go(parts, Pace(), stride=16)
 
 
 def _draft(look: _Look, registry: Registry) -> None:

@@ -42,7 +42,7 @@ from scamp.discovery.model import (
     permitted,
     with_actions,
 )
-from scamp.discovery.pace import no_pause
+from scamp.discovery.pace import no_pause, paced
 from scamp.discovery.registry import Key
 from scamp.discovery.replay import TOLERANCE, is_set_right
 from scamp.errors import AnnouncementError, DiscoveryError
@@ -225,14 +225,10 @@ def _settle(
     removed = tuple(key for key in before.in_force if key not in in_force)
 
     raws = tuple(record.raw for record in records)
-    places: dict[bytes, int] = {}
-    for place, raw in enumerate(raws):  # whose hashes take a millisecond per megabyte
-        pause()
-        places[raw] = place
     state = Loaded(
         records,
         raws,
-        places,
+        {raw: place for place, raw in enumerate(paced(raws, pause))},
         in_force,
         _remember(before.newest, chosen, in_force, pause),
         tuple(rejections),
@@ -254,8 +250,7 @@ def _choose(
 ) -> dict[Key, Record]:
     """The newest record of each service, without replays and what is too much."""
     chosen: dict[Key, Record] = {}
-    for record in records:
-        pause()
+    for record in paced(records, pause):
         service = record.service
         if service is None:
             continue
@@ -268,8 +263,7 @@ def _choose(
             if older is record:
                 continue
         chosen[record.key] = record
-    for key, record in tuple(chosen.items()):
-        pause()
+    for key, record in paced(tuple(chosen.items()), pause):
         newest = before.newest.get(key)
         if newest is None or record.service is None:
             continue
@@ -289,8 +283,7 @@ def _limit(
 ) -> None:
     """Leave out the services that have no room in the index any more."""
     total = 0
-    for key, record in tuple(chosen.items()):
-        pause()
+    for key, record in paced(tuple(chosen.items()), pause):
         size = 0 if record.service is None else count_actions(record.service)
         if total + size > limits.MAX_ACTIONS:
             del chosen[key]
@@ -353,8 +346,7 @@ def _remember(
 ) -> dict[Key, float]:
     """The newest timestamp of every service; when there are too many, past ones are forgotten."""
     found = dict(newest)
-    for key, record in chosen.items():
-        pause()
+    for key, record in paced(chosen.items(), pause):
         if record.service is not None:
             known, timestamp = found.get(key, 0.0), record.service.timestamp
             # What was chosen and is much older was allowed to be: a clock that was set right.

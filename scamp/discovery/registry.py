@@ -24,7 +24,7 @@ from scamp.discovery.model import (
     held_actions,
     index_entries,
 )
-from scamp.discovery.pace import STRIDE, no_pause
+from scamp.discovery.pace import STRIDE, no_pause, paced
 
 logger: logging.Logger = logging.getLogger("scamp.discovery")
 
@@ -141,8 +141,7 @@ class Draft:
     def change(self) -> Change:
         """What all steps together come to."""
         added, removed = [], []
-        for key, old in self._before.items():
-            self._pause()
+        for key, old in paced(self._before.items(), self._pause):
             new = self.index.services.get(key)
             if new is not None:
                 if old is None or not _differs_in_time_only(old, new):
