@@ -184,11 +184,15 @@ class Channel(asyncio.Protocol):
             self._take_more_later()
 
     def _take(self, data: bytes) -> None:
+        handler, now = self._handler, self._loop.time()
         for event in self._wire.receive_whole(data, MAX_PACKETS_AT_ONCE):
             if self._state is _ABORTED:
                 return  # the handler aborted; what still came is void
             if type(event) is MessageWhole:
-                self._on_whole(event)
+                if self._state is not _CLOSING:  # as in `_on_event`
+                    msgno, header, body = event
+                    self._idle_since = now
+                    handler.message_received(IncomingMessage(self, msgno, header, body))
             else:
                 self._on_event(event)
         if self._wire.has_data_to_send:
@@ -259,13 +263,6 @@ class Channel(asyncio.Protocol):
         handler.channel_lost(error)
 
     # -- events -------------------------------------------------------------------------
-
-    def _on_whole(self, event: MessageWhole) -> None:
-        if self._state is _CLOSING:
-            return  # as below
-        self._idle_since = self._loop.time()
-        msgno, header, body = event
-        self._handler.message_received(IncomingMessage(self, msgno, header, body))
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DataReceived):
