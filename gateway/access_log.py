@@ -1,30 +1,24 @@
 """One line per request, written by a thread so that a slow disk or pipe stops nobody.
 
 Lines are handed over in batches: at once when it was quiet, else a few times a second. What waits
-is bounded; beyond that lines are dropped and counted. A ticket never gets here: there is no field
-for what could hold one, and what others chose goes through `_told`.
+is bounded; beyond that lines are dropped and counted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import queue
 import random
-import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal
 
-import orjson
-
-from scamp import logs
+from gateway.access_lines import Form, line_of
 
 if TYPE_CHECKING:
     from gateway.exchange import Exchange
@@ -38,95 +32,8 @@ MAX_WAITING: Final = 8 * 1024 * 1024
 BATCH_INTERVAL: Final = 0.05
 """Seconds between two batches while there is traffic."""
 
-MAX_FIELD: Final = 200
-"""Characters of a value that somebody else chose."""
-
 SLOW: Final = 1.0
 """Seconds from which on a request has its line whatever the sample."""
-
-Form: TypeAlias = Literal["json", "text"]
-
-_OPTIONS: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z
-
-_BARE: Final = re.compile(r"[!#-<>-\[\]-~]+")
-"""Printable ASCII without space, quotes, equals sign and backslash."""
-
-
-def line_of(
-    exchange: Exchange,
-    total: float,
-    worker: int | None = None,
-    *,
-    form: Form = "json",
-    weight: float | None = None,
-) -> bytes:
-    """The line for one request that took `total` seconds, in this one of several `worker`
-    processes; it stands for `weight` requests. Times in it are milliseconds."""
-    action, asked, caller = exchange.action, exchange.asked, exchange.caller
-    fields: dict[str, Any] = {
-        "time": datetime.fromtimestamp(exchange.wall, UTC),
-        "request_id": exchange.request_id,
-        "trace_id": exchange.trace_id,
-        "client": exchange.client,
-        "method": exchange.method,
-        "route": exchange.route,
-        "action": None,
-        "version": None,
-        "sector": None,
-        "status": exchange.status,
-        "cause": exchange.cause,
-        "upstream_code": _told(exchange.upstream_code),
-        "instance": exchange.address,
-        "attempts": exchange.attempts,
-        "bytes_in": exchange.bytes_in,
-        "bytes_out": exchange.bytes_out,
-        "total_ms": round(total * 1000, 3),
-        "upstream_ms": round(exchange.upstream * 1000, 3),
-        "queue_ms": round(exchange.queued * 1000, 3),
-        "user_id": caller.user_id if caller is not None else None,
-        "client_id": caller.client_id if caller is not None else None,
-    }
-    if action is not None:
-        fields["action"] = action.spelling
-        fields["version"] = action.version
-        fields["sector"] = action.sector
-    elif asked is not None:
-        fields["action"] = _told(asked.action)
-        fields["version"] = asked.version
-        fields["sector"] = _told(asked.sector)
-    if worker is not None:
-        fields["worker"] = worker
-    if weight is not None:
-        fields["weight"] = weight
-    if form == "text":
-        return _logfmt(fields)
-    return orjson.dumps(fields, option=_OPTIONS)
-
-
-def _logfmt(fields: Mapping[str, Any]) -> bytes:
-    """``name=value name="another value"``, without what is not known. ASCII."""
-    words = [f"{name}={_word(value)}" for name, value in fields.items() if value is not None]
-    return " ".join(words).encode() + b"\n"
-
-
-def _word(value: object) -> str:
-    if isinstance(value, int | float):
-        return str(value)
-    if isinstance(value, datetime):
-        return f"{value.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
-    text = str(value)
-    return text if _BARE.fullmatch(text) else json.dumps(text)
-
-
-def _told(text: str | None) -> str | None:
-    """What somebody else chose: cut, on one line, and no ticket."""
-    if text is None:
-        return None
-    return logs.escape(logs.redact(text[:_LOOKED_AT])[:MAX_FIELD])
-
-
-_LOOKED_AT: Final = 8 * MAX_FIELD
-"""Characters in which a ticket is looked for: more than one that begins in the first has."""
 
 
 class AccessLog:

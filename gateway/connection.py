@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
-import select
 import socket
-import struct
-import termios
 from contextlib import suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
 from aiohttp.http import HttpRequestParser
@@ -18,6 +13,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
 
 from gateway.clients import Clients
+from gateway.sockets import has_something, in_kernel
+
+if TYPE_CHECKING:
+    from gateway.fastpath import FastPath, Flight
 
 UNSENT: Final = 128 * 1024
 """Bytes that the kernel holds for a client and could not send yet."""
@@ -40,6 +39,10 @@ READ_AHEAD: Final = 4
 """Requests that are read while one is under way. A head takes up to 40 times its size once it is
 parsed, and aiohttp's 32 of them on each connection are gigabytes."""
 
+SOON: Final = 0.01
+"""Seconds that a small body is waited for before its request gets a task: many clients send it in a
+packet of its own, right behind the head."""
+
 LINGER: Final = 1.0
 """Seconds in which one whose head was refused can read why."""
 
@@ -61,24 +64,35 @@ class Connection(web.RequestHandler):
         "_ahead",
         "_body",
         "_clients",
+        "_fast",
+        "_flight",
+        "_handed_over",
         "_head",
         "_head_timer",
         "_idle",
         "_last",
         "_leaving",
         "_over",
+        "_soon",
         "_timer",
         "_unparsed",
         "_wire",
+        "remote",
         "stalled",
     )
 
     def __init__(
-        self, manager: web.Server, *, idle: float, clients: Clients | None = None, **options: Any
+        self,
+        manager: web.Server,
+        *,
+        idle: float,
+        clients: Clients | None = None,
+        fast: FastPath | None = None,
+        **options: Any,
     ) -> None:
         """`idle`: seconds in which the client has to take `idle` times its `min_body_rate`, while
-        the write buffer is full or the connection ends. `options` are those of aiohttp's
-        ``RequestHandler``."""
+        the write buffer is full or the connection ends. Requests that `fast` takes are not given
+        to the handler. `options` are those of aiohttp's ``RequestHandler``."""
         super().__init__(manager, **options)
         self._max_msg_queue_size = READ_AHEAD
         self._msg_queue_resume_size = READ_AHEAD // 2
@@ -95,6 +109,14 @@ class Connection(web.RequestHandler):
         )
         self._idle = idle
         self._clients = clients or Clients()
+        self._fast = fast
+        self._flight: Flight | None = None
+        """The request that is under way without a task."""
+        self._handed_over: Flight | None = None
+        """What became of such a one, until the handler takes it up."""
+        self._soon: asyncio.TimerHandle | None = None
+        self.remote: str | None = None
+        """The peer's address."""
         self._timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None
@@ -116,6 +138,8 @@ class Connection(web.RequestHandler):
         memory."""
         super().connection_made(transport)
         self._wire = self.transport
+        peer = self.peername
+        self.remote = str(peer[0] if isinstance(peer, list | tuple) else peer) if peer else None
         self._await_head()
         sock = transport.get_extra_info("socket")
         if sock is not None and _NOTSENT_LOWAT is not None:
@@ -153,17 +177,18 @@ class Connection(web.RequestHandler):
     def _take(self, data: bytes) -> None:
         if self._over or self._upgraded:
             return
-        count = self._request_count
         in_body = not self._body.is_eof()  # this may be the rest of it
-        super().data_received(data)
-        self._message_tail = b""  # behind an upgrade; the connection ends with its answer
-        if self._request_count != count:
+        if self._parse(data):
             size = len(data)
             if self._head:
                 size += self._head
                 self._forget_head()
             self._body = self._messages[-1][1]
-            if self._current_request is not None or len(self._messages) > 1:
+            if (
+                self._current_request is not None
+                or self._flight is not None
+                or len(self._messages) > 1
+            ):
                 self._count_ahead(size)
             if self._head_timer is not None:
                 self._head_timer.cancel()
@@ -172,8 +197,115 @@ class Connection(web.RequestHandler):
             self._count_head(len(data))
         size = len(_PLAIN_END)
         self._last = data[-size:] if len(data) >= size else (self._last + data)[-size:]
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo):
-            self._break_body()
+        if self._messages:
+            if isinstance(self._messages[-1][0], _ErrInfo):
+                self._break_body()
+            self._next()
+
+    def _parse(self, data: bytes) -> bool:
+        """Queue the requests that are in `data`; whether there is one. What aiohttp's own
+        `data_received` does, but for WebSockets, and for waking `start`, see `_next`."""
+        if self._force_close or self._close:
+            return False
+        assert self._parser is not None  # noqa: S101 - connected
+        try:
+            messages, self._upgraded, _ = self._parser.feed_data(data)
+        except HttpProcessingError as exc:
+            messages = [(_ErrInfo(400, exc, exc.message), EMPTY_PAYLOAD)]
+            self._upgraded = False
+        if not messages:
+            return False
+        self._request_count += len(messages)
+        self._messages.extend(messages)
+        if not self._buffer_paused and self._has_enough:
+            self._pause_reading_for_buffer()
+        return True
+
+    @property
+    def _has_enough(self) -> bool:
+        """Whether the parser has stopped, with so many requests that are not done with."""
+        under_way = self._flight is not None
+        return len(self._messages) + under_way >= self._max_msg_queue_size
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """As aiohttp, which asks for it at the end of every body, paused or not."""
+        if self._reading_paused or resume_parser:
+            super().resume_reading(resume_parser)
+
+    # -- requests without a task --------------------------------------------------------
+
+    def _next(self) -> None:
+        """Begin the first request that waits, unless one is under way."""
+        waiter = self._waiter
+        if self._flight is not None or waiter is None or waiter.done():
+            return
+        if self._fast is not None:
+            message, payload = self._messages[0]
+            flight = self._fast.begin(self, message, payload)
+            if flight is not None:
+                self._messages.popleft()
+                self._flight = flight
+                self._request_in_progress = True
+                self._stop_waiting()
+                return
+            if not payload.is_eof() and self._fast.is_worth_waiting(message):
+                if self._soon is None:
+                    self._soon = self._loop.call_later(SOON, self._wake)
+                return
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let the first request that waits have its task."""
+        self._stop_waiting()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _stop_waiting(self) -> None:
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
+
+    def landed(self) -> None:
+        """The request that was under way without a task has its answer: on with the next."""
+        self._flight = None
+        self._request_in_progress = False
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
+            self._resume_reading_if_drained()
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(
+                self._next_keepalive_close_time, self._process_keepalive
+            )
+        if self._messages:
+            self._next()
+
+    def hand_over(self) -> None:
+        """Let what is under way without a task go on with one; nothing, if there is none."""
+        flight, self._flight = self._flight, None
+        if flight is None:
+            return
+        self._handed_over = flight
+        self._messages.appendleft((flight.message, flight.payload))
+        self._wake()
+
+    def take_over(self) -> Flight | None:
+        """What the request that the handler got now was before, if it was anything."""
+        flight, self._handed_over = self._handed_over, None
+        return flight
+
+    def close(self) -> None:
+        """As aiohttp: end the connection with the answer to what is under way."""
+        self.hand_over()
+        if self._messages:
+            self._wake()
+        super().close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """As aiohttp: end the connection, within so many seconds."""
+        self.hand_over()
+        await super().shutdown(timeout)
 
     @property
     def may_have_trailers(self) -> bool:
@@ -219,6 +351,8 @@ class Connection(web.RequestHandler):
         if self._ahead > SMALL_HEAD and self._messages:
             return
         super()._resume_reading_if_drained()
+        if not self._buffer_paused and self._has_enough:  # aiohttp does not know of the one
+            self._pause_reading_for_buffer()
         if not self._buffer_paused:
             self._forget_ahead()
             rest, self._unparsed = self._unparsed, b""
@@ -237,7 +371,8 @@ class Connection(web.RequestHandler):
     @property
     def _waits(self) -> bool:
         """Nothing but a head is awaited."""
-        return self._waiter is not None and not self._waiter.done()
+        waiter = self._waiter
+        return waiter is not None and not waiter.done() and self._flight is None
 
     def _head_late(self) -> None:
         self._head_timer = None
@@ -256,11 +391,11 @@ class Connection(web.RequestHandler):
         self._lingering_time = LINGER
         rest = StreamReader(self, limit=1, loop=self._loop)  # it never ends
         self._messages.append((_ErrInfo(exc.code, exc, exc.message), rest))
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        self._next()
 
     def _process_keepalive(self) -> None:
-        if self._head > 0 and self._head_timer is not None:  # idle no more; that has its own limit
+        busy = self._head > 0 and self._head_timer is not None  # that has its own limit
+        if busy or self._flight is not None or self._messages:  # idle no more
             self._keepalive_handle = None
             return
         closed = self._force_close
@@ -288,7 +423,7 @@ class Connection(web.RequestHandler):
         """End it, unless the next request is there and was only not read yet."""
         transport = self.transport
         sock = transport.get_extra_info("socket") if transport is not None else None
-        if sock is None or not _has_something(sock):
+        if sock is None or not has_something(sock):
             self.force_close()
 
     def _break_body(self) -> None:
@@ -331,6 +466,11 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody is left to wait for."""
+        for flight in (self._flight, self._handed_over):
+            if flight is not None:
+                flight.lost()
+        self._flight = self._handed_over = None
+        self._stop_waiting()
         self._wire = None
         self._rest()
         self._forget_head()
@@ -359,34 +499,9 @@ class Connection(web.RequestHandler):
     @staticmethod
     def _unsent(wire: asyncio.Transport) -> int:
         """Bytes that the client has not acknowledged, in our buffer and in the kernel's."""
-        return wire.get_write_buffer_size() + _in_kernel(wire.get_extra_info("socket"))
+        return wire.get_write_buffer_size() + in_kernel(wire.get_extra_info("socket"))
 
     def _rest(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def _in_kernel(sock: socket.socket | None) -> int:
-    """Bytes in a socket's send queue; 0 where the system does not tell."""
-    if sock is None:
-        return 0
-    try:
-        answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int(struct.unpack("i", answer)[0])
-
-
-def _has_something(sock: socket.socket) -> bool:
-    """Whether bytes are there to be read; the end is none. With TLS it may be an alert."""
-    ready = select.poll()
-    ready.register(sock.fileno(), select.POLLIN)
-    if not ready.poll(0):
-        return False
-    # The loop's sockets cannot be read by others (uvloop's have no `recv`), but looked into.
-    try:
-        with socket.socket(fileno=os.dup(sock.fileno())) as twin:
-            return bool(twin.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except OSError:
-        return False

@@ -20,6 +20,9 @@ answer either."""
 
 _AUTHORIZATION: Final = istr("Authorization")
 _COOKIE: Final = istr("Cookie")
+TICKET_FIELDS: Final = (_AUTHORIZATION, TICKET_HEADER)
+"""Header fields that hold a ticket and nothing else."""
+
 _OWN_SITES: Final = frozenset(("same-origin", "none"))
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _OCTAL: Final = re.compile(r"\\([0-3][0-7]{2})")

@@ -36,11 +36,12 @@ MAX_LEFTOVER: Final = 64 * 1024
 Fields = Iterable[tuple[str, str]]
 """Header fields. Values are ours or went through `problems.quotable`."""
 
-_COMMON: Final = (
+COMMON: Final = (
     (hdrs.SERVER, "scamp-gateway"),
     (hdrs.CACHE_CONTROL, "no-store"),
     (istr("X-Content-Type-Options"), "nosniff"),
 )
+"""Fields of every answer."""
 X_REQUEST_ID: Final = istr("X-Request-ID")
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -85,7 +86,6 @@ class Exchange:
     """
 
     __slots__ = (
-        "_http10",
         "_packer",
         "action",
         "address",
@@ -133,6 +133,7 @@ class Exchange:
         wall: float,
     ) -> None:
         self.request = request
+        """For the fast path the parsed head alone: method, headers, version."""
         self.headers = request.headers
         self.serving = serving
         self.method = request.method
@@ -186,7 +187,10 @@ class Exchange:
         """The answer was ended before it was complete."""
         self.response: web.StreamResponse | None = None
         self._packer: ZLibCompressor | None = None
-        self._http10 = request.version < HttpVersion11
+
+    @property
+    def _http10(self) -> bool:
+        return self.request.version < HttpVersion11
 
     @property
     def client_gone(self) -> bool:
@@ -204,7 +208,7 @@ class Exchange:
         self, status: int, content_type: str | None, body: bytes, extra: Fields = ()
     ) -> web.Response:
         """A complete answer, noted as the one that is given; to be sent at once."""
-        headers = self._headers(content_type, extra)
+        headers = self.head(content_type, extra)
         response = web.Response(
             status=status, headers=headers, body=body, zlib_executor_size=compression.MAX_AT_ONCE
         )
@@ -253,7 +257,7 @@ class Exchange:
         left.
         """
         self.streamed = True
-        response = web.StreamResponse(status=status, headers=self._headers(content_type, extra))
+        response = web.StreamResponse(status=status, headers=self.head(content_type, extra))
         if self.serving.compress and compression.negotiate(response.headers, self.headers):
             response.headers[hdrs.CONTENT_ENCODING] = "gzip"
             self._packer = ZLibCompressor("gzip", max_sync_chunk_size=compression.MAX_AT_ONCE)
@@ -322,8 +326,9 @@ class Exchange:
 
     # -- inside -------------------------------------------------------------------------
 
-    def _headers(self, content_type: str | None, extra: Fields) -> CIMultiDict[str]:
-        headers = CIMultiDict(_COMMON)
+    def head(self, content_type: str | None, extra: Fields = ()) -> CIMultiDict[str]:
+        """The header of an answer, without what frames its body."""
+        headers = CIMultiDict(COMMON)
         headers[X_REQUEST_ID] = self.request_id
         if content_type is not None:
             headers[hdrs.CONTENT_TYPE] = content_type

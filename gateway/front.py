@@ -20,6 +20,7 @@ from gateway.access_log import AccessLog
 from gateway.actions import METHODS, check_method
 from gateway.auth import ANONYMOUS, Authenticator, Caller
 from gateway.clients import Clients
+from gateway.connection import Connection
 from gateway.context import (
     ClientAddresses,
     Network,
@@ -36,6 +37,7 @@ from gateway.endpoints import (
 )
 from gateway.exchange import X_REQUEST_ID, Exchange, Serving
 from gateway.failing import answer, cancelled, client_left, problem_response
+from gateway.fastpath import FastPath, Flight
 from gateway.head import NO_FIELDS, TRACEPARENT, check_head, deadline_of, single, trace_of
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
@@ -45,7 +47,7 @@ from gateway.ratelimit.limiter import RateLimiter
 from gateway.routing import Known, Routed, Routing
 from gateway.shedding import Lateness
 from gateway.tracing.model import Tracing
-from gateway.translate import MediaTypes, content_type_of, split_target
+from gateway.translate import JSON_TYPE, MediaTypes, content_type_of, split_target
 from scamp import limits
 from scamp.client import Call, Requester
 from scamp.discovery import DiscoveryStatus, Registry
@@ -102,10 +104,12 @@ class Front:
         limiter: RateLimiter | None = None,
         clients: Clients | None = None,
         tracing: Tracing | None = None,
+        fast: bool = True,
     ) -> None:
         """`endpoints` are served besides actions; more may be added to them later. Without a
         `limiter` nobody's requests are counted. `clients` are those of the listener. Without
-        `tracing` the traces of callers are passed on, and no spans made."""
+        `tracing` the traces of callers are passed on, and no spans made. `fast`: serve what can be
+        served so by the fast path; the answers are the same."""
         self.clients = clients or Clients()
         self.options = options or FrontOptions()
         self.endpoints = Endpoints() if endpoints is None else endpoints
@@ -144,6 +148,17 @@ class Front:
         """To be told how late the loop is."""
         self._addresses = ClientAddresses(self.options.trusted_proxies)
         self._new_id = RequestIds()
+        self.fast: FastPath | None = None
+        """For requests that need no task; None: all have one."""
+        if fast and tracing is None and JSON_TYPE not in self.options.media_types:
+            self.fast = FastPath(
+                self,
+                requester,
+                authenticator,
+                self._serving,
+                addresses=self._addresses,
+                new_id=self._new_id,
+            )
 
     @property
     def in_flight(self) -> int:
@@ -171,9 +186,14 @@ class Front:
 
         Raises CancelledError only.
         """
-        exchange = self._open(request)
+        flight = request.protocol.take_over() if isinstance(request.protocol, Connection) else None
+        if flight is None:
+            exchange = self._open(request)
+        else:
+            exchange = flight.exchange
+            exchange.request = request
         try:
-            problem = await self._try(exchange)
+            problem = await self._try(exchange, flight)
             if problem is not None:
                 await answer(exchange, problem)
         except asyncio.CancelledError:
@@ -182,7 +202,9 @@ class Front:
         except ConnectionError:
             client_left(exchange)
         finally:
-            self._close(exchange)
+            self.finish(exchange)
+            if flight is not None:
+                flight.forget()
         return exchange.response or web.Response()
 
     def refuse(self, request: web.BaseRequest, problem: Problem) -> web.StreamResponse:
@@ -192,12 +214,15 @@ class Front:
         response = problem_response(exchange, problem)
         if exchange.client_gone:
             client_left(exchange)
-        self._close(exchange)
+        self.finish(exchange)
         return response
 
-    async def _try(self, exchange: Exchange) -> Problem | None:
+    async def _try(self, exchange: Exchange, flight: Flight | None) -> Problem | None:
         """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
         try:
+            if flight is not None:
+                await self._proxy.go_on(exchange, flight.launch)
+                return None
             check_head(exchange)
             if self._serving.in_flight > self.options.max_in_flight:
                 return self._full("in_flight", "Too many requests under way.")
@@ -286,6 +311,8 @@ class Front:
             await _count(exchange, caller, routed, self.limiter)
         if caller.to_check is not None:
             await self._auth.authorize(caller, action, deadline)
+        if caller.ticket is not None:
+            self._auth.remember(headers, action, caller)
         self._take_place(exchange, known)
         match = routed.match if routed is not None else None
         inbound = await self._intake.take(exchange, action, match, query, deadline)
@@ -351,7 +378,8 @@ class Front:
             exchange.trace = self._tracing.begin(exchange)
         return exchange
 
-    def _close(self, exchange: Exchange) -> None:
+    def finish(self, exchange: Exchange) -> None:
+        """Count and log a request that is over."""
         if not exchange.parked:
             self._serving.in_flight -= 1
         if exchange.places is not None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter as Tallied
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from prometheus_client import Counter, Gauge, Histogram, Metric, disable_created_metrics
+from prometheus_client import Counter as LibraryCounter
+from prometheus_client import Gauge, Metric, disable_created_metrics
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from gateway.actions import METHODS, announced
+from gateway.counting import Counter, Histogram, Samples, buckets_of, count_of
 from gateway.families import CAUSES, CLASSES, NO_ACTION, OTHER, declared
 from scamp.discovery import Registry
 from scamp.discovery.model import action_key
@@ -26,19 +30,14 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
 T = TypeVar("T")
+L = TypeVar("L", bound=LibraryCounter | Gauge)
 
 MAX_ACTIONS: Final = 1000
 """Actions with series of their own; further ones share ``_other``."""
 
-BUCKETS: Final = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-    1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
-)  # fmt: skip
-"""Upper bounds of the histograms, in seconds."""
-
 PIECE: Final = 20
-"""Actions whose samples are read at once. All of a thousand would hold every request up for a tenth
-of a second; see `state.RunningState.families`."""
+"""Actions that are looked at in one turn of the loop. All of a thousand would hold every request
+up; see `state.RunningState.families`."""
 
 _METHODS: Final = frozenset(METHODS)
 
@@ -49,46 +48,48 @@ LAG_INTERVAL: Final = 0.25
 """Seconds between two measurements of the event loop's lag."""
 
 
-# One more series for each counter and histogram, for what a counter's reset tells as well. The
-# library knows this for the whole process only, and has no types for it.
+# One more series for each counter, for what a counter's reset tells as well. The library knows this
+# for the whole process only, and has no types for it.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+Labelled: TypeAlias = tuple[dict[str, str], Counter | Histogram]
 
-def _counter(name: str) -> Counter:
+BY_ACTION: Final[Mapping[str, str]] = {
+    "requests": "",
+    "request_duration_seconds": "duration",
+    "upstream_duration_seconds": "upstream",
+    "request_body_bytes": "bytes_in",
+    "response_body_bytes": "bytes_out",
+}
+"""The families that have an action as a label, by what `ActionSeries` calls them; `requests` has
+further labels."""
+
+ALONE: Final[Mapping[str, str]] = {
+    "queue_duration_seconds": "queued",
+    "own_duration_seconds": "own",
+    "answers_cut": "cut",
+    "request_failures": "failures",
+    "event_loop_lag_seconds": "lag",
+}
+"""Those that have not, by what `Metrics` calls them."""
+
+
+def _family(name: str, read: Callable[[], Iterable[Labelled]]) -> Metric:
     family = declared(name)
-    return Counter(family.name, family.text, [*family.labels], registry=None)
+    metric = Metric(family.name, family.text, family.kind)
+
+    def samples() -> Iterator[Sample]:
+        for labels, one in read():
+            yield from one.samples(family.name, labels)
+
+    metric.samples = Samples(samples)  # type: ignore[assignment]
+    return metric
 
 
-def _gauge(name: str) -> Gauge:
+def _of_library(kind: Callable[..., L], name: str) -> L:
+    """What goes up too seldom to need a counter of our own."""
     family = declared(name)
-    return Gauge(family.name, family.text, [*family.labels], registry=None)
-
-
-def _histogram(name: str) -> Histogram:
-    family = declared(name)
-    return Histogram(family.name, family.text, [*family.labels], buckets=BUCKETS, registry=None)
-
-
-class PerAction:
-    """The families that have an action as a label."""
-
-    def __init__(self) -> None:
-        self.requests = _counter("requests")
-        self.duration = _histogram("request_duration_seconds")
-        self.upstream = _histogram("upstream_duration_seconds")
-        self.bytes_in = _counter("request_body_bytes")
-        self.bytes_out = _counter("response_body_bytes")
-        self.by_action_alone = (self.duration, self.upstream, self.bytes_in, self.bytes_out)
-
-
-def count_of(counter: Counter) -> float:
-    """The value of one series, without making samples of it. From any thread."""
-    return float(counter._value.get())
-
-
-def buckets_of(histogram: Histogram) -> list[float]:
-    """How much fell into each of `BUCKETS`, and beyond the last. From any thread."""
-    return [float(bucket.get()) for bucket in histogram._buckets]
+    return kind(family.name, family.text, [*family.labels], registry=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,45 +108,40 @@ class Tally:
 class ActionSeries:
     """The series of one action, at hand."""
 
-    __slots__ = (
-        "_families", "_requests", "bytes_in", "bytes_out", "duration", "label", "upstream", "where"
-    )  # fmt: skip
+    __slots__ = ("answered_by", "bytes_in", "bytes_out", "duration", "label", "upstream", "where")
 
-    def __init__(
-        self, families: PerAction, label: str, where: tuple[str, str, int] | None = None
-    ) -> None:
+    def __init__(self, label: str, where: tuple[str, str, int] | None = None) -> None:
         self.label = label
         self.where = where
         """Sector, spelling and version; None for `NO_ACTION` and `OTHER`."""
-        self._families = families
-        self._requests: dict[tuple[str, str, str], Counter] = {}
-        self.duration = families.duration.labels(label)
-        self.upstream = families.upstream.labels(label)
-        self.bytes_in = families.bytes_in.labels(label)
-        self.bytes_out = families.bytes_out.labels(label)
+        self.answered_by: dict[tuple[str, str, str], Counter] = {}
+        """Requests by method, status class and source, of those that there have been."""
+        self.duration = Histogram()
+        self.upstream = Histogram()
+        self.bytes_in = Counter()
+        self.bytes_out = Counter()
 
     def requests(self, key: tuple[str, str, str]) -> Counter:
-        """The counter for a method, status class and source."""
-        found = self._requests.get(key)
-        if found is None:
-            found = self._requests[key] = self._families.requests.labels(self.label, *key)
-        return found
+        """The counter for a method, any, status class and source."""
+        method, status_class, source = key
+        if method not in _METHODS:
+            key = (OTHER, status_class, source)
+        return self.answered_by.setdefault(key, Counter())
 
-    def children(self, family: Counter | Histogram) -> Iterator[tuple[dict[str, str], Collector]]:
-        """What it has of one family, with its labels."""
-        held = self._families
-        if family is held.requests:
-            names = (*declared("requests").labels,)
-            for key, child in self._requests.items():
-                yield dict(zip(names, (self.label, *key), strict=True)), child
+    def family(self, name: str) -> Iterator[Labelled]:
+        """What it has of one family of `BY_ACTION`, with its labels. From any thread."""
+        held = BY_ACTION[name]
+        if held:
+            yield {"action": self.label}, getattr(self, held)
             return
-        own = (self.duration, self.upstream, self.bytes_in, self.bytes_out)
-        yield {"action": self.label}, own[held.by_action_alone.index(family)]
+        names = (*declared(name).labels,)
+        for key, counter in self.answered_by.copy().items():
+            yield dict(zip(names, (self.label, *key), strict=True)), counter
 
     def tally(self) -> Tally:
         """What has been counted until now. From any thread."""
         return Tally(
-            {key: count_of(one) for key, one in list(self._requests.items())},
+            {key: count_of(one) for key, one in self.answered_by.copy().items()},
             buckets_of(self.duration),
             buckets_of(self.upstream),
             count_of(self.bytes_in),
@@ -155,73 +151,61 @@ class ActionSeries:
     @property
     def answered(self) -> float:
         """Requests answered. From any thread."""
-        return sum(count_of(one) for one in list(self._requests.values()))
+        return float(sum(one.value for one in self.answered_by.copy().values()))
 
-    def remove(self) -> None:
-        """Take them out of the exposition; what a request under way adds later is lost."""
-        for key in self._requests:
-            self._families.requests.remove(self.label, *key)
-        for family in self._families.by_action_alone:
-            family.remove(self.label)
-        self._families = PerAction()  # it must not bring a series back that nobody removes
+
+def _of_actions(name: str, some: list[ActionSeries]) -> Iterator[Labelled]:
+    for series in some:
+        yield from series.family(name)
 
 
 class Metrics(Collector):
     """Counters of the public listener; to be registered where they are to be scraped."""
 
     def __init__(self, registry: Registry, *, max_actions: int = MAX_ACTIONS) -> None:
-        self._per_action = PerAction()
-        self.none = ActionSeries(self._per_action, NO_ACTION)
+        self.none = ActionSeries(NO_ACTION)
         """For requests that matched no action."""
-        self.queued = _histogram("queue_duration_seconds")
-        self.own = _histogram("own_duration_seconds")
-        self.cut = _counter("answers_cut")
-        self.failures = _counter("request_failures")
+        self.queued = Histogram()
+        self.own = Histogram()
+        self.cut = Counter()
         # From the start: of a series that begins with its first failure `increase()` misses that.
-        self._failures = {cause: self.failures.labels(cause) for cause in (*CAUSES, OTHER)}
-        self.lag = _histogram("event_loop_lag_seconds")
-        self.reloads = _counter("reloads")
-        self.reloaded = _gauge("last_reload_successful")
+        self.failures = {cause: Counter() for cause in (*CAUSES, OTHER)}
+        self.lag = Histogram()
+        self.reloads = _of_library(LibraryCounter, "reloads")
+        self.reloaded = _of_library(Gauge, "last_reload_successful")
         self._registry = registry
         self._generation = registry.generation
         self._max_actions = max_actions
         self._actions: dict[str, ActionSeries] = {}
         self._other: ActionSeries | None = None
 
-    @property
-    def _families(self) -> tuple[Counter | Gauge | Histogram, ...]:
-        return (
-            *self._by_action,
-            *(self.queued, self.own, self.cut, self.failures, self.lag, self.reloads),
-            self.reloaded,
-        )
-
-    @property
-    def _by_action(self) -> tuple[Counter | Histogram, ...]:
-        return (self._per_action.requests, *self._per_action.by_action_alone)
-
-    def describe(self) -> Iterable[Metric]:
+    def describe(self) -> Iterator[Metric]:
         """Names and texts."""
-        for family in self._families:
-            yield from family.describe()
+        for name in (*BY_ACTION, *ALONE):
+            yield _family(name, tuple)
+        yield from self.reloads.describe()
+        yield from self.reloaded.describe()
 
     def collect(self) -> Iterator[Metric]:
         """Everything, without the series of actions that are gone. Of more actions than `PIECE` a
-        family comes in several pieces, one after the other."""
+        family comes in several pieces, one after the other. Samples are as of when they are gone
+        through, which any thread may do."""
         self.prune()
-        by_action = self._by_action
-        for family in self._families:
-            yield from self._pieces(family) if family in by_action else family.collect()
+        for name in BY_ACTION:
+            for some in in_pieces(self.all_series()):
+                yield _family(name, partial(_of_actions, name, some))
+        for name in ALONE:
+            yield _family(name, partial(self._alone, name))
+        yield from self.reloads.collect()
+        yield from self.reloaded.collect()
 
-    def _pieces(self, family: Counter | Histogram) -> Iterator[Metric]:
-        (empty,) = family.describe()
-        for some in in_pieces(self.all_series()):
-            piece = Metric(empty.name, empty.documentation, empty.type)
-            for series in some:
-                for labels, child in series.children(family):
-                    for one in next(iter(child.collect())).samples:
-                        piece.add_sample(one.name, {**labels, **one.labels}, one.value)
-            yield piece
+    def _alone(self, name: str) -> Iterator[Labelled]:
+        held = getattr(self, ALONE[name])
+        if isinstance(held, dict):
+            (label,) = declared(name).labels
+            yield from (({label: value}, counter) for value, counter in held.items())
+        else:
+            yield {}, held
 
     def series(self, action: Announced) -> ActionSeries:
         """The series for an announced action. Keep it until the index changes."""
@@ -232,12 +216,10 @@ class Metrics(Collector):
             self.prune()
         if len(self._actions) < self._max_actions:
             where = (action.sector, action.spelling, action.version)
-            found = self._actions[action.label] = ActionSeries(
-                self._per_action, action.label, where
-            )
+            found = self._actions[action.label] = ActionSeries(action.label, where)
             return found
         if self._other is None:
-            self._other = ActionSeries(self._per_action, OTHER)
+            self._other = ActionSeries(OTHER)
         return self._other
 
     def all_series(self) -> list[ActionSeries]:
@@ -257,30 +239,26 @@ class Metrics(Collector):
     def observe(self, exchange: Exchange, total: float) -> None:
         """Count one request that is over, after `total` seconds."""
         series = exchange.series
-        method = exchange.method
-        key = (
-            method if method in _METHODS else OTHER,
-            CLASSES[exchange.status // 100],
-            exchange.source,
-        )
-        series.requests(key).inc()
-        if not exchange.parked:
+        key = (exchange.method, CLASSES[exchange.status // 100], exchange.source)
+        answered = series.answered_by.get(key) or series.requests(key)
+        answered.value += 1
+        parked, upstream, queued = exchange.parked, exchange.upstream, exchange.queued
+        if not parked:
             series.duration.observe(total)
         if exchange.bytes_in:
-            series.bytes_in.inc(exchange.bytes_in)
+            series.bytes_in.value += exchange.bytes_in
         if exchange.bytes_out:
-            series.bytes_out.inc(exchange.bytes_out)
-        upstream = exchange.upstream
+            series.bytes_out.value += exchange.bytes_out
         if upstream:
             series.upstream.observe(upstream)
-        if exchange.queued >= QUEUED:
-            self.queued.observe(exchange.queued)
+        if queued >= QUEUED:
+            self.queued.observe(queued)
         if exchange.was_cut:
-            self.cut.inc()
-        if exchange.cause and not exchange.parked:
-            self._failures.get(exchange.cause, self._failures[OTHER]).inc()
+            self.cut.value += 1
+        if exchange.cause and not parked:
+            self.failures.get(exchange.cause, self.failures[OTHER]).value += 1
         if not exchange.streamed:
-            self.own.observe(max(0.0, total - upstream - exchange.queued - exchange.waited))
+            self.own.observe(max(0.0, total - upstream - queued - exchange.waited))
 
     def count_reload(self, what: str, *, ok: bool) -> None:
         """A followed file was loaded or refused. `what` is one of a few fixed words."""
@@ -300,7 +278,7 @@ class Metrics(Collector):
             if label in keys and not self._announced(series, alone=labels[keys[label]] == 1)
         ]
         for label in gone:
-            self._actions.pop(label).remove()
+            del self._actions[label]
 
     def _announced(self, series: ActionSeries, *, alone: bool) -> bool:
         """Whether there is such an action; of several spellings of one, which it has now."""

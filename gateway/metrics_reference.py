@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from gateway.counting import BUCKETS
 from gateway.families import NO_ACTION, OTHER, SECTIONS, Family
-from gateway.metrics import BUCKETS, MAX_ACTIONS
+from gateway.metrics import MAX_ACTIONS
 
 _INTRODUCTION: Final = f"""\
 # Metrics

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from gateway.body import RequestBody
 from gateway.exchange import Exchange
 from gateway.problems import Problem, StatusMap, from_reply
-from scamp.client import Call, Reply, Requester
+from gateway.translate import JSON_TYPE
+from scamp.client import Call, Launch, Reply, Requester
 from scamp.errors import ScampError
 
 BROKEN_OFF: Final = "reply_broken_off"
@@ -40,9 +42,25 @@ class Proxy:
         Raises Problem and ScampError while the client has not had a byte; after that a failure
         cuts its connection. When cancelled the request is abandoned.
         """
-        sent = time.monotonic()
+        replying = self._requester.send(call)
+        await self._finish(exchange, replying, time.monotonic(), upload, status, content_type)
+
+    async def go_on(self, exchange: Exchange, launch: Launch) -> None:
+        """`run` for a call of the fast path, which is on its way."""
+        replying = self._requester.resume(launch)
+        await self._finish(exchange, replying, exchange.started, None, 200, JSON_TYPE)
+
+    async def _finish(
+        self,
+        exchange: Exchange,
+        replying: Coroutine[Any, Any, Reply],
+        sent: float,
+        upload: RequestBody | None,
+        status: int,
+        content_type: str,
+    ) -> None:
         try:
-            reply = await self._requester.send(call)
+            reply = await replying
         except BaseException as exc:
             exchange.upstream = time.monotonic() - sent
             exchange.attempts = None

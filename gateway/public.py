@@ -57,6 +57,9 @@ MIN_IDLE: Final = 1.0
 _LOOK_AGAIN: Final = 0.25
 """Seconds after a look; each goes over all connections."""
 
+_TURNS: Final = 3
+"""Of the loop, until the handler has begun: cancelled before, it would say nothing to anybody."""
+
 log = logging.getLogger("gateway.public")
 
 
@@ -116,6 +119,10 @@ class PublicServer(web.Server):
         aiohttp's own `shutdown` cuts connections before it cancels handlers. This way round the
         front can still say 503 to those who have had no byte yet.
         """
+        for one in self._own():
+            one.hand_over()
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
         tasks = [task for one in self.connections if (task := one._task_handler) is not None]
         for task in tasks:
             task.cancel()
@@ -127,7 +134,8 @@ class PublicServer(web.Server):
         """One more connection."""
         idle, clients = self.front.options.body_idle, self.front.clients
         loop = asyncio.get_running_loop()
-        return Protocol(self, idle=idle, clients=clients, loop=loop, **self._options)
+        fast = self.front.fast
+        return Protocol(self, idle=idle, clients=clients, fast=fast, loop=loop, **self._options)
 
     def make_room(self) -> bool:
         """Close the connection that has been without a request for longest; False when all have

@@ -86,13 +86,17 @@ class Routing:
         self.routes = RouteTable()
         self._matcher: Matcher | None = None
 
-    def known(self, path: str, exchange: Exchange) -> Known | None:
+    def recall(self, path: str) -> Known | None:
         """What `find` gives, if it is remembered; None says nothing about the path."""
         if self._generation != self._registry.generation:
             self._known.clear()
             self._by_route.clear()
             self._generation = self._registry.generation
-        known = self._known.get(path)
+        return self._known.get(path)
+
+    def known(self, path: str, exchange: Exchange) -> Known | None:
+        """`recall`, noted in `exchange`."""
+        known = self.recall(path)
         if known is not None:
             self._note(known, exchange)
         return known

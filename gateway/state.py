@@ -96,8 +96,9 @@ class RunningState:
         return configuration(self._loaded)
 
     async def families(self) -> list[Metric]:
-        """All that is counted, read a family, or a piece of one, in a turn of the loop: at once it
-        would hold every request up for a quarter of a second when there are a thousand actions."""
+        """All that is counted, a family, or a piece of one, in a turn of the loop: at once it would
+        hold every request up. What requests have counted is read later, by whoever goes through
+        the samples."""
         families: list[Metric] = []
         for family in self.exposition.collect():
             if families and families[-1].name == family.name:

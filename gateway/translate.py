@@ -61,7 +61,7 @@ def check_host(host: str | None, target: str) -> None:
     Nothing here is told apart by host, but what stands before the gateway may do so; it must not
     take the request for another host's. RFC 9112, 3.2: 400.
     """
-    if host is not None and not _is_host(host):
+    if host is not None and not is_host(host):
         raise Problem(catalogue.BAD_HEADER, "Host is not HOST or HOST:PORT.", close=True)
     if target.startswith("/"):
         return
@@ -69,7 +69,7 @@ def check_host(host: str | None, target: str) -> None:
     if absolute is None:
         return  # a star, or no target at all
     scheme, _, authority = absolute[0].lower().partition("://")
-    if not authority or not _is_host(authority):
+    if not authority or not is_host(authority):
         raise Problem(catalogue.BAD_PATH, "The host of the request target is none.", close=True)
     port = _DEFAULT_PORTS[scheme]
     if host is not None and host.lower().removesuffix(port) != authority.removesuffix(port):
@@ -78,7 +78,8 @@ def check_host(host: str | None, target: str) -> None:
 
 
 @lru_cache(MAX_HOSTS)
-def _is_host(text: str) -> bool:
+def is_host(text: str) -> bool:
+    """Whether it may stand in ``Host``."""
     return _HOST.fullmatch(text) is not None
 
 

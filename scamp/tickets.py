@@ -118,6 +118,13 @@ class TicketVerifier:
         self._leeway = leeway
         self._cache_size = cache_size
         self._genuine: OrderedDict[bytes, Ticket] = OrderedDict()
+        self.generation: int = 0
+        """How often the keys were replaced: what was verified before is not verified any more."""
+
+    @property
+    def leeway(self) -> float:
+        """Seconds that the issuer's clock may be ahead of ours."""
+        return self._leeway
 
     def __repr__(self) -> str:
         return f"<TicketVerifier keys={len(self._keys)} remembered={len(self._genuine)}>"
@@ -153,6 +160,7 @@ class TicketVerifier:
         """Use other keys from now on, and forget what the old ones proved."""
         self._keys = tuple(keys)
         self._genuine.clear()
+        self.generation += 1
 
     def _check_signature(self, payload: bytes, signature: bytes) -> None:
         for key in self._keys:

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from gateway.console.merging import merged
 from gateway.console.reading import Part
+from gateway.counting import BUCKETS
 from gateway.exposition import build_version
-from gateway.metrics import BUCKETS
 from scamp.discovery import Announcement, DiscoveryStatus
 from scamp.discovery.model import count_actions
 from scamp.logs import redact

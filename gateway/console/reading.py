@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from gateway.clients import Clients
+from gateway.counting import buckets_of, count_of
 from gateway.events.hub import Hub
 from gateway.front import Front
-from gateway.metrics import ActionSeries, Metrics, Tally, buckets_of, count_of
+from gateway.metrics import ActionSeries, Metrics, Tally
 from gateway.reloads import ReloadLog
 from scamp.client import InstanceView, Requester
 
@@ -29,9 +30,8 @@ Part: TypeAlias = dict[str, Any]
 """What one worker tells. JSON has it as it is:
 
 ``counters`` and ``gauges``: numbers by name; ``responses``: requests answered by ``4xx service``
-(status class and source); ``histograms``: how much fell into each of `metrics.BUCKETS`, and beyond;
-``started``: seconds since 1970; ``actions``: by label, as `of_tally`; ``instances``: as
-`InstanceView`; ``reloads``: as `Reloads`.
+(status class and source); ``histograms``: as `buckets_of`; ``started``: seconds since 1970;
+``actions``: by label, as `of_tally`; ``instances``: as `InstanceView`; ``reloads``: as `Reloads`.
 """
 
 _STATM: Final = Path("/proc/self/statm")

@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from gateway.access_log import AccessLog, Form, line_of
+from gateway.access_lines import Form, line_of
+from gateway.access_log import AccessLog
 from gateway.actions import Target
 from gateway.exchange import Exchange, Serving
 from gateway.metrics import Metrics

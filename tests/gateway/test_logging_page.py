@@ -16,7 +16,8 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from pages import ROOT, Page
 
-from gateway.access_log import MAX_WAITING, line_of
+from gateway.access_lines import line_of
+from gateway.access_log import MAX_WAITING
 from gateway.exchange import Exchange, Serving
 from gateway.loggers import LOGGERS
 from gateway.metrics import Metrics

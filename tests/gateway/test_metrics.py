@@ -12,8 +12,9 @@ from prometheus_client.registry import Collector
 
 from fronted import Fronted
 from gateway.actions import announced
+from gateway.counting import BUCKETS
 from gateway.exposition import make_registry
-from gateway.metrics import BUCKETS, LoopLag, Metrics
+from gateway.metrics import LoopLag, Metrics
 from scamp.discovery import Registry
 from scamp.testing import ScriptedPeer
 from scamp.testing.scripts import failing, when
@@ -177,10 +178,10 @@ def test_the_cap_holds_without_a_scrape() -> None:
 
 
 def test_an_observation_counts_in_the_bucket_of_its_bound() -> None:
-    histogram = Metrics(Registry()).own
+    metrics = Metrics(Registry())
     for seconds in (0.0, 0.001, 0.0011, 120.0, 121.0):
-        histogram.observe(seconds)
-    found = samples(exposed(histogram))
+        metrics.own.observe(seconds)
+    found = samples(exposed(metrics))
     name = "scamp_gateway_own_duration_seconds"
     cumulative = {bound: found[f'{name}_bucket{{le="{bound}"}}'] for bound in BOUNDS}
     assert cumulative["0.001"] == 2

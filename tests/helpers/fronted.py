@@ -21,7 +21,8 @@ from multidict import CIMultiDict
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.accepting import Gate
-from gateway.access_log import AccessLog, line_of
+from gateway.access_lines import line_of
+from gateway.access_log import AccessLog
 from gateway.auth import Authenticator
 from gateway.client_metrics import ClientsCollector
 from gateway.clients import ClientLimits, Clients
@@ -104,12 +105,13 @@ class Fronted:
         clients: ClientLimits | None = None,
         tls: ssl.SSLContext | None = None,
         tracing: Tracing | None = None,
+        fast: bool = True,
         **server: Any,
     ) -> None:
         """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
         `public_server`; `hub` and `stream` are those of event streams; `clients`: what those who
         connect may do; `tls`: the listener's; `tracing` is started and closed by whoever made
-        it."""
+        it; `fast`: whether there is a fast path."""
         self.mesh = Mesh(*services, options=client)
         self.status = status
         self.auth = auth or Authenticator("forward")
@@ -127,6 +129,7 @@ class Fronted:
         self.clients = Clients(clients)
         self._tls = tls
         self._tracing = tracing
+        self._fast = fast
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
@@ -144,6 +147,13 @@ class Fronted:
         """The subscriptions of event streams; once it is up."""
         assert self._hub is not None
         return self._hub
+
+    @property
+    def tasks(self) -> int:
+        """Requests that were given to aiohttp's handler, in a task: all but those of the fast
+        path."""
+        assert self._server is not None
+        return self._server.requests_count
 
     def drain(self) -> None:
         """What a gateway does first when it is to stop."""
@@ -181,6 +191,7 @@ class Fronted:
             limiter=self.limiter,
             clients=self.clients,
             tracing=self._tracing,
+            fast=self._fast,
         )
         self._front.routing.use_routes(self._routes)
         self._exposition = make_registry(

@@ -20,9 +20,9 @@ from offers import service
 
 from browser import PATIENCE, browsing
 from gateway.console.overview import Gathered, Mesh, Overview
+from gateway.counting import BUCKETS
 from gateway.demo.folder import Folder
 from gateway.lifecycle import running
-from gateway.metrics import BUCKETS
 from scamp.discovery import DiscoveryStatus
 from scamp.limits import MAX_REJECTED_SHOWN
 from stand import stand

@@ -10,7 +10,8 @@ from prometheus_client import Metric
 from gateway.actions import announced
 from gateway.console.merging import merged, of_families
 from gateway.console.reading import Part, added, of_tally
-from gateway.metrics import BUCKETS, Metrics, Tally, buckets_of
+from gateway.counting import BUCKETS, buckets_of
+from gateway.metrics import Metrics, Tally
 from gateway.workers.merge import packed
 
 

@@ -26,8 +26,8 @@ from gateway.console.overview import (
     Overview,
     state_of,
 )
+from gateway.counting import BUCKETS
 from gateway.lifecycle import Gateway, running
-from gateway.metrics import BUCKETS
 from gateway.metrics import MAX_ACTIONS as MAX_SERIES
 from scamp.client import Requester
 from scamp.discovery import DiscoveryStatus
