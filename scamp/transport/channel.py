@@ -102,6 +102,7 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._handler = handler
         self._wire = WireConnection(role, max_inflight=max_inflight)
+        self._max_inflight = max_inflight
         self._role = role
         self._expected = expected
         self._idle_limit = idle_limit
@@ -314,6 +315,7 @@ class Channel(asyncio.Protocol):
             self._check()
         self._wire.send_whole(header, body)
         self._queued += len(body)
+        self._idle_since = self._loop.time()
         if not self._flush_due:
             self._schedule_flush()
         return SentMessage(self, len(body))
@@ -330,6 +332,12 @@ class Channel(asyncio.Protocol):
             left = WRITE_FIRST - message.sent
             return min(left, self._wire.window(message.msgno)) if left > 0 else 0
         return self._wire.window(message.msgno)
+
+    def takes(self, size: int) -> bool:
+        """True when a message with a body of `size` bytes would go out as a whole now."""
+        if self.closing or not self._writable:
+            return False
+        return size <= (self._max_inflight if self._queued < WRITE_HIGH else WRITE_FIRST)
 
     def send_data(self, message: OutgoingMessage, data: bytes) -> None:
         """Called by a message: queue body bytes, at most its window."""
