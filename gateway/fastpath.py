@@ -193,10 +193,17 @@ class FastPath:
             retry_safe=action.read,
             pinned=action.pinned,
         )
+        limiter, asked = front.limiter, None
+        if limiter is not None:
+            asked = limiter.asks(caller, exchange.client)
+            if asked is None:
+                return None
         launch = self._requester.launch(call, flight.answered)
         if launch is None:
             return None
         flight.launch = launch
+        if limiter is not None and asked is not None:
+            limiter.count(exchange, asked)
         self._auth.recalled(caller)
         serving.in_flight += 1
         exchange.places = known.places
@@ -264,12 +271,11 @@ class FastPath:
         return self._auth.anonymous(action)
 
     def _is_full(self, known: Known) -> bool:
-        """Whether there is any reason to refuse, or to count; which one is for the front to say."""
+        """Whether there is any reason to refuse; which one is for the front to say."""
         front, options = self._front, self._front.options
         most = options.max_in_flight_per_action
         return (
             self._serving.draining
-            or front.limiter is not None
             or front.lateness.share > 0
             or self._serving.in_flight >= options.max_in_flight
             or (known.places.in_flight >= most > 0)
@@ -327,7 +333,7 @@ class FastPath:
 
     def _head(self, exchange: Exchange) -> bytes:
         serving = self._serving
-        if serving.cors is None and not serving.server_timing:
+        if serving.cors is None and not serving.server_timing and not exchange.rate_limits:
             fields = f"{_FIELDS}{exchange.request_id}{_TYPE}"
         else:
             extra = exchange.timing() if serving.server_timing else ()

@@ -158,6 +158,19 @@ class RateLimiter:
                 retry_after=verdict.retry_after,
             )
 
+    def asks(self, caller: Caller, address: str | None) -> Asked | None:
+        """What `count` has to count for a request that is admitted, as can be told without Redis;
+        None: leave it to `admit`. Nothing is counted yet."""
+        asked = self._asked(caller, address, None, None)
+        if asked and (self.shared is not None or not self._take(asked, commit=False)[0]):
+            return None
+        return asked
+
+    def count(self, exchange: Exchange, asked: Asked) -> None:
+        """Count a request by what `asks` has just given; its answer will tell how limits stand."""
+        if asked:
+            exchange.rate_limits = _verdict(asked, *self._take(asked)).fields
+
     async def check(
         self,
         caller: Caller,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from emptied import assert_tables_empty, quiet
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fronted import Answer, Fronted
@@ -19,6 +19,8 @@ from gateway.credentials import Credentials
 from gateway.fastpath import MAX_BODY
 from gateway.front import FrontOptions
 from gateway.head import MAX_SHAPE, MAX_SHAPES, Shapes
+from gateway.ratelimit.limiter import RateLimiter
+from gateway.ratelimit.rate import Rate
 from scamp.authz import AuthzSource
 from scamp.client import ClientOptions
 from scamp.testing import ScriptedPeer, make_ticket, make_verifier, until
@@ -179,6 +181,27 @@ async def test_nobody_can_tell(options: str) -> None:
     assert seen[0] == seen[1]
 
 
+async def test_limits_are_counted_without_a_task() -> None:
+    """Each request once, with the same fields, until there is none left."""
+    seen = []
+    for fast in (True, False):
+        limiter = RateLimiter(
+            user=Rate(5, 3600, 5), address=Rate(6, 3600, 6), client=Rate(100, 60, 100)
+        )
+        async with Fronted(echoing(), auth=enforcing(), limiter=limiter, fast=fast) as gateway:
+            before, told = 0, []
+            for fields in [()] * 7 + [(BEARER,)] * 7:
+                answer = await gateway.request("POST", ECHO, fields, b"{}")
+                told.append(
+                    (answer.status, answer.headers.get("RateLimit", "").partition(";t=")[0])
+                )
+                before += answer.status != 200
+            assert gateway.tasks == (before + 2 if fast else 14)  # first of each, and refused ones
+            seen.append((told, limiter.limited))
+    assert seen[0] == seen[1]
+    assert [status for status, _ in seen[0][0]] == [200] * 6 + [429] + [200] * 5 + [429] * 2
+
+
 async def test_pipelined_requests_are_answered_in_their_order() -> None:
     """Whichever way each of them goes."""
     async with Fronted(echoing()) as gateway:
@@ -196,6 +219,7 @@ async def test_pipelined_requests_are_answered_in_their_order() -> None:
             assert (gateway.tasks == before) == (unusual == 50)
 
 
+@settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(1, 700), max_size=12).map(sorted), count=st.integers(1, 6))
 async def test_requests_in_pieces(cuts: list[int], count: int) -> None:
     """However the bytes come."""
