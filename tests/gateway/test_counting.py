@@ -24,6 +24,7 @@ from gateway.exchange import Exchange
 from gateway.exposition import rendered
 from gateway.families import CAUSES, CLASSES, NO_ACTION, OTHER, declared
 from gateway.metrics import ActionSeries, Metrics
+from gateway.workers.merge import packed
 
 ACTIONS = ("Shop.buy", "Shop.sell")
 FORMATS = (
@@ -207,6 +208,7 @@ def test_who_makes_text_of_many_samples_lets_others_have_their_turn(
     monkeypatch.setattr(exposition, "AT_A_STRETCH", 5)
     assert rendered(families * 5, "")[0] == body
     assert pauses == [exposition.PAUSE] * 5 * sum(one // 5 for one in samples)
+    assert packed(exposition.unhurried(families)) == packed(families)
 
 
 async def test_other_threads_read_while_the_loop_counts() -> None:
