@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import copy
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, TypeVar
 
@@ -20,6 +20,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.openmetrics.exposition import ALLOWUTF8, UNDERSCORES
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
@@ -111,6 +112,9 @@ def rendered(families: Iterable[Metric], accept: str) -> tuple[bytes, str]:
     """`families` as Prometheus' text or OpenMetrics, whichever `accept` asks for, with its full
     content type. For a thread beside the event loop's."""
     encode, content_type = choose_encoder(accept)
+    if isinstance(encode, partial) and encode.keywords.get("escaping") == UNDERSCORES:
+        # Our names need neither. To see that letter by letter takes the library half its time.
+        encode = partial(encode, escaping=ALLOWUTF8)
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Gathered(unhurried(families)))
     return encode(registry), content_type
