@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import gc
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -589,3 +592,45 @@ async def test_a_service_that_has_left_and_a_requester_that_is_closed() -> None:
         await launched.news()
         with pytest.raises(ConnectionLost):
             await mesh.requester.resume(launched.launch)
+
+
+# -- what is left -------------------------------------------------------------------------
+
+
+class Extra(dict[str, str]):
+    """Header fields of a call, which can be watched."""
+
+
+@pytest.mark.parametrize("end", ["whole", "left", "late", "lost"])
+async def test_a_launch_that_is_over_leaves_nothing_to_the_collector(end: str) -> None:
+    scripts = {"left": silent, "late": silent, "lost": hang_up}
+    async with standing(by_body({BODY: scripts.get(end, echo)})) as (mesh, _):
+
+        async def one() -> weakref.ref[Extra]:
+            extra = Extra()
+            launched = Launched(mesh, make(mesh, extra=extra, seconds=0.1 if end == "late" else 10))
+            if end == "left":
+                launched.launch.abandon()
+                return weakref.ref(extra)
+            await launched.news()
+            reply = launched.launch.reply()
+            if end in ("late", "lost"):
+                with contextlib.suppress(ReplyTimeout, ConnectionLost):
+                    await mesh.requester.resume(launched.launch)
+            else:
+                assert reply is not None
+                assert await reply.read_all() == BODY
+            return weakref.ref(extra)
+
+        gc.collect()
+        gc.disable()
+        try:
+            left = await one()
+            for connection in list(instances(mesh)[0].connections):
+                if end in ("left", "late"):
+                    connection.close("never answered")
+            async with asyncio.timeout(5):
+                while left() is not None:  # noqa: ASYNC110 - nothing announces it
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()
