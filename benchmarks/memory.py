@@ -14,7 +14,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -22,9 +22,11 @@ from urllib.parse import urlsplit
 import click
 from pydantic import ByteSize, TypeAdapter
 
-from benchmarks.figures import columns
-from benchmarks.mesh import Gateway, gateway
-from benchmarks.service import PIECE, SLOW_RATE, SLOW_START
+from benchmarks.mesh import gateway
+from benchmarks.processes import Serving
+from benchmarks.service import SLOW_RATE, SLOW_START
+from benchmarks.tables import columns
+from benchmarks.work import PIECE, pieces
 from scamp.limits import MIB
 
 LIMIT: Final = 32 * MIB
@@ -62,12 +64,7 @@ class BodyDamagedError(Exception):
     """What came out is not what went in."""
 
 
-def pieces(size: int) -> Iterator[bytes]:
-    """A body of `size` bytes."""
-    for start in range(0, size, len(PIECE)):
-        yield PIECE[: size - start]
-
-
+@cache
 def checksum(size: int) -> int:
     check = 0
     for piece in pieces(size):
@@ -76,7 +73,7 @@ def checksum(size: int) -> int:
 
 
 def upload(
-    front: Gateway,
+    front: Serving,
     size: int,
     path: str = "/api/Bench.upload",
     *,
@@ -87,7 +84,7 @@ def upload(
     """Send a body of `size` bytes; return length and checksum of what the service got."""
     connection = _connect(front)
     try:
-        headers = dict([front.authorization, ("Content-Type", content_type)])
+        headers = dict([*front.headers, ("Content-Type", content_type)])
         if not chunked:
             headers["Content-Length"] = str(size)
         connection.request(method, path, body=pieces(size), headers=headers)
@@ -113,11 +110,11 @@ def _packed(body: Iterable[bytes]) -> Iterator[bytes]:
     yield packer.flush()
 
 
-def packed_upload(front: Gateway, size: int) -> tuple[int, int]:
+def packed_upload(front: Serving, size: int) -> tuple[int, int]:
     """The same, compressed."""
     connection = _connect(front)
     try:
-        headers = dict([front.authorization, ("Content-Encoding", "gzip")])
+        headers = dict([*front.headers, ("Content-Encoding", "gzip")])
         connection.request(
             "POST",
             "/api/Bench.upload",
@@ -133,7 +130,7 @@ def packed_upload(front: Gateway, size: int) -> tuple[int, int]:
 
 
 def download(
-    front: Gateway,
+    front: Serving,
     size: int,
     *,
     delay: float = 0.0,
@@ -148,7 +145,7 @@ def download(
     """
     connection = _connect(front)
     try:
-        headers = dict([front.authorization, ("Content-Type", content_type)])
+        headers = dict([*front.headers, ("Content-Type", content_type)])
         body = json.dumps({"bytes": size})
         connection.request("POST", path, body=body, headers=headers)
         answer = connection.getresponse()
@@ -166,11 +163,11 @@ def download(
     return got, check
 
 
-def packed_download(front: Gateway, size: int) -> tuple[int, int]:
+def packed_download(front: Serving, size: int) -> tuple[int, int]:
     """The same, compressed on its way."""
     connection = _connect(front)
     try:
-        headers = dict([front.authorization, ("Accept-Encoding", "gzip")])
+        headers = dict([*front.headers, ("Accept-Encoding", "gzip")])
         connection.request("GET", f"/api/Bench.download?bytes={size}", headers=headers)
         answer = connection.getresponse()
         if answer.headers["Content-Encoding"] != "gzip":
@@ -191,7 +188,7 @@ def packed_download(front: Gateway, size: int) -> tuple[int, int]:
 BLOB: Final = "application/vnd.scamp.blob"
 IMAGE: Final = "image/png"
 
-MOVES: Final[dict[str, Callable[[Gateway, int], tuple[int, int]]]] = {
+MOVES: Final[dict[str, Callable[[Serving, int], tuple[int, int]]]] = {
     "upload": upload,
     "chunked-upload": partial(upload, chunked=True),
     "blob-upload": partial(upload, content_type=BLOB),
@@ -208,7 +205,7 @@ MOVES: Final[dict[str, Callable[[Gateway, int], tuple[int, int]]]] = {
 """A client and a service that are slow, and every way to say what a body is and where it ends."""
 
 
-def measure(front: Gateway, name: str, size: int) -> Moved:
+def measure(front: Serving, name: str, size: int) -> Moved:
     """Move one body. The peak before is what was resident just then.
 
     Raises BodyDamagedError when what came out is not what went in.
@@ -223,11 +220,14 @@ def measure(front: Gateway, name: str, size: int) -> Moved:
     return moved
 
 
-def _connect(front: Gateway) -> http.client.HTTPConnection:
+def _connect(front: Serving) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(urlsplit(front.url).netloc, timeout=TIMEOUT)
 
 
-def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
+def parse_size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """The value of an option that is a size."""
+    if value is None:
+        return None
     try:
         return TypeAdapter(ByteSize).validate_python(value)
     except ValueError as exc:
@@ -236,7 +236,9 @@ def _bytes(_: click.Context, __: click.Parameter, value: str) -> int:
 
 @click.command()
 @click.argument("names", metavar="[MOVE]...", nargs=-1, type=click.Choice(list(MOVES)))
-@click.option("--size", default="1GiB", show_default=True, callback=_bytes, help="Of each body.")
+@click.option(
+    "--size", default="1GiB", show_default=True, callback=parse_size, help="Of each body."
+)
 @click.option("--times", default=1, show_default=True, help="How often, with a new gateway each.")
 def main(names: tuple[str, ...], size: int, times: int) -> None:
     """Move large bodies through a gateway that has just started, and print what that cost it.

@@ -1,4 +1,4 @@
-"""A mesh for a benchmark: keys, tickets, a service and the gateway in front of it."""
+"""A mesh for a benchmark: keys, tickets, services, and gateways in front of them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,28 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from benchmarks.http1 import bearer
 from benchmarks.processes import Process, module, started
 from scamp import keys
+from scamp.discovery import (
+    Action,
+    AnnouncementSpec,
+    build_announcement,
+    new_identity,
+    split_records,
+    write_cache,
+)
 from scamp.tickets import issue_ticket
 
 PRIVILEGES: Final = (3, 5, 8)
+ACTIONS: Final = ("echo", "download", "upload", "slowupload", "wait", "hold")
 ROUTES: Final = """
 [[routes]]
 method = "PUT"
@@ -32,6 +42,9 @@ path = "/raw"
 action = "Bench.download"
 produces = "image/png"
 """
+SILENT_ACTIONS: Final = 20
+"""Of each service that is announced and not there."""
+
 _DAY: Final = 86_400
 _READY: Final = re.compile(r"ready: (\S+) admin (\S+)")
 
@@ -47,7 +60,49 @@ class Gateway:
 
     @property
     def authorization(self) -> tuple[str, str]:
-        return ("Authorization", f"Bearer {self.ticket}")
+        return bearer(self.ticket)
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]:
+        return (self.authorization,)
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """Files and services for gateways: `cache` and `authorized` are the discovery files."""
+
+    folder: Path
+    cache: Path
+    authorized: Path | None
+    services: tuple[Process, ...]
+    ticket: str
+
+    @contextmanager
+    def gateway(
+        self, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> Iterator[Gateway]:
+        """One with everything on, for the block. `arguments` go to ``scamp-gateway run`` as well,
+        and `environment` on top of ours."""
+        folder, authorized = self.folder, self.authorized
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("scamp-gateway"),
+            *("run", "--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0"),
+            *("--discovery-cache", self.cache, "--discovery-max-age", str(_DAY)),
+            *(("--authorized-services", authorized) if authorized else ()),
+            *("--ticket-key", folder / "tickets.pub", "--authz-table", folder / "authz.json"),
+            *("--auth-mode", "enforce", "--access-log", folder / "access.log"),
+            *("--drain-delay", "0", "--routes", folder / "routes.toml"),
+            *arguments,
+        ]
+        with started(command, folder / "gateway.log", environment) as process:
+            found = _READY.search(process.said)
+            if found is None:
+                raise ValueError(f"no addresses in {process.said!r}")
+            yield Gateway(process, found[1].rstrip("/"), found[2].rstrip("/"), self.ticket)
+
+    def tickets(self, count: int) -> Iterator[str]:
+        """So many, all different. Takes half a millisecond each."""
+        return _tickets(self.folder, count)
 
 
 @contextmanager
@@ -60,38 +115,48 @@ def gateway(
     arguments: tuple[str, ...] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Iterator[Gateway]:
-    """A gateway with everything on, for the block, and unless `cache` is given a service behind it.
+    """A mesh with a gateway, for the block. The parameters are those of `mesh` and of its."""
+    with (
+        mesh(folder, cache=cache, authorized=authorized, actions=actions) as behind,
+        behind.gateway(*arguments, environment=environment) as front,
+    ):
+        yield front
 
-    `cache` and `authorized` are the discovery files of services that run already; `actions` are
-    those of theirs that tickets are to permit. `arguments` go to ``scamp-gateway run`` as well, and
-    `environment` on top of ours.
+
+@contextmanager
+def mesh(
+    folder: Path,
+    *,
+    services: int = 1,
+    silent: int = 0,
+    cache: Path | None = None,
+    authorized: Path | None = None,
+    actions: tuple[str, ...] = (),
+) -> Iterator[Mesh]:
+    """All that a gateway needs, for the block: `services` in processes of their own, and in the
+    cache as many that are `silent`: announced, but not there.
+
+    `cache` and `authorized` are the discovery files of services that run already, if no service is
+    to be started; `actions` are those of theirs that tickets are to permit.
     """
-    ticket = _prepare(folder, actions)
+    _prepare(folder, actions)
+    (ticket,) = _tickets(folder, 1)
+    if cache is not None:
+        yield Mesh(folder, cache, authorized, (), ticket)
+        return
     with ExitStack() as stack:
-        if cache is None:
-            stack.enter_context(
-                started(module("benchmarks.service", folder), folder / "service.log")
-            )
-            cache, authorized = folder / "cache", folder / "authorized_services"
-        command: list[str | Path] = [
-            Path(sys.executable).with_name("scamp-gateway"),
-            *("run", "--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0"),
-            *("--discovery-cache", cache, "--discovery-max-age", str(_DAY)),
-            *(("--authorized-services", authorized) if authorized else ()),
-            *("--ticket-key", folder / "tickets.pub", "--authz-table", folder / "authz.json"),
-            *("--auth-mode", "enforce", "--access-log", folder / "access.log"),
-            *("--drain-delay", "0", "--routes", folder / "routes.toml"),
-            *arguments,
-        ]
-        process = stack.enter_context(started(command, folder / "gateway.log", environment))
-        found = _READY.search(process.said)
-        if found is None:
-            raise ValueError(f"no addresses in {process.said!r}")
-        yield Gateway(process, found[1].rstrip("/"), found[2].rstrip("/"), ticket)
+        running, records = [], list(_silent(folder, silent))
+        for number in range(services):
+            own = f"cache{number}"
+            command = module("benchmarks.service", folder, own)
+            running.append(stack.enter_context(started(command, folder / f"service{number}.log")))
+            records += split_records((folder / own).read_bytes())
+        write_cache(folder / "cache", records)
+        yield Mesh(folder, folder / "cache", folder / "authorized_services", tuple(running), ticket)
 
 
-def _prepare(folder: Path, actions: tuple[str, ...]) -> str:
-    """Write keys and tables into `folder`; return a ticket that permits all of it for a day."""
+def _prepare(folder: Path, actions: Iterable[str]) -> None:
+    """Write keys and tables into `folder`."""
     now = datetime.now(UTC)
     key, certificate = keys.generate("bench", now=now)
     (folder / "service.key").write_bytes(key)
@@ -99,15 +164,43 @@ def _prepare(folder: Path, actions: tuple[str, ...]) -> str:
     (folder / "authorized_services").write_text(f"{keys.fingerprint(certificate)} main:ALL\n")
     (folder / "routes.toml").write_text(ROUTES)
     private, _ = keys.generate("auth", now=now)
+    (folder / "tickets.key").write_bytes(private)
     (folder / "tickets.pub").write_bytes(keys.public_key_pem(private))
-    own = ("bench.echo", "bench.download", "bench.upload", "bench.slowupload")
+    own = (f"bench.{name}" for name in ACTIONS)
     table: dict[str, list[int]] = {name.lower(): list(PRIVILEGES[:2]) for name in (*own, *actions)}
     (folder / "authz.json").write_text(json.dumps(table))
-    return issue_ticket(
-        keys.load_private_key(private),
-        user_id=1001,
-        client_id=42,
-        privileges=PRIVILEGES,
-        start=int(time.time()),
-        length=_DAY,
-    )
+
+
+def _tickets(folder: Path, count: int) -> Iterator[str]:
+    """Tickets that permit all of it for a day, each for another user."""
+    key = keys.load_private_key((folder / "tickets.key").read_bytes())
+    start = int(time.time())
+    for number in range(count):
+        yield issue_ticket(
+            key,
+            user_id=1001 + number,
+            client_id=42,
+            privileges=PRIVILEGES,
+            start=start,
+            length=_DAY,
+        )
+
+
+def _silent(folder: Path, count: int) -> Iterator[bytes]:
+    """Announcements of services that are not there."""
+    key = keys.load_private_key((folder / "service.key").read_bytes())
+    certificate = (folder / "service.crt").read_bytes()
+    for number in range(count):
+        actions = (
+            Action("main", f"Silent{number}", f"action{one}", 1) for one in range(SILENT_ACTIONS)
+        )
+        spec = AnnouncementSpec(
+            identity=new_identity(f"silent{number}"),
+            sector="main",
+            weight=1,
+            interval=5.0,
+            uri=f"beepish+tls://127.0.0.1:{10000 + number}",
+            envelopes=("json",),
+            actions=tuple(actions),
+        )
+        yield build_announcement(spec, key, certificate, timestamp=time.time())

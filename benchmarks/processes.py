@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import psutil
 
@@ -31,6 +31,19 @@ class Process:
 
     popen: subprocess.Popen[bytes]
     said: str
+    log: Path
+    """What it says on stderr."""
+
+    def ask(self, line: str) -> str:
+        """Write a line to its stdin and return the one that it answers with."""
+        assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
+        self.popen.stdin.write(f"{line}\n".encode())
+        self.popen.stdin.flush()
+        answer = self.popen.stdout.readline()
+        if not answer:
+            raise ProcessFailedError(self.log.read_text(errors="replace")[-2000:])
+        return answer.decode()
 
     def tree(self) -> list[psutil.Process]:
         """The process and its workers, if it has any."""
@@ -38,8 +51,13 @@ class Process:
         return [top, *top.children(recursive=True)]
 
     def cpu(self) -> float:
-        """Seconds of CPU so far, user and system."""
-        return sum(sum(one.cpu_times()[:2]) for one in self.tree())
+        """Seconds of CPU so far, user and system, to the nanosecond."""
+        return sum(time.clock_gettime(_cpu_clock(one.pid)) for one in self.tree())
+
+    def times(self) -> tuple[float, float]:
+        """The same, user and system apart, in hundredths of a second."""
+        found = [one.cpu_times() for one in self.tree()]
+        return sum(one.user for one in found), sum(one.system for one in found)
 
     def resident(self) -> int:
         """Memory that is resident now, in bytes."""
@@ -60,6 +78,34 @@ class Process:
         return sum(_kibibytes(one.pid, "VmHWM") * 1024 for one in self.tree())
 
 
+class Serving(Protocol):
+    """A server that can be asked: what its process is, where, and with which headers."""
+
+    @property
+    def process(self) -> Process: ...
+
+    @property
+    def url(self) -> str:
+        """Without a slash at the end."""
+
+    @property
+    def headers(self) -> tuple[tuple[str, str], ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One that needs no headers."""
+
+    process: Process
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+def _cpu_clock(pid: int) -> int:
+    """What clock_getcpuclockid(3) gives, which Python does not have for processes."""
+    return ~pid << 3 | 2
+
+
 def _kibibytes(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
@@ -73,10 +119,12 @@ def started(
     log: Path,
     environment: Mapping[str, str] | None = None,
     folder: Path = ROOT,
+    sockets: Sequence[int] = (),
 ) -> Iterator[Process]:
     """Run `command` in `folder` until the end of the block; begins with its first line on stdout.
 
-    Its stderr goes to the file `log`. Raises ProcessFailedError when no line comes.
+    Its stderr goes to the file `log`. `sockets` are descriptors that it gets. Raises
+    ProcessFailedError when no line comes.
     """
     with log.open("wb") as errors:
         popen = subprocess.Popen(
@@ -85,10 +133,11 @@ def started(
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=folder,
+            pass_fds=sockets,
             env={**os.environ, **(environment or {})},
         )
     try:
-        yield Process(popen, _first_line(popen, log))
+        yield Process(popen, _first_line(popen, log), log)
     finally:
         _end(popen)
 

@@ -1,7 +1,7 @@
 """The service behind the gateway in a benchmark: echoes, gives and takes as much as it is told to.
 
-``python -m benchmarks.service FOLDER`` finds its key and the tickets' public key in FOLDER, writes
-the discovery cache there, and prints its address when it serves.
+``python -m benchmarks.service FOLDER [CACHE]`` finds its key and the tickets' public key in FOLDER,
+writes the discovery cache there, and prints its address when it serves.
 """
 
 from __future__ import annotations
@@ -15,15 +15,13 @@ from typing import Final
 
 import uvloop
 
+from benchmarks.work import HOLD, WAIT, pieces
 from scamp.discovery import write_cache
 from scamp.errors import ServiceError
 from scamp.keys import load_public_key
-from scamp.limits import KIB, MIB
+from scamp.limits import MIB
 from scamp.server import Request, Service
 from scamp.tickets import TicketVerifier
-
-PIECE: Final = bytes(range(256)) * (64 * KIB // 256)
-"""What downloads are made of, over and over."""
 
 ENVELOPES: Final = ("json", "blob")
 
@@ -44,6 +42,20 @@ def make_service(folder: Path) -> Service:
     async def echo(request: Request) -> bytes:
         return await request.read_all()
 
+    @service.action("Bench.open", flags="noauth")
+    async def without_ticket(request: Request) -> bytes:
+        return await request.read_all()
+
+    @service.action("Bench.wait")
+    async def wait(request: Request) -> bytes:
+        await asyncio.sleep(WAIT)
+        return await request.read_all()
+
+    @service.action("Bench.hold")
+    async def hold(request: Request) -> bytes:
+        await asyncio.sleep(HOLD)
+        return await request.read_all()
+
     @service.action("Bench.download", flags="read,t600", envelopes=ENVELOPES)
     async def download(request: Request) -> AsyncIterator[bytes]:
         body = await request.json()
@@ -51,7 +63,7 @@ def make_service(folder: Path) -> Service:
             size = int(body["bytes"])
         except (KeyError, TypeError, ValueError) as exc:
             raise ServiceError("bad_request", "bytes: how many, please") from exc
-        return _pieces(size)
+        return _streamed(size)
 
     @service.action("Bench.upload", flags="t600", envelopes=ENVELOPES)
     async def upload(request: Request) -> dict[str, int]:
@@ -65,9 +77,9 @@ def make_service(folder: Path) -> Service:
     return service
 
 
-async def _pieces(size: int) -> AsyncIterator[bytes]:
-    for start in range(0, size, len(PIECE)):
-        yield PIECE[: size - start]
+async def _streamed(size: int) -> AsyncIterator[bytes]:
+    for piece in pieces(size):
+        yield piece
 
 
 async def _taken(request: Request, rate: float | None) -> dict[str, int]:
@@ -82,10 +94,10 @@ async def _taken(request: Request, rate: float | None) -> dict[str, int]:
     return {"bytes": size, "crc32": check}
 
 
-async def serve(folder: Path) -> None:
+async def serve(folder: Path, cache: str = "cache") -> None:
     service = make_service(folder)
     host, port = await service.start(port=0)
-    write_cache(folder / "cache", [service.announcement()])
+    write_cache(folder / cache, [service.announcement()])
     print(f"{host}:{port}", flush=True)
     try:
         await asyncio.Event().wait()
@@ -94,4 +106,4 @@ async def serve(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(Path(sys.argv[1])))
+    uvloop.run(serve(Path(sys.argv[1]), *sys.argv[2:]))

@@ -23,6 +23,7 @@ from gateway.connection import MAX_HEAD
 from gateway.context import is_request_id
 from gateway.exchange import CLIENT_LEFT, COMMON, X_REQUEST_ID, Exchange, Serving
 from gateway.head import MEANING, NO_FIELDS, Shape, Shapes, trace_of
+from gateway.passes import Passes
 from gateway.problems import Problem
 from gateway.translate import JSON, JSON_TYPE, is_host, media_type_of, query_object
 from scamp.client import Call, Deadline
@@ -108,6 +109,7 @@ class FastPath:
         "_serving",
         "_shapes",
         "_types",
+        "passes",
     )
 
     def __init__(
@@ -124,6 +126,7 @@ class FastPath:
         self._front = front
         self._requester = requester
         self._auth = authenticator
+        self.passes = Passes(authenticator)
         self._serving = serving
         self._addresses = addresses
         self._new_id = new_id
@@ -204,7 +207,7 @@ class FastPath:
         flight.launch = launch
         if limiter is not None and asked is not None:
             limiter.count(exchange, asked)
-        self._auth.recalled(caller)
+        self._auth.count(caller)
         serving.in_flight += 1
         exchange.places = known.places
         known.places.in_flight += 1
@@ -265,9 +268,9 @@ class FastPath:
         if shape.authorization >= 0:
             if shape.ticket >= 0:
                 return None
-            return self._auth.recall("authorization", values[shape.authorization], action)
+            return self.passes.caller("authorization", values[shape.authorization], action)
         if shape.ticket >= 0:
-            return self._auth.recall("x-scamp-ticket", values[shape.ticket], action)
+            return self.passes.caller("x-scamp-ticket", values[shape.ticket], action)
         return self._auth.anonymous(action)
 
     def _is_full(self, known: Known) -> bool:

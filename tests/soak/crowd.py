@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.load import Target, read_answer, request_bytes
+from benchmarks.http1 import Target, read_answer, request_bytes
 from benchmarks.mesh import Gateway, gateway
 from benchmarks.processes import Process, module, started
 from scamp import keys
