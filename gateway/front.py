@@ -221,7 +221,7 @@ class Front:
         """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
         try:
             if flight is not None:
-                await self._proxy.go_on(exchange, flight.launch)
+                await self._proxy.go_on(exchange, flight.launch, flight.status, flight.content_type)
                 return None
             check_head(exchange)
             if self._serving.in_flight > self.options.max_in_flight:

@@ -182,6 +182,73 @@ async def test_nobody_can_tell(options: str) -> None:
     assert seen[0] == seen[1]
 
 
+ROUTES = """
+[[routes]]
+method = "GET"
+path = "/v1/{id:int}"
+action = "Test.echo"
+
+[[routes]]
+method = "PUT"
+path = "/v1/{id:int}"
+action = "Test.echo"
+body = "data"
+status = 202
+rate = "100/1h"
+
+[[routes]]
+method = "POST"
+path = "/v1"
+action = "Test.echo"
+body = "*"
+query = {}
+status = 201
+produces = "application/vnd.shop+json"
+
+[[routes]]
+method = "POST"
+path = "/raw"
+action = "Test.echo"
+body = "*"
+consumes = ["application/json"]
+"""
+
+ROUTED: dict[str, tuple[str, str, bytes | None, bool]] = {
+    "by path": ("GET", "/v1/7?a=b", None, True),
+    "by path and body": ("PUT", "/v1/7", b"[1]", True),
+    "the body": ("POST", "/v1", b'{"a": 1.50}', True),
+    "no body": ("POST", "/v1", None, True),
+    "spelt otherwise": ("GET", "/v1/%37", None, True),
+    "not an int": ("GET", "/v1/x", None, False),
+    "another method": ("DELETE", "/v1/7", None, False),
+    "given twice": ("GET", "/v1/7?id=8", None, False),
+    "unwanted body": ("GET", "/v1/7", b"{}", False),
+    "no JSON": ("PUT", "/v1/7", b"[", False),
+    "its own types": ("POST", "/raw", b"{}", False),
+    "a preflight": ("OPTIONS", "/v1/7", None, False),
+}
+
+
+async def test_routes_of_the_routes_file_need_none_either() -> None:
+    seen = []
+    for fast in (True, False):
+        peer = echoing(flags="noauth,read,update")
+        limiter = RateLimiter(client=Rate(100, 60, 100))
+        async with Fronted(peer, routes=ROUTES, limiter=limiter, fast=fast) as gateway:
+            await warm(gateway)
+            told = []
+            for method, target, body, usual in ROUTED.values():
+                head = (JSON,) if body else ()
+                await gateway.request(method, target, head, body)  # now the route has its plan
+                before = gateway.tasks
+                answer = await gateway.request(method, target, head, body)
+                if fast:
+                    assert (gateway.tasks == before) == usual, target
+                told.append(shown(answer, gateway.log.lines[-1], given=False))
+            seen.append((told, [one["action"] for one in peer.headers]))
+    assert seen[0] == seen[1]
+
+
 async def test_limits_are_counted_without_a_task() -> None:
     """Each request once, with the same fields, until there is none left."""
     seen = []
