@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,13 +17,7 @@ from multidict import CIMultiDictProxy
 
 from gateway import catalogue
 from gateway.actions import Guarded
-from gateway.credentials import (
-    SAFE_METHODS,
-    TICKET_FIELDS,
-    AuthMode,
-    Credentials,
-    DifferentTicketsError,
-)
+from gateway.credentials import SAFE_METHODS, AuthMode, Credentials, DifferentTicketsError
 from gateway.problems import Problem, from_error, quotable
 from scamp.authz import AuthzSource, AuthzTable
 from scamp.client import Deadline
@@ -55,24 +48,6 @@ class Caller:
 
 
 ANONYMOUS: Final = Caller()
-
-
-MAX_PASSES: Final = 1024
-"""Tickets of which it is remembered what they permit."""
-
-MAX_PERMITS: Final = 64
-"""Actions of which that is remembered for one ticket."""
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What was found about a ticket that came in these very bytes."""
-
-    caller: Caller
-    begins: float
-    ends: float
-    permits: dict[str, AuthzTable] = field(default_factory=dict)
-    """By an action's label, the table by which the caller may call it."""
 
 
 class Authenticator:
@@ -116,80 +91,35 @@ class Authenticator:
         self.refusals: Counter[str] = Counter()
         """Valid tickets that did not suffice: ``privilege``, ``unconfigured``, ``unavailable``."""
         self._clock = clock
-        self._passes: dict[tuple[str, bytes], _Pass] = {}
-        self._passes_of = verifier.generation if verifier is not None else 0
 
-    # -- what was found before ----------------------------------------------------------
+    # -- usual requests -----------------------------------------------------------------
 
-    @property
-    def remembered(self) -> int:
-        """Tickets of which it is known what they permit."""
-        return len(self._passes)
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return self._clock()
 
-    @property
-    def permits(self) -> int:
-        """The most that is known of one of them, in actions."""
-        return max((len(one.permits) for one in self._passes.values()), default=0)
-
-    def recall(self, field: str, value: bytes, action: Guarded) -> Caller | None:
-        """Who asks, if `value` in the header field `field` was `remember`ed and would pass again
-        now. None says nothing: ask `identify` and `authorize`. To be counted by `recalled`."""
-        verifier, held = self.verifier, self._passes.get((field, value))
-        if held is None:
-            return None
-        if verifier is not None and verifier.generation != self._passes_of:
-            self._passes.clear()
-            return None
-        if not held.begins <= self._clock() < held.ends:
-            del self._passes[field, value]
-            return None
-        if self._is_guarded(action):
-            assert self.authz is not None  # noqa: S101 - the constructor saw to it
-            table = held.permits.get(action.label)
-            if table is None or table is not self.authz.current():
+    def genuine(self, text: str | None) -> Caller | None:
+        """Who asks, by a ticket in force; None for what is none. Counts nothing."""
+        try:
+            if text is None:
                 return None
-        return held.caller
-
-    def _is_guarded(self, action: Guarded) -> bool:
-        return self.mode == "enforce" and action.privileges and not action.noauth
+            if self.mode == "forward":
+                return Caller(text) if _is_plain(text) else None
+            ticket = self._verify(text)
+        except TicketError:
+            return None
+        return Caller(text, ticket.user_id, ticket.client_id, claims=ticket)
 
     def anonymous(self, action: Guarded) -> Caller | None:
-        """Who asks without a ticket, if that is allowed. To be counted by `recalled`."""
+        """Who asks without a ticket, if that will do. Counts nothing."""
         return ANONYMOUS if action.noauth or self.mode == "forward" else None
 
-    def recalled(self, caller: Caller) -> None:
-        """Count a request that goes on by `recall` or `anonymous`."""
+    def count(self, caller: Caller) -> None:
+        """Count a request that goes on by `genuine` or `anonymous`."""
         if caller is not ANONYMOUS:
             self.results["forwarded" if self.mode == "forward" else "valid"] += 1
         elif self.mode != "forward":
             self.results["unneeded"] += 1
-
-    def remember(self, headers: CIMultiDictProxy[str], action: Guarded, caller: Caller) -> None:
-        """Note that `caller`, who has just passed for `action`, did so by the one ticket in
-        `headers`."""
-        found = [(name, headers.getall(name)) for name in TICKET_FIELDS if name in headers]
-        if caller.ticket is None or len(found) != 1 or len(found[0][1]) != 1:
-            return
-        field, value = found[0][0].lower(), found[0][1][0].encode("utf-8", "surrogateescape")
-        claims, verifier = caller.claims, self.verifier
-        if verifier is not None and verifier.generation != self._passes_of:
-            self._passes.clear()
-            self._passes_of = verifier.generation
-        held = self._passes.get((field, value))
-        if held is None:
-            if len(self._passes) >= MAX_PASSES:
-                del self._passes[next(iter(self._passes))]  # the oldest
-            begins, ends = -math.inf, math.inf
-            if claims is not None and verifier is not None:
-                begins, ends = claims.validity_start - verifier.leeway, claims.expires
-            held = self._passes[field, value] = _Pass(caller, begins, ends)
-        if not self._is_guarded(action) or self.authz is None:
-            return
-        table = self.authz.current()  # by it `authorize` has just decided, if it is fresh
-        if table is not None:
-            if len(held.permits) >= MAX_PERMITS:
-                held.permits.clear()
-            held.permits[action.label] = table
 
     # -- one request --------------------------------------------------------------------
 
@@ -295,7 +225,7 @@ class Authenticator:
     def _forward(self, text: str | None) -> Caller:
         if text is None:
             return ANONYMOUS
-        if not (text.isascii() and text.isprintable()):  # cannot be put into a HEADER as it is
+        if not _is_plain(text):  # cannot be put into a HEADER as it is
             self.results["malformed"] += 1
             raise _invalid("a ticket is plain ASCII")
         self.results["forwarded"] += 1
@@ -356,6 +286,10 @@ async def _within(deadline: Deadline, authz: AuthzSource) -> AuthzTable:
             return await authz.get()
     except TimeoutError:
         raise AuthzTableUnavailable("", "it did not come in time", 1.0) from None
+
+
+def _is_plain(text: str) -> bool:
+    return text.isascii() and text.isprintable()
 
 
 def _said(exc: Exception) -> str:

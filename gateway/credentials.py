@@ -20,9 +20,6 @@ answer either."""
 
 _AUTHORIZATION: Final = istr("Authorization")
 _COOKIE: Final = istr("Cookie")
-TICKET_FIELDS: Final = (_AUTHORIZATION, TICKET_HEADER)
-"""Header fields that hold a ticket and nothing else."""
-
 _OWN_SITES: Final = frozenset(("same-origin", "none"))
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _OCTAL: Final = re.compile(r"\\([0-3][0-7]{2})")
@@ -128,6 +125,12 @@ def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
         if match["port"] == _USUAL_PORT[match["scheme"]]:
             raise ValueError(f"{origin!r}: browsers leave the usual port out")
     return origins
+
+
+def ticket_in(name: str, value: str) -> str | None:
+    """The ticket in the header field `name`, one of the two that hold nothing else, in lower case;
+    None where it holds none."""
+    return (_bearer(value) if name == "authorization" else value.strip()) or None
 
 
 def _same(found: str | None, other: str | None) -> str | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import EMPTY_PAYLOAD, HttpVersion11, hdrs
@@ -23,8 +24,17 @@ from gateway.connection import MAX_HEAD
 from gateway.context import is_request_id
 from gateway.exchange import CLIENT_LEFT, COMMON, X_REQUEST_ID, Exchange, Serving
 from gateway.head import MEANING, NO_FIELDS, Shape, Shapes, trace_of
+from gateway.passes import Passes
 from gateway.problems import Problem
-from gateway.translate import JSON, JSON_TYPE, is_host, media_type_of, query_object
+from gateway.routes.compose import compose, members_of, passes_through
+from gateway.translate import (
+    JSON,
+    JSON_TYPE,
+    is_host,
+    media_type_of,
+    query_object,
+    split_target,
+)
 from scamp.client import Call, Deadline
 
 if TYPE_CHECKING:
@@ -34,6 +44,7 @@ if TYPE_CHECKING:
     from gateway.connection import Connection
     from gateway.context import ClientAddresses
     from gateway.front import Front
+    from gateway.routes.match import Match
     from gateway.routing import Known
     from scamp.client import Launch, Requester
 
@@ -50,7 +61,11 @@ MAX_VALUE: Final = 256
 """Characters of one of these."""
 
 _FIELDS: Final = "".join(f"{name}: {value}\r\n" for name, value in COMMON) + f"{X_REQUEST_ID}: "
-_TYPE: Final = f"\r\nContent-Type: {JSON_TYPE}\r\n"
+_LINES: Final = {
+    one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n"
+    for one in (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED)
+}
+"""Status lines, by status."""
 
 _METHODS: Final = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 _BY_QUERY: Final = frozenset(("GET", "DELETE"))
@@ -60,7 +75,16 @@ _BY_QUERY: Final = frozenset(("GET", "DELETE"))
 class Flight:
     """One request under way here. Its connection has it until it is over or handed over."""
 
-    __slots__ = ("_path", "connection", "exchange", "launch", "message", "payload")
+    __slots__ = (
+        "_path",
+        "connection",
+        "content_type",
+        "exchange",
+        "launch",
+        "message",
+        "payload",
+        "status",
+    )
 
     launch: Launch
 
@@ -77,6 +101,9 @@ class Flight:
         self.message = message
         self.payload = payload
         self.exchange = exchange
+        self.status = 200
+        """Of the answer, if it is a success; and its type."""
+        self.content_type = JSON_TYPE
 
     def answered(self) -> None:
         """The reply, or whatever came in its place, is here."""
@@ -108,6 +135,7 @@ class FastPath:
         "_serving",
         "_shapes",
         "_types",
+        "passes",
     )
 
     def __init__(
@@ -124,11 +152,13 @@ class FastPath:
         self._front = front
         self._requester = requester
         self._auth = authenticator
+        self.passes = Passes(authenticator)
         self._serving = serving
         self._addresses = addresses
         self._new_id = new_id
-        limit = front.options.max_body
-        self._max_body = MAX_BODY if limit is None else min(limit, MAX_BODY)
+        options = front.options
+        most = MAX_BODY if options.max_body is None else options.max_body
+        self._max_body = min(MAX_BODY, most, options.max_mapped_body)
         self._max_answer = MIN_SIZE - 1 if serving.compress else MAX_BODY
         meaning = set(MEANING)
         if authenticator.credentials.cookie is not None:
@@ -153,7 +183,6 @@ class FastPath:
             return None
 
     def _begin(self, connection: Connection, message: Any, payload: StreamReader) -> Flight | None:
-        front, serving = self._front, self._serving
         if (
             type(message) is _ErrInfo
             or message.version is not HttpVersion11
@@ -161,28 +190,32 @@ class FastPath:
             or connection.writing_paused
         ):
             return None
-        path, _, query = message.path.partition("?")
-        known = front.routing.recall(path)
-        if known is None or message.method not in _METHODS or "#" in query:
+        led = self._lead(message)
+        if led is None:
             return None
+        known, match, query = led
         action = known.action
-        if message.method not in action.methods:
-            return None
         names, values = zip(*message.raw_headers)  # noqa: B905 - pairs
         shape = self._shapes.of(names)
         if not (shape.plain and self._is_right(shape, values) and JSON in action.envelopes):
             return None
-        body = self._body(message.method, payload, query)
+        body = self._body(message.method, payload, query, match)
         caller = self._caller(shape, values, action)
         if body is None or caller is None or self._is_full(known):
             return None
         now = time.monotonic()
-        exchange = Exchange(message, serving, known.series, now, time.time())
+        exchange = Exchange(message, self._serving, known.series, now, time.time())
         exchange.route = known.route
         exchange.action = action
         exchange.caller = caller
         self._introduce(exchange, connection, shape)
         flight = Flight(self, connection, message, payload, exchange)
+        retry_safe = action.read
+        if match is not None:
+            route = match.route
+            exchange.asked = route.target
+            flight.status, flight.content_type = route.status, route.produces or JSON_TYPE
+            retry_safe = retry_safe and route.retry
         call = Call(
             offers=action.offers,
             body=body,
@@ -190,12 +223,28 @@ class FastPath:
             ticket=caller.ticket,
             client_id=caller.client_id,
             extra=trace_of(message.headers, exchange) if shape.traced else NO_FIELDS,
-            retry_safe=action.read,
+            retry_safe=retry_safe,
             pinned=action.pinned,
         )
-        limiter, asked = front.limiter, None
+        return self._launched(flight, call, caller, known)
+
+    def _lead(self, message: Any) -> tuple[Known, Match | None, str] | None:
+        """What is to be called, by which route if it is one, and the query."""
+        path, _, query = message.path.partition("?")
+        method = message.method
+        if method not in _METHODS or "#" in query:
+            return None
+        known = self._front.routing.recall(path)
+        if known is not None:
+            return (known, None, query) if method in known.action.methods else None
+        routed = self._routed(method, path)
+        return None if routed is None else (*routed, query)
+
+    def _launched(self, flight: Flight, call: Call, caller: Caller, known: Known) -> Flight | None:
+        """The flight, on its way and counted; None where nothing has happened."""
+        exchange, limiter, asked = flight.exchange, self._front.limiter, None
         if limiter is not None:
-            asked = limiter.asks(caller, exchange.client)
+            asked = limiter.asks(caller, exchange.client, known.rate_key, known.rate)
             if asked is None:
                 return None
         launch = self._requester.launch(call, flight.answered)
@@ -204,11 +253,11 @@ class FastPath:
         flight.launch = launch
         if limiter is not None and asked is not None:
             limiter.count(exchange, asked)
-        self._auth.recalled(caller)
-        serving.in_flight += 1
+        self._auth.count(caller)
+        self._serving.in_flight += 1
         exchange.places = known.places
         known.places.in_flight += 1
-        exchange.bytes_in = payload.total_bytes
+        exchange.bytes_in = flight.payload.total_bytes
         return flight
 
     def is_worth_waiting(self, message: Any) -> bool:
@@ -218,12 +267,31 @@ class FastPath:
         length = message.headers.get(hdrs.CONTENT_LENGTH, "")
         names = tuple(name for name, _ in message.raw_headers)
         return (
-            self._front.routing.recall(message.path.partition("?")[0]) is not None
+            self._lead(message) is not None
             and self._shapes.of(names).plain
             and length.isascii()
             and length.isdigit()
             and int(length[:9]) <= self._max_body
         )
+
+    def _routed(self, method: str, path: str) -> tuple[Known, Match] | None:
+        """Where a route of the routes file leads that asks nothing unusual of its requests."""
+        routing = self._front.routing
+        if not routing.routes.routes:
+            return None
+        try:
+            decoded, _ = split_target(path)
+        except Problem:
+            return None
+        if self._front.endpoints.find(decoded) is not None:
+            return None
+        routed = routing.recall_route(method, decoded)
+        if routed is None:
+            return None
+        route = routed[1].route
+        if route.status not in _LINES or route.consumes or route.envelope is not None:
+            return None
+        return routed
 
     def _is_right(self, shape: Shape, values: tuple[bytes, ...]) -> bool:
         """Whether the head is not too large, ``Host`` one, and the body said to be JSON."""
@@ -243,17 +311,29 @@ class FastPath:
             _keep(self._types, content_type)
         return True
 
-    def _body(self, method: str, payload: StreamReader, query: str) -> bytes | None:
-        """What goes to the service; None when it is not all here, or has to be looked at. It stays
-        where it is: the request may yet take the long way."""
+    def _body(
+        self, method: str, payload: StreamReader, query: str, match: Match | None
+    ) -> bytes | None:
+        """What goes to the service; None when it is not all here, or not right."""
+        body = self._received(payload)
+        if body is None:
+            return None
+        try:
+            if match is not None:
+                return _composed(match, query, body)
+            if body:
+                return body if method != "GET" else None
+            return query_object(query) if method in _BY_QUERY else b"{}"
+        except Problem:
+            return None
+
+    def _received(self, payload: StreamReader) -> bytes | None:
+        """The request's body; None when it is not all here. It stays where it is: the request may
+        yet take the long way."""
         if payload is EMPTY_PAYLOAD:
-            try:
-                return query_object(query) if method in _BY_QUERY else b"{}"
-            except Problem:
-                return None
+            return b""
         if (
-            method == "GET"
-            or payload.total_bytes > self._max_body
+            payload.total_bytes > self._max_body
             or not payload.is_eof()
             or payload.exception() is not None
         ):
@@ -265,9 +345,9 @@ class FastPath:
         if shape.authorization >= 0:
             if shape.ticket >= 0:
                 return None
-            return self._auth.recall("authorization", values[shape.authorization], action)
+            return self.passes.caller("authorization", values[shape.authorization], action)
         if shape.ticket >= 0:
-            return self._auth.recall("x-scamp-ticket", values[shape.ticket], action)
+            return self.passes.caller("x-scamp-ticket", values[shape.ticket], action)
         return self._auth.anonymous(action)
 
     def _is_full(self, known: Known) -> bool:
@@ -323,24 +403,24 @@ class FastPath:
         exchange.address = reply.address
         exchange.attempts = reply.attempts
         exchange.source = "service"
-        exchange.status = 200
+        exchange.status = flight.status
         exchange.bytes_out = len(body)
-        transport.write(self._head(exchange) + body)
+        transport.write(self._head(flight) + body)
         self._front.finish(exchange)
         flight.forget()
         connection.landed()
         return True
 
-    def _head(self, exchange: Exchange) -> bytes:
-        serving = self._serving
+    def _head(self, flight: Flight) -> bytes:
+        serving, exchange = self._serving, flight.exchange
         if serving.cors is None and not serving.server_timing and not exchange.rate_limits:
-            fields = f"{_FIELDS}{exchange.request_id}{_TYPE}"
+            fields = f"{_FIELDS}{exchange.request_id}\r\nContent-Type: {flight.content_type}\r\n"
         else:
             extra = exchange.timing() if serving.server_timing else ()
-            every = exchange.head(JSON_TYPE, extra).items()
+            every = exchange.head(flight.content_type, extra).items()
             fields = "".join(f"{name}: {value}\r\n" for name, value in every)
         return (
-            f"HTTP/1.1 200 OK\r\n{fields}Content-Length: {exchange.bytes_out}\r\n"
+            f"{_LINES[flight.status]}{fields}Content-Length: {exchange.bytes_out}\r\n"
             f"Date: {rfc822_formatted_time()}\r\n\r\n"
         ).encode()
 
@@ -352,6 +432,16 @@ class FastPath:
         exchange.status = CLIENT_LEFT
         exchange.cause = "client_stalled" if flight.connection.stalled else "client_left"
         self._front.finish(exchange)
+
+
+def _composed(match: Match, query: str, body: bytes) -> bytes | None:
+    """The body of a call by a route. Raises Problem."""
+    route = match.route
+    if body and route.body is None:
+        return None
+    if passes_through(route):
+        return body or b"{}"
+    return compose(route, members_of(route, match.values, query), body)
 
 
 def _keep(seen: set[bytes], value: bytes) -> None:

@@ -221,7 +221,7 @@ class Front:
         """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
         try:
             if flight is not None:
-                await self._proxy.go_on(exchange, flight.launch)
+                await self._proxy.go_on(exchange, flight.launch, flight.status, flight.content_type)
                 return None
             check_head(exchange)
             if self._serving.in_flight > self.options.max_in_flight:
@@ -311,8 +311,6 @@ class Front:
             await _count(exchange, caller, routed, self.limiter)
         if caller.to_check is not None:
             await self._auth.authorize(caller, action, deadline)
-        if caller.ticket is not None:
-            self._auth.remember(headers, action, caller)
         self._take_place(exchange, known)
         match = routed.match if routed is not None else None
         inbound = await self._intake.take(exchange, action, match, query, deadline)

@@ -95,14 +95,17 @@ def issue_ticket(
     return text
 
 
+_UNKNOWN_SIGNER: Final = "the ticket is signed by none of the known keys"
+
+
 class TicketVerifier:
     """Says whether a ticket is genuine and in force, and remembers the genuine ones.
 
     `keys` are tried in turn, so that an old and a new key hold during a rotation; with none,
     every ticket has a bad signature. `leeway` (seconds) is how far ahead of ours the issuer's
     clock may be; it does not lengthen a ticket's life. Up to `cache_size` tickets are remembered,
-    by their digest; the least recently used goes first. Failures are not remembered: nobody can
-    push a genuine ticket out with rubbish.
+    by their digest; the least recently used goes first. Of failures only the last bad signature
+    is remembered, for who asks twice: nobody can push a genuine ticket out with rubbish.
 
     For one thread at a time.
     """
@@ -118,6 +121,7 @@ class TicketVerifier:
         self._leeway = leeway
         self._cache_size = cache_size
         self._genuine: OrderedDict[bytes, Ticket] = OrderedDict()
+        self._forged = b""
         self.generation: int = 0
         """How often the keys were replaced: what was verified before is not verified any more."""
 
@@ -145,7 +149,13 @@ class TicketVerifier:
         ticket = self._genuine.get(digest)
         if ticket is None:
             ticket, payload, signature = _parse(text)
-            self._check_signature(payload, signature)
+            if digest == self._forged:
+                raise TicketBadSignature(_UNKNOWN_SIGNER)
+            try:
+                self._check_signature(payload, signature)
+            except TicketBadSignature:
+                self._forged = digest
+                raise
         else:
             self._genuine.move_to_end(digest)
         if now >= ticket.expires:
@@ -160,6 +170,7 @@ class TicketVerifier:
         """Use other keys from now on, and forget what the old ones proved."""
         self._keys = tuple(keys)
         self._genuine.clear()
+        self._forged = b""
         self.generation += 1
 
     def _check_signature(self, payload: bytes, signature: bytes) -> None:
@@ -169,7 +180,7 @@ class TicketVerifier:
             except InvalidSignature:
                 continue
             return
-        raise TicketBadSignature("the ticket is signed by none of the known keys")
+        raise TicketBadSignature(_UNKNOWN_SIGNER)
 
     def _remember(self, digest: bytes, ticket: Ticket) -> None:
         if self._cache_size <= 0 or digest in self._genuine:

@@ -67,11 +67,11 @@ class Attempt:
             self.exchange,
             message,
             self.offer,
-            attempts=self.number,
-            queued=self.sent - self.began,
-            upstream=upstream,
-            upload=upload,
-            body_idle=body_idle,
+            self.number,
+            self.sent - self.began,
+            upstream,
+            upload,
+            body_idle,
         )
 
 

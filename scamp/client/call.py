@@ -94,7 +94,6 @@ class Reply:
         exchange: Exchange,
         message: IncomingMessage,
         offer: Offer,
-        *,
         attempts: int,
         queued: float,
         upstream: float,

@@ -335,10 +335,10 @@ class ClientConnection:
         self._answered = True
         self._quiet_since = None
         exchange.reply = message
-        if message.ended:
-            self._reply_ended(exchange)
-        else:
+        if not message.ended:
             message.when_ended(lambda: self._reply_ended(exchange))
+        elif exchange.request.closed:
+            self._finish(exchange)
         if exchange.unwanted:
             self._discard(message)
         elif message.ended or header.failed:

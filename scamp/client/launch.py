@@ -39,15 +39,9 @@ class Launch(Attempt):
         body_idle: float,
         done: Callable[[], None],
     ) -> None:
-        # What `Attempt` would do, without the call.
-        self.call = call
-        self.instance = instance
-        self.offer = offer
-        self.exchange = exchange
-        self.number = 1
-        self.began = self.sent = now
+        super().__init__(call, instance, offer, exchange, 1, now, now)
         self._body_idle = body_idle
-        self._done = done
+        self._done: Callable[[], None] | None = done
         self._over = False
         self._those: set[Waiting] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -76,7 +70,9 @@ class Launch(Attempt):
             self._those.discard(self)
         else:
             self._unwatch()
-        self._done()
+        done, self._done = self._done, None  # it mostly has us: nothing is left for the collector
+        if done is not None:
+            done()
 
     def reply(self) -> Reply | None:
         """The reply, if all of it is here and nothing speaks against handing it on; else None."""
@@ -96,7 +92,7 @@ class Launch(Attempt):
         `abandon` does nothing."""
         self._over = True
         self._unwatch()
-        self.exchange.on_settled = None
+        self.exchange.on_settled = self._done = None
 
     def abandon(self) -> None:
         """The caller wants no more of this. Idempotent; does nothing once all has been said, or

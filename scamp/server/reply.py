@@ -19,7 +19,7 @@ from scamp.errors import (
     TransportError,
 )
 from scamp.limits import BODY_IDLE, MAX_FAILURE_TEXT
-from scamp.transport import Channel, OutgoingMessage
+from scamp.transport import Channel, OutgoingMessage, SentMessage
 from scamp.wire import EncodedHeader, ReplyHeader, RequestId, encode_header
 
 log: logging.Logger = logging.getLogger("scamp.server")
@@ -87,7 +87,7 @@ class Reply:
     def __init__(self, channel: Channel, request_id: RequestId | None) -> None:
         self._channel = channel
         self._request_id = request_id
-        self._message: OutgoingMessage | None = None
+        self._message: OutgoingMessage | SentMessage | None = None
 
     @property
     def started(self) -> bool:
@@ -116,11 +116,15 @@ class Reply:
         await self._send_whole(ReplyHeader(self._request_id), body)
 
     async def _send_whole(self, header: ReplyHeader | EncodedHeader, body: bytes) -> None:
+        if self._channel.takes(len(body)):
+            self._message = self._channel.send_whole(header, body)
+            return
         self._message = message = self._channel.open_message(header)
         await message.write(body, BODY_IDLE)
         message.end()
 
     async def _send_stream(self, pieces: AsyncIterator[object], timeout: float) -> None:
+        message: OutgoingMessage | None = None
         try:
             while True:
                 try:
@@ -129,16 +133,20 @@ class Reply:
                     break
                 if not isinstance(piece, bytes | bytearray | memoryview):
                     raise TypeError(f"a stream gives bytes, not {type(piece).__name__}")
-                if self._message is None:
-                    self._message = self._channel.open_message(ReplyHeader(self._request_id))
-                await self._message.write(bytes(piece), BODY_IDLE)
+                if message is None:
+                    message = self._open()
+                await message.write(bytes(piece), BODY_IDLE)
         finally:
             close = getattr(pieces, "aclose", None)
             if close is not None:
                 await close()
-        if self._message is None:
-            self._message = self._channel.open_message(ReplyHeader(self._request_id))
-        self._message.end()
+        if message is None:
+            message = self._open()
+        message.end()
+
+    def _open(self) -> OutgoingMessage:
+        self._message = message = self._channel.open_message(ReplyHeader(self._request_id))
+        return message
 
     async def send_error(self, error: ServiceError) -> None:
         """Say that the action failed: an error reply, or TXERR when the body has begun.

@@ -102,6 +102,7 @@ class Channel(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._handler = handler
         self._wire = WireConnection(role, max_inflight=max_inflight)
+        self._max_inflight = max_inflight
         self._role = role
         self._expected = expected
         self._idle_limit = idle_limit
@@ -184,11 +185,15 @@ class Channel(asyncio.Protocol):
             self._take_more_later()
 
     def _take(self, data: bytes) -> None:
+        handler, now = self._handler, self._loop.time()
         for event in self._wire.receive_whole(data, MAX_PACKETS_AT_ONCE):
             if self._state is _ABORTED:
                 return  # the handler aborted; what still came is void
             if type(event) is MessageWhole:
-                self._on_whole(event)
+                if self._state is not _CLOSING:  # as in `_on_event`
+                    msgno, header, body = event
+                    self._idle_since = now
+                    handler.message_received(IncomingMessage(self, msgno, header, body))
             else:
                 self._on_event(event)
         if self._wire.has_data_to_send:
@@ -260,13 +265,6 @@ class Channel(asyncio.Protocol):
 
     # -- events -------------------------------------------------------------------------
 
-    def _on_whole(self, event: MessageWhole) -> None:
-        if self._state is _CLOSING:
-            return  # as below
-        self._idle_since = self._loop.time()
-        msgno, header, body = event
-        self._handler.message_received(IncomingMessage(self, msgno, header, body))
-
     def _on_event(self, event: Event) -> None:
         if isinstance(event, DataReceived):
             message = self._incoming.get(event.msgno)
@@ -317,6 +315,7 @@ class Channel(asyncio.Protocol):
             self._check()
         self._wire.send_whole(header, body)
         self._queued += len(body)
+        self._idle_since = self._loop.time()
         if not self._flush_due:
             self._schedule_flush()
         return SentMessage(self, len(body))
@@ -333,6 +332,12 @@ class Channel(asyncio.Protocol):
             left = WRITE_FIRST - message.sent
             return min(left, self._wire.window(message.msgno)) if left > 0 else 0
         return self._wire.window(message.msgno)
+
+    def takes(self, size: int) -> bool:
+        """True when a message with a body of `size` bytes would go out as a whole now."""
+        if self.closing or not self._writable:
+            return False
+        return size <= (self._max_inflight if self._queued < WRITE_HIGH else WRITE_FIRST)
 
     def send_data(self, message: OutgoingMessage, data: bytes) -> None:
         """Called by a message: queue body bytes, at most its window."""

@@ -352,3 +352,6 @@ class SentMessage:
 
     def end(self) -> None:
         """Does nothing, as on every message that has ended."""
+
+    def fail(self, text: str) -> None:
+        """Does nothing, as on every message that has ended."""

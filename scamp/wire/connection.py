@@ -31,7 +31,7 @@ from scamp.wire.events import (
     ProtocolBroken,
     WindowOpened,
 )
-from scamp.wire.header import Header, parse_header, plain_reply
+from scamp.wire.header import Header, ReplyHeader, parse_header
 from scamp.wire.packets import TRAILER, UNLIMITED, Packet, PacketReader, PacketType
 from scamp.wire.sending import AckPacket, PingPacket, PongPacket, TxErrPacket
 from scamp.wire.states import TRANSITIONS, MessageState, refusal
@@ -52,10 +52,11 @@ _WHOLE: Final = (
 # A message whose packets follow each other, up to its body; and an ACK. Its HEADER is one line, as
 # JSON mostly is; group 4 is the id of a reply that says nothing else. What does not match may be
 # right as well: it goes the other way, packet by packet, and so does everything that is wrong.
+_PACKETS: Final = 3
 _OPENING: Final = re.compile(
-    rb"HEADER ([0-9]{1,19}) ([0-9]{1,6})\r\n"
+    rb"HEADER ([0-9]{1,19}) ([0-9]{1,5})\r\n"  # five digits: neither is too much for a packet
     rb'(\{"type":"reply","request_id":(0|[1-9][0-9]{0,17})\}\n?|\{[^\n]*\}\n?)END\r\n'
-    rb"DATA \1 ([0-9]{1,6})\r\n"
+    rb"DATA \1 ([0-9]{1,5})\r\n"
 )
 _ACK: Final = re.compile(rb"ACK ([0-9]{1,18}) ([0-9]{1,6})\r\n([1-9][0-9]{0,18})END\r\n")
 _ACK_BODY: Final = re.compile(rb"[1-9][0-9]{0,18}")
@@ -157,11 +158,13 @@ class WireConnection:
         they are right; return where the rest begins, and how many packets of it may be taken."""
         pos, end, msgno = 0, len(data), self._next_in
         room = MAX_OPEN_HEADERS - self._header_bytes
-        while pos < end:
+        if len(self._in) >= MAX_OPEN_MESSAGES:
+            return pos, limit
+        while pos < end and limit >= _PACKETS:
             found = _OPENING.match(data, pos)
             if found is None:
                 ack = _ACK.match(data, pos)
-                if ack is None or limit < 1 or not self._over(ack):
+                if ack is None or not self._over(ack):
                     break
                 pos = ack.end()
                 limit -= 1
@@ -170,18 +173,16 @@ class WireConnection:
             start = found.end()
             stop = start + int(size)
             trailer = b"END\r\nEOF %b 0\r\nEND\r\n" % number
+            header_length = len(body)
             if (
-                limit < 3  # packets
+                not data.startswith(trailer, stop)
                 or int(number) != msgno
-                or len(body) != int(header_size)
-                or len(body) > room
-                or stop - start > MAX_PACKET_BODY
-                or not data.startswith(trailer, stop)
-                or len(self._in) >= MAX_OPEN_MESSAGES
+                or int(header_size) != header_length
+                or header_length > room
             ):
                 break
             if request_id is not None:
-                header: Header = plain_reply(int(request_id))
+                header: Header = ReplyHeader(int(request_id))
             else:
                 try:
                     header = parse_header(body, self.role.value)
@@ -190,7 +191,7 @@ class WireConnection:
             events.append(MessageWhole(msgno, header, data[start:stop]))
             msgno = self._next_in = msgno + 1
             pos = stop + len(trailer)
-            limit -= 3
+            limit -= _PACKETS
         return pos, limit
 
     def _over(self, ack: re.Match[bytes]) -> bool:

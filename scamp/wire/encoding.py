@@ -72,17 +72,20 @@ class RequestTemplate:
         time. Raises as that does. Nothing of it is kept: a ticket is a secret."""
         if type(request_id) is not int or not 0 < request_id <= MAX_REQUEST_ID:
             raise LocalProtocolError(f"request_id must be from 1 to {MAX_REQUEST_ID}")
-        body = self._head + b"%d" % request_id
-        if ticket is not None:
-            _text("ticket", ticket)
+        end = b"}"
+        if client_id is not None:
+            if type(client_id) is not int or not 0 <= client_id <= _MAX_INTEGER:
+                _integer("client_id", client_id, 0, _MAX_INTEGER)
+            end = b',"client_id":%d}' % client_id
+        if ticket is None:
+            body = b"%b%d%b" % (self._head, request_id, end)
+        else:
+            if not isinstance(ticket, str):
+                _text("ticket", ticket)
             try:
-                body += b',"ticket":' + orjson.dumps(ticket)
+                body = b'%b%d,"ticket":%b%b' % (self._head, request_id, orjson.dumps(ticket), end)
             except TypeError as exc:  # orjson's error is one
                 raise LocalProtocolError(f"header cannot be encoded: {exc}") from exc
-        if client_id is not None:
-            _integer("client_id", client_id, 0, _MAX_INTEGER)
-            body += b',"client_id":%d' % client_id
-        body += b"}"
         if len(body) > MAX_PACKET_BODY:
             raise LocalProtocolError(f"header of {len(body)} bytes, the limit is {MAX_PACKET_BODY}")
         return bytes.__new__(EncodedHeader, body)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -43,15 +43,16 @@ class RequestHeader:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ReplyHeader:
+class ReplyHeader(NamedTuple):
     """``type: reply``. A non-empty `error` or `error_code` means that the action failed."""
+
+    # A tuple, because one is made for every reply: a dataclass takes three times as long.
 
     request_id: RequestId | None
     error: str = ""
     error_code: str = ""
     error_data: Mapping[str, Any] | None = None
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = _NO_EXTRA
 
     @property
     def failed(self) -> bool:
@@ -154,24 +155,6 @@ TYPES: Final[Mapping[type[Header], str]] = {
 def header_type(header: Header) -> str:
     """The ``type`` of a header as it stands on the wire."""
     return header.type if isinstance(header, OtherHeader) else TYPES[type(header)]
-
-
-_new = object.__new__
-_set_id, _set_error, _set_code, _set_data, _set_extra = (
-    getattr(ReplyHeader, name).__set__
-    for name in ("request_id", "error", "error_code", "error_data", "extra")
-)
-
-
-def plain_reply(request_id: int) -> ReplyHeader:
-    """A reply's header that says nothing else: ``ReplyHeader(request_id)``, in half the time."""
-    header = _new(ReplyHeader)
-    _set_id(header, request_id)
-    _set_error(header, "")
-    _set_code(header, "")
-    _set_data(header, None)
-    _set_extra(header, _NO_EXTRA)
-    return header
 
 
 def parse_header(body: bytes, default_type: str) -> Header:

@@ -53,6 +53,9 @@ from scamp.tickets import TicketVerifier, parse_ticket
 from scamp.wire import (
     DataReceived,
     Event,
+    MessageEnded,
+    MessageStarted,
+    MessageWhole,
     Packet,
     PacketReader,
     PacketType,
@@ -177,7 +180,10 @@ def connection(data: bytes) -> None:
     for step in (1, 0):
         other, events = _receive(choice, chunks(data, step))
         assert events == whole, f"chunks of {step}"
-    for state in (one, other):
+    for pieces in ([data], chunks(data, 0)):
+        fast, events = _receive(choice, pieces, at_once=True)
+        assert events == whole, "taken at once where that can be"
+    for state in (one, other, fast):
         if whole and isinstance(whole[-1], ProtocolBroken):
             assert state.receive(b"PING 1 0\r\nEND\r\n") == []
         for event in whole:
@@ -195,7 +201,9 @@ def connection(data: bytes) -> None:
 _BROKEN: Final = ProtocolBroken(RemoteProtocolError("broken"))  # errors do not compare
 
 
-def _receive(choice: int, pieces: Any) -> tuple[WireConnection, list[Event]]:
+def _receive(
+    choice: int, pieces: Any, *, at_once: bool = False
+) -> tuple[WireConnection, list[Event]]:
     state = WireConnection(Role.SERVER if choice & 1 else Role.CLIENT)
     for number in range(choice >> 1 & 3):
         msgno = state.open_message(ReplyHeader(number))
@@ -205,7 +213,7 @@ def _receive(choice: int, pieces: Any) -> tuple[WireConnection, list[Event]]:
     state.data_to_send()
     events: list[Event] = []
     for piece in pieces:
-        events += state.receive(piece)
+        events += _unfolded(state.receive_whole(piece)) if at_once else state.receive(piece)
     joined: list[Event] = []
     for event in events:
         last = joined[-1] if joined else None
@@ -221,6 +229,18 @@ def _receive(choice: int, pieces: Any) -> tuple[WireConnection, list[Event]]:
         else:
             joined.append(event)
     return state, joined
+
+
+def _unfolded(events: list[Event]) -> Iterator[Event]:
+    """As it would have come piece by piece."""
+    for event in events:
+        if isinstance(event, MessageWhole):
+            yield MessageStarted(event.msgno, event.header)
+            if event.body:
+                yield DataReceived(event.msgno, event.body)
+            yield MessageEnded(event.msgno)
+        else:
+            yield event
 
 
 def header(data: bytes) -> None:

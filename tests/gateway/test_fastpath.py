@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fronted import Answer, Fronted
-from gateway.auth import MAX_PASSES, MAX_PERMITS, Authenticator
+from gateway.auth import Authenticator
 from gateway.cors import Cors
 from gateway.credentials import Credentials
 from gateway.fastpath import MAX_BODY
 from gateway.front import FrontOptions
 from gateway.head import MAX_SHAPE, MAX_SHAPES, Shapes
+from gateway.passes import MAX_PASSES, MAX_PERMITS, Passes
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.rate import Rate
 from scamp.authz import AuthzSource
@@ -181,6 +182,73 @@ async def test_nobody_can_tell(options: str) -> None:
     assert seen[0] == seen[1]
 
 
+ROUTES = """
+[[routes]]
+method = "GET"
+path = "/v1/{id:int}"
+action = "Test.echo"
+
+[[routes]]
+method = "PUT"
+path = "/v1/{id:int}"
+action = "Test.echo"
+body = "data"
+status = 202
+rate = "100/1h"
+
+[[routes]]
+method = "POST"
+path = "/v1"
+action = "Test.echo"
+body = "*"
+query = {}
+status = 201
+produces = "application/vnd.shop+json"
+
+[[routes]]
+method = "POST"
+path = "/raw"
+action = "Test.echo"
+body = "*"
+consumes = ["application/json"]
+"""
+
+ROUTED: dict[str, tuple[str, str, bytes | None, bool]] = {
+    "by path": ("GET", "/v1/7?a=b", None, True),
+    "by path and body": ("PUT", "/v1/7", b"[1]", True),
+    "the body": ("POST", "/v1", b'{"a": 1.50}', True),
+    "no body": ("POST", "/v1", None, True),
+    "spelt otherwise": ("GET", "/v1/%37", None, True),
+    "not an int": ("GET", "/v1/x", None, False),
+    "another method": ("DELETE", "/v1/7", None, False),
+    "given twice": ("GET", "/v1/7?id=8", None, False),
+    "unwanted body": ("GET", "/v1/7", b"{}", False),
+    "no JSON": ("PUT", "/v1/7", b"[", False),
+    "its own types": ("POST", "/raw", b"{}", False),
+    "a preflight": ("OPTIONS", "/v1/7", None, False),
+}
+
+
+async def test_routes_of_the_routes_file_need_none_either() -> None:
+    seen = []
+    for fast in (True, False):
+        peer = echoing(flags="noauth,read,update")
+        limiter = RateLimiter(client=Rate(100, 60, 100))
+        async with Fronted(peer, routes=ROUTES, limiter=limiter, fast=fast) as gateway:
+            await warm(gateway)
+            told = []
+            for method, target, body, usual in ROUTED.values():
+                head = (JSON,) if body else ()
+                await gateway.request(method, target, head, body)  # now the route has its plan
+                before = gateway.tasks
+                answer = await gateway.request(method, target, head, body)
+                if fast:
+                    assert (gateway.tasks == before) == usual, target
+                told.append(shown(answer, gateway.log.lines[-1], given=False))
+            seen.append((told, [one["action"] for one in peer.headers]))
+    assert seen[0] == seen[1]
+
+
 async def test_limits_are_counted_without_a_task() -> None:
     """Each request once, with the same fields, until there is none left."""
     seen = []
@@ -196,7 +264,7 @@ async def test_limits_are_counted_without_a_task() -> None:
                     (answer.status, answer.headers.get("RateLimit", "").partition(";t=")[0])
                 )
                 before += answer.status != 200
-            assert gateway.tasks == (before + 2 if fast else 14)  # first of each, and refused ones
+            assert gateway.tasks == (before + 1 if fast else 14)  # the first, and refused ones
             seen.append((told, limiter.limited))
     assert seen[0] == seen[1]
     assert [status for status, _ in seen[0][0]] == [200] * 6 + [429] + [200] * 5 + [429] * 2
@@ -421,6 +489,24 @@ async def test_a_ticket_passes_as_long_as_it_is_good() -> None:
     assert auth.results == {"valid": 2, "expired": 1, "not_yet_valid": 1}
 
 
+async def test_a_ticket_that_was_not_seen_before_needs_no_task_either() -> None:
+    auth = enforcing()
+    async with Fronted(echoing(flags=""), auth=auth) as gateway:
+        await warm(gateway, BEARER)
+        before = gateway.tasks
+        for user in range(5):
+            ticket = make_ticket(privileges=[1], user_id=user)
+            await warm(gateway, ("Authorization", f"bearer  {ticket} "))
+        assert gateway.tasks == before
+        forged = make_ticket(privileges=[1], signer=5)
+        answer = await gateway.request("POST", ECHO, (("X-SCAMP-Ticket", forged),), b"{}")
+        assert (answer.status, answer.json()["code"]) == (401, "ticket_invalid")
+        poor = make_ticket(privileges=[2])
+        assert (await gateway.request("POST", ECHO, (("X-SCAMP-Ticket", poor),), b"")).status == 403
+    assert auth.results == {"valid": 7, "bad_signature": 1}
+    assert auth.refusals == {"privilege": 1}
+
+
 async def test_other_keys_know_no_ticket_of_before() -> None:
     auth = enforcing()
     async with Fronted(echoing(flags=""), auth=auth) as gateway:
@@ -506,6 +592,11 @@ def test_shapes_are_few() -> None:
     assert len(shapes) == before
 
 
+def passes(gateway: Fronted) -> Passes:
+    assert gateway.front.fast is not None
+    return gateway.front.fast.passes
+
+
 async def test_passes_are_few() -> None:
     auth = Authenticator("forward")
     peer = ScriptedPeer(actions=tuple(f"Test.n{one}" for one in range(2 * MAX_PERMITS)), flags="")
@@ -514,8 +605,8 @@ async def test_passes_are_few() -> None:
         for number in range(MAX_PASSES + 100):
             wire.send("POST", "/api/Test.n1", (("X-SCAMP-Ticket", f"t{number}"),), b"{}")
             assert (await wire.answer()).status == 200
-            assert auth.remembered <= MAX_PASSES
-        assert auth.remembered == MAX_PASSES
+            assert len(passes(gateway)) <= MAX_PASSES
+        assert len(passes(gateway)) == MAX_PASSES
 
 
 async def test_permits_are_few() -> None:
@@ -527,5 +618,5 @@ async def test_permits_are_few() -> None:
         for name, _ in product(names, range(2)):
             wire.send("POST", f"/api/{name}", (BEARER,), b"{}")
             assert (await wire.answer()).status == 200
-        assert auth.permits <= MAX_PERMITS
+        assert passes(gateway).permits <= MAX_PERMITS
     assert auth.results["valid"] == 2 * len(names)

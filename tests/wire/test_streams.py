@@ -42,6 +42,7 @@ REPLIES = st.builds(
     error=TEXT,
     error_code=TEXT,
     error_data=st.none() | st.dictionaries(NAME, st.booleans(), max_size=3),
+    extra=st.just({}),
 )
 
 
