@@ -17,6 +17,7 @@ from gateway.sockets import has_something, in_kernel
 
 if TYPE_CHECKING:
     from gateway.fastpath import FastPath, Flight
+    from gateway.tracing.model import RequestTrace
 
 UNSENT: Final = 128 * 1024
 """Bytes that the kernel holds for a client and could not send yet."""
@@ -79,6 +80,7 @@ class Connection(web.RequestHandler):
         "_wire",
         "remote",
         "stalled",
+        "trace",
     )
 
     def __init__(
@@ -117,6 +119,9 @@ class Connection(web.RequestHandler):
         self._soon: asyncio.TimerHandle | None = None
         self.remote: str | None = None
         """The peer's address."""
+        self.trace: tuple[RequestTrace, str | None] | None = None
+        """Of the next request, with its id, if begun before it: whether it is sampled is
+        decided once."""
         self._timer: asyncio.TimerHandle | None = None
         self._head_timer: asyncio.TimerHandle | None = None
         self._wire: asyncio.Transport | None = None

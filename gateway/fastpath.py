@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from gateway.front import Front
     from gateway.routes.match import Match
     from gateway.routing import Known
+    from gateway.tracing.model import RequestTrace, Tracing
     from scamp.client import Launch, Requester
 
 log = logging.getLogger("gateway.front")
@@ -134,6 +135,7 @@ class FastPath:
         "_requester",
         "_serving",
         "_shapes",
+        "_tracing",
         "_types",
         "passes",
     )
@@ -147,6 +149,7 @@ class FastPath:
         *,
         addresses: ClientAddresses,
         new_id: Callable[[], str],
+        tracing: Tracing | None = None,
     ) -> None:
         """All of it is what `front` has."""
         self._front = front
@@ -156,6 +159,7 @@ class FastPath:
         self._serving = serving
         self._addresses = addresses
         self._new_id = new_id
+        self._tracing = tracing
         options = front.options
         most = MAX_BODY if options.max_body is None else options.max_body
         self._max_body = min(MAX_BODY, most, options.max_mapped_body)
@@ -216,13 +220,16 @@ class FastPath:
             exchange.asked = route.target
             flight.status, flight.content_type = route.status, route.produces or JSON_TYPE
             retry_safe = retry_safe and route.retry
+        fields = self._fields(exchange, shape, connection)
+        if fields is None:
+            return None
         call = Call(
             offers=action.offers,
             body=body,
             deadline=Deadline(now + action.timeout, action.timeout),
             ticket=caller.ticket,
             client_id=caller.client_id,
-            extra=trace_of(message.headers, exchange) if shape.traced else NO_FIELDS,
+            extra=fields,
             retry_safe=retry_safe,
             pinned=action.pinned,
         )
@@ -240,6 +247,16 @@ class FastPath:
         routed = self._routed(method, path)
         return None if routed is None else (*routed, query)
 
+    def _fields(
+        self, exchange: Exchange, shape: Shape, connection: Connection
+    ) -> Mapping[str, str] | None:
+        """What the service gets to know of the trace; None where there are spans to be made."""
+        if self._tracing is None:
+            return trace_of(exchange.headers, exchange) if shape.traced else NO_FIELDS
+        trace = exchange.trace = begun_trace(exchange, connection, self._tracing)
+        connection.trace = trace, exchange.trace_id
+        return trace.fields if trace.call is None else None
+
     def _launched(self, flight: Flight, call: Call, caller: Caller, known: Known) -> Flight | None:
         """The flight, on its way and counted; None where nothing has happened."""
         exchange, limiter, asked = flight.exchange, self._front.limiter, None
@@ -251,6 +268,7 @@ class FastPath:
         if launch is None:
             return None
         flight.launch = launch
+        flight.connection.trace = None
         if limiter is not None and asked is not None:
             limiter.count(exchange, asked)
         self._auth.count(caller)
@@ -432,6 +450,16 @@ class FastPath:
         exchange.status = CLIENT_LEFT
         exchange.cause = "client_stalled" if flight.connection.stalled else "client_left"
         self._front.finish(exchange)
+
+
+def begun_trace(
+    exchange: Exchange, connection: Connection | None, tracing: Tracing
+) -> RequestTrace:
+    """The trace of a request, which the fast path may have begun already."""
+    if connection is None or connection.trace is None:
+        return tracing.begin(exchange)
+    (trace, exchange.trace_id), connection.trace = connection.trace, None
+    return trace
 
 
 def _composed(match: Match, query: str, body: bytes) -> bytes | None:
