@@ -175,18 +175,27 @@ class FastPath:
 
     # -- the way there ------------------------------------------------------------------
 
-    def begin(self, connection: Connection, message: Any, payload: StreamReader) -> Flight | None:
+    def begin(
+        self,
+        connection: Connection,
+        message: Any,
+        payload: StreamReader = EMPTY_PAYLOAD,
+        body: bytes | None = None,
+    ) -> Flight | None:
         """Send a request on, if that needs no waiting; None leaves it as it was, untouched.
 
-        `message` is what aiohttp's parser made of the head, or of what is no request.
+        `message` is what aiohttp's parser made of the head, or of what is no request. `body` is
+        given where it is not in `payload`.
         """
         try:
-            return self._begin(connection, message, payload)
+            return self._begin(connection, message, payload, body)
         except Exception as exc:
             log.error("a request takes the long way", exc_info=exc)
             return None
 
-    def _begin(self, connection: Connection, message: Any, payload: StreamReader) -> Flight | None:
+    def _begin(
+        self, connection: Connection, message: Any, payload: StreamReader, received: bytes | None
+    ) -> Flight | None:
         if (
             type(message) is _ErrInfo
             or message.version is not HttpVersion11
@@ -203,7 +212,9 @@ class FastPath:
         shape = self._shapes.of(names)
         if not (shape.plain and self._is_right(shape, values) and JSON in action.envelopes):
             return None
-        body = self._body(message.method, payload, query, match)
+        if received is None:
+            received = self._received(payload)
+        body = None if received is None else _body(message.method, received, query, match)
         caller = self._caller(shape, values, action)
         if body is None or caller is None or self._is_full(known):
             return None
@@ -212,6 +223,7 @@ class FastPath:
         exchange.route = known.route
         exchange.action = action
         exchange.caller = caller
+        exchange.bytes_in = len(received or b"")
         self._introduce(exchange, connection, shape)
         flight = Flight(self, connection, message, payload, exchange)
         retry_safe = action.read
@@ -275,7 +287,6 @@ class FastPath:
         self._serving.in_flight += 1
         exchange.places = known.places
         known.places.in_flight += 1
-        exchange.bytes_in = flight.payload.total_bytes
         return flight
 
     def is_worth_waiting(self, message: Any) -> bool:
@@ -328,22 +339,6 @@ class FastPath:
                 return False
             _keep(self._types, content_type)
         return True
-
-    def _body(
-        self, method: str, payload: StreamReader, query: str, match: Match | None
-    ) -> bytes | None:
-        """What goes to the service; None when it is not all here, or not right."""
-        body = self._received(payload)
-        if body is None:
-            return None
-        try:
-            if match is not None:
-                return _composed(match, query, body)
-            if body:
-                return body if method != "GET" else None
-            return query_object(query) if method in _BY_QUERY else b"{}"
-        except Problem:
-            return None
 
     def _received(self, payload: StreamReader) -> bytes | None:
         """The request's body; None when it is not all here. It stays where it is: the request may
@@ -460,6 +455,18 @@ def begun_trace(
         return tracing.begin(exchange)
     (trace, exchange.trace_id), connection.trace = connection.trace, None
     return trace
+
+
+def _body(method: str, received: bytes, query: str, match: Match | None) -> bytes | None:
+    """What goes to the service; None where something is not right."""
+    try:
+        if match is not None:
+            return _composed(match, query, received)
+        if received:
+            return received if method != "GET" else None
+        return query_object(query) if method in _BY_QUERY else b"{}"
+    except Problem:
+        return None
 
 
 def _composed(match: Match, query: str, body: bytes) -> bytes | None:
