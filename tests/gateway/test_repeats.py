@@ -17,7 +17,8 @@ from gateway.auth import Authenticator
 from gateway.connection import SLICE
 from gateway.repeats import MAX_REPEATED, Repeated
 from scamp.authz import AuthzSource
-from scamp.testing import ScriptedPeer, make_ticket, make_verifier
+from scamp.testing import ScriptedPeer, make_ticket, make_verifier, until
+from scamp.testing.scripts import by_body, when
 
 ECHO = "/api/Test.echo"
 
@@ -236,13 +237,31 @@ async def test_what_is_left_in_the_parser_is_not_forgotten(size: int) -> None:
         for _ in range(3):
             wire.writer.write(usual)
             assert (await wire.answer()).body == body
-        wire.writer.write(usual + b"POST /api/Test.echo HTTP/1.1\r\nX-Smuggled: ")
+        wire.writer.write(usual + b"POST /api/Test.echo HTTP/1.1\r\nX-SCAMP-Timeout: ")
         assert (await wire.answer()).body == body
         wire.writer.write(usual)  # the rest of that head, and its body
-        assert (await wire.answer()).body == body
+        assert (await wire.answer()).status == 400
         wire.writer.write(usual)
         assert (await wire.answer()).body == body
         assert len(gateway.log.lines) == 6
+
+
+async def test_a_repeated_request_waits_for_the_one_before() -> None:
+    go = asyncio.Event()
+    peer = ScriptedPeer(by_body({b"[1]": when(go)}))
+    async with Fronted(peer) as gateway:
+        wire = await gateway.connect()
+        for body in (b"[0]", b"[0]", b"[1]", b"[2]", b"[3]"):
+            wire.writer.write(request(body))
+            if body == b"[0]":
+                assert (await wire.answer()).body == body
+            else:
+                await wire.writer.drain()
+                await until(lambda: len(peer.headers) == 3)
+        assert len(peer.headers) == 3
+        go.set()
+        for body in (b"[1]", b"[2]", b"[3]"):
+            assert (await wire.answer()).body == body
 
 
 @settings(max_examples=30, deadline=None)
