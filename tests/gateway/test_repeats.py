@@ -258,7 +258,8 @@ async def test_a_repeated_request_waits_for_the_one_before() -> None:
             else:
                 await wire.writer.drain()
                 await until(lambda: len(peer.headers) == 3)
-        assert len(peer.headers) == 3
+        assert (await gateway.request("POST", ECHO, (), b"[5]")).body == b"[5]"
+        assert len(peer.headers) == 4  # the two others have not gone out before it
         go.set()
         for body in (b"[1]", b"[2]", b"[3]"):
             assert (await wire.answer()).body == body
