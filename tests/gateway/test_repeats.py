@@ -257,9 +257,9 @@ async def test_a_repeated_request_waits_for_the_one_before() -> None:
                 assert (await wire.answer()).body == body
             else:
                 await wire.writer.drain()
-                await until(lambda: len(peer.headers) == 3)
-        assert (await gateway.request("POST", ECHO, (), b"[5]")).body == b"[5]"
-        assert len(peer.headers) == 4  # the two others have not gone out before it
+                await until(lambda: len(peer.headers) >= 3)
+                await gateway.request("POST", ECHO, (), b"[5]")  # by then it has been read
+        assert len(peer.headers) == 3 + 3  # the two others have not gone out
         go.set()
         for body in (b"[1]", b"[2]", b"[3]"):
             assert (await wire.answer()).body == body
