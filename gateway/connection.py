@@ -316,13 +316,19 @@ class Connection(WatchedConnection):
             self._next()
 
     def hand_over(self) -> None:
-        """Let what is under way without a task go on with one; nothing, if there is none."""
+        """Let what is under way without a task go on with one, and what waits for its body."""
         flight, self._flight = self._flight, None
-        if flight is None:
-            return
-        self._handed_over = flight
-        self._messages.appendleft((flight.message, flight.payload))
-        self._wake()
+        if flight is not None:
+            self._handed_over = flight
+            self._messages.appendleft((flight.message, flight.payload))
+        if self._messages:
+            self._wake()
+
+    def crash(self) -> None:
+        """Cut the connection: it cannot be told what became of the request that was under way."""
+        self._flight = None
+        if self.transport is not None:
+            self.transport.abort()
 
     def take_over(self) -> Flight | None:
         """What the request that the handler got now was before, if it was anything."""
@@ -332,8 +338,6 @@ class Connection(WatchedConnection):
     def close(self) -> None:
         """As aiohttp: end the connection with the answer to what is under way."""
         self.hand_over()
-        if self._messages:
-            self._wake()
         super().close()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
@@ -481,6 +485,8 @@ class Connection(WatchedConnection):
             if flight is not None:
                 flight.lost()
         self._flight = self._handed_over = None
+        if self._soon is not None and self._fast is not None:
+            self._fast.missed(self, *self._messages[0])
         self._stop_waiting()
         self._forget_head()
         self._forget_ahead()

@@ -18,6 +18,7 @@ from aiohttp import EMPTY_PAYLOAD, HttpVersion11, hdrs
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.web_protocol import _ErrInfo
 
+from gateway import catalogue
 from gateway.actions import Announced
 from gateway.compression import MIN_SIZE
 from gateway.connection import MAX_HEAD
@@ -251,8 +252,8 @@ class FastPath:
         """What is to be called, by which route if it is one, and the query."""
         path, _, query = message.path.partition("?")
         method = message.method
-        if method not in _METHODS or "#" in query:
-            return None
+        if method not in _METHODS or "#" in query or path[:1] != "/":
+            return None  # of a path that is remembered, its host is not: see `check_host`
         known = self._front.routing.recall(path)
         if known is not None:
             return (known, None, query) if method in known.action.methods else None
@@ -328,14 +329,14 @@ class FastPath:
             return False
         host = values[shape.host]
         if host not in self._hosts:
-            if not is_host(host.decode("latin-1")):
+            if not is_host(_text(host)):
                 return False
             _keep(self._hosts, host)
         if shape.content_type < 0:
             return True
         content_type = values[shape.content_type]
         if content_type not in self._types:
-            if media_type_of(content_type.decode("latin-1")) != JSON_TYPE:
+            if media_type_of(_text(content_type)) != JSON_TYPE:
                 return False
             _keep(self._types, content_type)
         return True
@@ -388,13 +389,18 @@ class FastPath:
     def answer(self, flight: Flight) -> None:
         """Write the answer to a flight, or hand it over. Never raises: it is called from within
         the service's connection."""
+        exchange = flight.exchange
         try:
-            if not self._answer(flight):
-                flight.connection.hand_over()
+            if self._answer(flight):
+                return
         except Exception as exc:
-            log.error("request %s failed in the gateway", flight.exchange.request_id, exc_info=exc)
-            if flight.connection.transport is not None:
-                flight.connection.transport.abort()
+            log.error("request %s failed in the gateway", exchange.request_id, exc_info=exc)
+            if exchange.status:  # it was answered, and is being counted
+                flight.connection.crash()
+                return
+            exchange.cause = catalogue.INTERNAL.code
+            flight.launch.abandon()
+        flight.connection.hand_over()
 
     def _answer(self, flight: Flight) -> bool:
         reply = flight.launch.reply()
@@ -416,9 +422,9 @@ class FastPath:
         exchange.address = reply.address
         exchange.attempts = reply.attempts
         exchange.source = "service"
-        exchange.status = flight.status
         exchange.bytes_out = len(body)
         transport.write(self._head(flight) + body)
+        exchange.status = flight.status
         self._front.finish(exchange)
         flight.forget()
         connection.landed()
@@ -442,8 +448,29 @@ class FastPath:
         exchange = flight.exchange
         exchange.upstream = time.monotonic() - exchange.started
         exchange.attempts = None
+        self._left(exchange, flight.connection)
+
+    def missed(self, connection: Connection, message: Any, payload: StreamReader) -> None:
+        """The client has left while its body `is_worth_waiting` for: as if it had had its task."""
+        led = self._lead(message)
+        if led is None:  # no more
+            return
+        known, _, _ = led
+        exchange = Exchange(message, self._serving, known.series, time.monotonic(), time.time())
+        exchange.route, exchange.action = known.route, known.action
+        names, values = zip(*message.raw_headers)  # noqa: B905 - pairs
+        shape = self._shapes.of(names)
+        self._introduce(exchange, connection, shape)
+        caller = exchange.caller = self._caller(shape, values, known.action)
+        if caller is not None:
+            self._auth.count(caller)
+        exchange.bytes_in = payload.total_bytes
+        self._serving.in_flight += 1
+        self._left(exchange, connection)
+
+    def _left(self, exchange: Exchange, connection: Connection) -> None:
         exchange.status = CLIENT_LEFT
-        exchange.cause = "client_stalled" if flight.connection.stalled else "client_left"
+        exchange.cause = "client_stalled" if connection.stalled else "client_left"
         self._front.finish(exchange)
 
 
@@ -477,6 +504,11 @@ def _composed(match: Match, query: str, body: bytes) -> bytes | None:
     if passes_through(route):
         return body or b"{}"
     return compose(route, members_of(route, match.values, query), body)
+
+
+def _text(value: bytes) -> str:
+    """As aiohttp's parser has it for the front: other decodings have other blanks."""
+    return value.decode("utf-8", "surrogateescape")
 
 
 def _keep(seen: set[bytes], value: bytes) -> None:

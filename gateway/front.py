@@ -222,6 +222,8 @@ class Front:
         """Serve, and turn whatever goes wrong into a Problem, if somebody can still be told."""
         try:
             if flight is not None:
+                if exchange.cause is not None:  # it has failed, and there is a log line
+                    return Problem(catalogue.INTERNAL)
                 await self._proxy.go_on(exchange, flight.launch, flight.status, flight.content_type)
                 return None
             check_head(exchange)
