@@ -16,7 +16,8 @@ from gateway.sockets import has_something
 from gateway.watched import WatchedConnection
 
 if TYPE_CHECKING:
-    from gateway.fastpath import FastPath, Flight
+    from gateway.fastpath import FastPath
+    from gateway.flight import Flight
     from gateway.tracing.model import RequestTrace
 
 MAX_HEAD: Final = 64 * 1024

@@ -21,18 +21,17 @@ from aiohttp.web_protocol import _ErrInfo
 from gateway import catalogue
 from gateway.actions import Announced
 from gateway.compression import MIN_SIZE
-from gateway.connection import MAX_HEAD
 from gateway.context import is_request_id
 from gateway.exchange import CLIENT_LEFT, COMMON, X_REQUEST_ID, Exchange, Serving
-from gateway.head import MEANING, NO_FIELDS, Shape, Shapes, trace_of
+from gateway.flight import Flight, begun_trace
+from gateway.head import NO_FIELDS, trace_of
 from gateway.passes import Passes
 from gateway.problems import Problem
 from gateway.routes.compose import compose, members_of, passes_through
+from gateway.shapes import MEANING, PlainHeads, Shape
 from gateway.translate import (
     JSON,
     JSON_TYPE,
-    is_host,
-    media_type_of,
     query_object,
     split_target,
 )
@@ -47,20 +46,14 @@ if TYPE_CHECKING:
     from gateway.front import Front
     from gateway.routes.match import Match
     from gateway.routing import Known
-    from gateway.tracing.model import RequestTrace, Tracing
-    from scamp.client import Launch, Requester
+    from gateway.tracing.model import Tracing
+    from scamp.client import Requester
 
 log = logging.getLogger("gateway.front")
 
 MAX_BODY: Final = 32 * 1024
 """Bytes of a request's body, and of an answer's, which is copied to come behind its head in one
 write. Of larger ones the copies cost more than a task."""
-
-MAX_SEEN: Final = 64
-"""Values of ``Host`` and ``Content-Type`` that are not looked at again, of each."""
-
-MAX_VALUE: Final = 256
-"""Characters of one of these."""
 
 _FIELDS: Final = "".join(f"{name}: {value}\r\n" for name, value in COMMON) + f"{X_REQUEST_ID}: "
 _LINES: Final = {
@@ -74,54 +67,6 @@ _BY_QUERY: Final = frozenset(("GET", "DELETE"))
 """Methods of which the query is the parameters where there is no body."""
 
 
-class Flight:
-    """One request under way here. Its connection has it until it is over or handed over."""
-
-    __slots__ = (
-        "_path",
-        "connection",
-        "content_type",
-        "exchange",
-        "launch",
-        "message",
-        "payload",
-        "status",
-    )
-
-    launch: Launch
-
-    def __init__(
-        self,
-        path: FastPath,
-        connection: Connection,
-        message: Any,
-        payload: StreamReader,
-        exchange: Exchange,
-    ) -> None:
-        self._path = path
-        self.connection = connection
-        self.message = message
-        self.payload = payload
-        self.exchange = exchange
-        self.status = 200
-        """Of the answer, if it is a success; and its type."""
-        self.content_type = JSON_TYPE
-
-    def answered(self) -> None:
-        """The reply, or whatever came in its place, is here."""
-        self._path.answer(self)
-
-    def lost(self) -> None:
-        """The client has left before it had an answer."""
-        self.launch.abandon()
-        self._path.lost(self)
-        self.forget()
-
-    def forget(self) -> None:
-        """It is over. The launch holds what it calls: a cycle would be left as garbage for each."""
-        del self.launch
-
-
 class FastPath:
     """Begins flights for the connections of one front, and ends them."""
 
@@ -129,15 +74,13 @@ class FastPath:
         "_addresses",
         "_auth",
         "_front",
-        "_hosts",
+        "_heads",
         "_max_answer",
         "_max_body",
         "_new_id",
         "_requester",
         "_serving",
-        "_shapes",
         "_tracing",
-        "_types",
         "passes",
     )
 
@@ -170,9 +113,7 @@ class FastPath:
             meaning.update(("cookie", "origin"))
         if serving.cors is not None:
             meaning.add("origin")
-        self._shapes = Shapes(meaning)
-        self._hosts: set[bytes] = set()
-        self._types: set[bytes] = set()
+        self._heads = PlainHeads(meaning)
 
     # -- the way there ------------------------------------------------------------------
 
@@ -210,8 +151,8 @@ class FastPath:
         known, match, query = led
         action = known.action
         names, values = zip(*message.raw_headers)  # noqa: B905 - pairs
-        shape = self._shapes.of(names)
-        if not (shape.plain and self._is_right(shape, values) and JSON in action.envelopes):
+        shape = self._heads.shapes.of(names)
+        if not (self._heads.is_plain(shape, values) and JSON in action.envelopes):
             return None
         if received is None:
             received = self._received(payload)
@@ -298,7 +239,7 @@ class FastPath:
         names = tuple(name for name, _ in message.raw_headers)
         return (
             self._lead(message) is not None
-            and self._shapes.of(names).plain
+            and self._heads.shapes.of(names).plain
             and length.isascii()
             and length.isdigit()
             and int(length[:9]) <= self._max_body
@@ -322,24 +263,6 @@ class FastPath:
         if route.status not in _LINES or route.consumes or route.envelope is not None:
             return None
         return routed
-
-    def _is_right(self, shape: Shape, values: tuple[bytes, ...]) -> bool:
-        """Whether the head is not too large, ``Host`` one, and the body said to be JSON."""
-        if shape.size + sum(map(len, values)) > MAX_HEAD:
-            return False
-        host = values[shape.host]
-        if host not in self._hosts:
-            if not is_host(_text(host)):
-                return False
-            _keep(self._hosts, host)
-        if shape.content_type < 0:
-            return True
-        content_type = values[shape.content_type]
-        if content_type not in self._types:
-            if media_type_of(_text(content_type)) != JSON_TYPE:
-                return False
-            _keep(self._types, content_type)
-        return True
 
     def _received(self, payload: StreamReader) -> bytes | None:
         """The request's body; None when it is not all here. It stays where it is: the request may
@@ -459,7 +382,7 @@ class FastPath:
         exchange = Exchange(message, self._serving, known.series, time.monotonic(), time.time())
         exchange.route, exchange.action = known.route, known.action
         names, values = zip(*message.raw_headers)  # noqa: B905 - pairs
-        shape = self._shapes.of(names)
+        shape = self._heads.shapes.of(names)
         self._introduce(exchange, connection, shape)
         caller = exchange.caller = self._caller(shape, values, known.action)
         if caller is not None:
@@ -472,16 +395,6 @@ class FastPath:
         exchange.status = CLIENT_LEFT
         exchange.cause = "client_stalled" if connection.stalled else "client_left"
         self._front.finish(exchange)
-
-
-def begun_trace(
-    exchange: Exchange, connection: Connection | None, tracing: Tracing
-) -> RequestTrace:
-    """The trace of a request, which the fast path may have begun already."""
-    if connection is None or connection.trace is None:
-        return tracing.begin(exchange)
-    (trace, exchange.trace_id), connection.trace = connection.trace, None
-    return trace
 
 
 def _body(method: str, received: bytes, query: str, match: Match | None) -> bytes | None:
@@ -504,15 +417,3 @@ def _composed(match: Match, query: str, body: bytes) -> bytes | None:
     if passes_through(route):
         return body or b"{}"
     return compose(route, members_of(route, match.values, query), body)
-
-
-def _text(value: bytes) -> str:
-    """As aiohttp's parser has it for the front: other decodings have other blanks."""
-    return value.decode("utf-8", "surrogateescape")
-
-
-def _keep(seen: set[bytes], value: bytes) -> None:
-    if len(value) <= MAX_VALUE:
-        if len(seen) >= MAX_SEEN:
-            seen.clear()
-        seen.add(value)

@@ -37,7 +37,8 @@ from gateway.endpoints import (
 )
 from gateway.exchange import X_REQUEST_ID, Exchange, Serving
 from gateway.failing import answer, cancelled, client_left, problem_response
-from gateway.fastpath import FastPath, Flight, begun_trace
+from gateway.fastpath import FastPath
+from gateway.flight import Flight, begun_trace
 from gateway.head import NO_FIELDS, TRACEPARENT, check_head, deadline_of, single, trace_of
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics

@@ -19,10 +19,10 @@ from gateway.cors import Cors
 from gateway.credentials import Credentials
 from gateway.fastpath import MAX_BODY
 from gateway.front import FrontOptions
-from gateway.head import MAX_SHAPE, MAX_SHAPES, Shapes
 from gateway.passes import MAX_PASS, MAX_PASSES, MAX_PERMITS, Passes
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.rate import Rate
+from gateway.shapes import MAX_SHAPE, MAX_SHAPES, Shapes
 from scamp.authz import AuthzSource
 from scamp.client import ClientOptions
 from scamp.testing import ScriptedPeer, make_ticket, make_verifier, until
