@@ -27,6 +27,7 @@ from gateway.passes import Passes
 from gateway.problems import Problem
 from gateway.translate import JSON, JSON_TYPE, is_host, media_type_of, query_object
 from scamp.client import Call, Deadline
+from scamp.limits import MAX_INFLIGHT
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
@@ -40,9 +41,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.front")
 
-MAX_BODY: Final = 32 * 1024
-"""Bytes of a request's body, and of an answer's, which is copied to come behind its head in one
-write. Of larger ones the copies cost more than a task."""
+MAX_BODY: Final = MAX_INFLIGHT
+"""Bytes of a request's body, and of an answer's: the window of a message. More cannot be here, or
+with the service, without waiting for the other side."""
 
 MAX_SEEN: Final = 64
 """Values of ``Host`` and ``Content-Type`` that are not looked at again, of each."""
@@ -262,7 +263,13 @@ class FastPath:
         ):
             return None
         pieces = payload._buffer
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(pieces) == 1:
+            return pieces[0]
+        body = b"".join(pieces)
+        if body:  # held once, and not as pieces besides
+            pieces.clear()
+            pieces.append(body)
+        return body
 
     def _caller(self, shape: Shape, values: tuple[bytes, ...], action: Announced) -> Caller | None:
         if shape.authorization >= 0:
