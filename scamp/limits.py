@@ -49,9 +49,12 @@ READ_PAUSE: Final = 256 * KIB
 """Unread bytes of one message at which we stop reading the socket. A peer that keeps to the
 window never gets here; one that ignores ACKs (Go) is held by TCP instead."""
 
-READ_SIZE: Final = 120 * KIB
-"""Bytes that are read from a connection at once. What has 128 KiB or more is asked of the operating
-system anew each time, page by page, which costs more than what is done with it."""
+READ_SIZE: Final = 288 * KIB
+"""Bytes that are read from a connection at once, where there is no more: what asyncio and uvloop
+read of the socket, and the beginning of a record from before."""
+
+MAX_RECORD: Final = 16 * KIB
+"""Bytes in one record of TLS."""
 
 MAX_PIECES: Final = 256
 """Unread pieces of one message at which they are made one: a piece of a byte or two takes twenty

@@ -23,7 +23,9 @@ from scamp.errors import (
 from scamp.limits import (
     MAX_INFLIGHT,
     MAX_PACKETS_AT_ONCE,
+    MAX_RECORD,
     READ_PAUSE,
+    READ_SIZE,
     WRITE_FIRST,
     WRITE_HIGH,
     WRITE_LIMIT,
@@ -101,7 +103,7 @@ class Channel(asyncio.BufferedProtocol):
         tcp: TcpTimes = USUAL,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._buffer = buffer_of(self._loop)
+        self._buffer = self._shared = buffer_of(self._loop)
         self._handler = handler
         self._wire = WireConnection(role, max_inflight=max_inflight)
         self._max_inflight = max_inflight
@@ -179,12 +181,17 @@ class Channel(asyncio.BufferedProtocol):
         self._handler.channel_opened(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where to read into; what is there is taken in `buffer_updated`, before anyone else's."""
+        """Where to read into: room for all that there is. When the socket is closed, uvloop drops
+        what it could not give at once."""
+        size = sizehint + MAX_RECORD  # which may have been decrypted, and is not in the hint
+        self._buffer = self._shared if size <= READ_SIZE else memoryview(bytearray(size))
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         """So many bytes are in the buffer."""
-        self.data_received(bytes(self._buffer[:nbytes]))
+        data = bytes(self._buffer[:nbytes])
+        self._buffer = self._shared
+        self.data_received(data)
 
     def data_received(self, data: bytes) -> None:
         """Bytes that came from the peer."""
@@ -351,7 +358,7 @@ class Channel(asyncio.BufferedProtocol):
             return False
         return size <= (self._max_inflight if self._queued < WRITE_HIGH else WRITE_FIRST)
 
-    def send_data(self, message: OutgoingMessage, data: bytes) -> None:
+    def send_data(self, message: OutgoingMessage, data: bytes | memoryview) -> None:
         """Called by a message: queue body bytes, at most its window."""
         self._wire.send_data(message.msgno, data)
         self._queued += len(data)

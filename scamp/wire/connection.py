@@ -122,7 +122,7 @@ class WireConnection:
         self._next_in = 0
         self._next_out = 0
         self._ack_due: set[int] = set()  # open messages consumed since the last send
-        self._queue: list[bytes] = []
+        self._queue: list[bytes | memoryview] = []
         self._broken = False
 
     # -- receiving ----------------------------------------------------------------------
@@ -355,7 +355,7 @@ class WireConnection:
         outgoing = self._outgoing(msgno)
         return self._max_inflight - (outgoing.sent - outgoing.acked)
 
-    def send_data(self, msgno: int, data: bytes) -> None:
+    def send_data(self, msgno: int, data: bytes | memoryview) -> None:
         """Queue body bytes; at most `window(msgno)`, else LocalProtocolError."""
         outgoing = self._step(msgno, DATA)
         size = len(data)
@@ -390,7 +390,7 @@ class WireConnection:
             self._queue[:0] = self._acks()
         if not self._queue:
             return b""
-        data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+        data = b"".join(self._queue)  # no copy of a single one
         self._queue.clear()
         return data
 
