@@ -33,7 +33,7 @@ from scamp.wire.events import (
 )
 from scamp.wire.header import Header, ReplyHeader, parse_header
 from scamp.wire.packets import TRAILER, UNLIMITED, Packet, PacketReader, PacketType
-from scamp.wire.sending import AckPacket, PingPacket, PongPacket, TxErrPacket
+from scamp.wire.sending import PingPacket, PongPacket, TxErrPacket
 from scamp.wire.states import TRANSITIONS, MessageState, refusal
 
 
@@ -400,9 +400,9 @@ class WireConnection:
         return bool(self._queue or self._ack_due)
 
     def _acks(self) -> list[bytes]:
-        acks = [AckPacket(msgno, self._in[msgno].consumed).encode() for msgno in self._ack_due]
+        counts = [(msgno, b"%d" % self._in[msgno].consumed) for msgno in self._ack_due]
         self._ack_due.clear()
-        return acks
+        return [b"ACK %d %d\r\n%bEND\r\n" % (one, len(count), count) for one, count in counts]
 
     def _step(self, msgno: int, packet: PacketType) -> _Outgoing:
         """Take message `msgno` of ours over one packet. Raises LocalProtocolError if it may not."""
