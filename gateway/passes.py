@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 MAX_PASSES: Final = 1024
 """Tickets that are remembered, by all bytes of the header field in which they came."""
 
+MAX_PASS: Final = 2048
+"""Bytes of a field that is remembered; larger ones, such as those with blanks around a small
+ticket, are looked at each time."""
+
 MAX_PERMITS: Final = 64
 """Actions that are remembered for one ticket."""
 
@@ -27,7 +31,7 @@ class _Pass:
     begins: float = -math.inf
     ends: float = math.inf
     permits: dict[str, AuthzTable] = field(default_factory=dict)
-    """By an action's label, the table by which the caller may call it."""
+    """By an action's spelling, as the table has it, the one by which the caller may call it."""
 
 
 class Passes:
@@ -69,7 +73,7 @@ class Passes:
             assert auth.authz is not None  # noqa: S101 - its constructor saw to it
             table = auth.authz.current()
             if table is None or not (
-                held.permits.get(action.label) is table or _permits(held, action, table)
+                held.permits.get(action.spelling) is table or _permits(held, action, table)
             ):
                 return None
         return held.caller
@@ -82,6 +86,8 @@ class Passes:
         held, claims, verifier = _Pass(caller), caller.claims, self._auth.verifier
         if claims is not None and verifier is not None:
             held.begins, held.ends = claims.validity_start - verifier.leeway, claims.expires
+        if len(value) > MAX_PASS:
+            return held
         if len(self._passes) >= MAX_PASSES:
             del self._passes[next(iter(self._passes))]  # the oldest
         self._passes[name, value] = held
@@ -98,5 +104,5 @@ def _permits(held: _Pass, action: Guarded, table: AuthzTable) -> bool:
         return False
     if len(held.permits) >= MAX_PERMITS:
         held.permits.clear()
-    held.permits[action.label] = table
+    held.permits[action.spelling] = table
     return True

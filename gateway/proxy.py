@@ -9,7 +9,6 @@ from typing import Any, Final
 from gateway.body import RequestBody
 from gateway.exchange import Exchange
 from gateway.problems import Problem, StatusMap, from_reply
-from gateway.translate import JSON_TYPE
 from scamp.client import Call, Launch, Reply, Requester
 from scamp.errors import ScampError
 
@@ -45,10 +44,12 @@ class Proxy:
         replying = self._requester.send(call)
         await self._finish(exchange, replying, time.monotonic(), upload, status, content_type)
 
-    async def go_on(self, exchange: Exchange, launch: Launch) -> None:
+    async def go_on(
+        self, exchange: Exchange, launch: Launch, status: int, content_type: str
+    ) -> None:
         """`run` for a call of the fast path, which is on its way."""
         replying = self._requester.resume(launch)
-        await self._finish(exchange, replying, exchange.started, None, 200, JSON_TYPE)
+        await self._finish(exchange, replying, exchange.started, None, status, content_type)
 
     async def _finish(
         self,

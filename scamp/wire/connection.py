@@ -49,10 +49,11 @@ _WHOLE: Final = (
     b"DATA %d %d\r\n%bEND\r\n"
     b"EOF %d 0\r\nEND\r\n"
 )
+_PACKETS: Final = 3  # of a whole message
+
 # A message whose packets follow each other, up to its body; and an ACK. Its HEADER is one line, as
 # JSON mostly is; group 4 is the id of a reply that says nothing else. What does not match may be
 # right as well: it goes the other way, packet by packet, and so does everything that is wrong.
-_PACKETS: Final = 3
 _OPENING: Final = re.compile(
     rb"HEADER ([0-9]{1,19}) ([0-9]{1,5})\r\n"  # five digits: neither is too much for a packet
     rb'(\{"type":"reply","request_id":(0|[1-9][0-9]{0,17})\}\n?|\{[^\n]*\}\n?)END\r\n'

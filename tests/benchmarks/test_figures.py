@@ -34,6 +34,8 @@ SIDES = {
     },
     "memory": {"scamp-gateway", "web.Application"},
     "workers": {"1 worker", "2 workers"},
+    "cache": {"3 services", "6 services"},
+    "changing": {"nothing changes", "written anew", "one record changed", "all records renewed"},
 }
 
 

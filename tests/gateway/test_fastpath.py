@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
@@ -18,10 +19,10 @@ from gateway.cors import Cors
 from gateway.credentials import Credentials
 from gateway.fastpath import MAX_BODY
 from gateway.front import FrontOptions
-from gateway.head import MAX_SHAPE, MAX_SHAPES, Shapes
-from gateway.passes import MAX_PASSES, MAX_PERMITS, Passes
+from gateway.passes import MAX_PASS, MAX_PASSES, MAX_PERMITS, Passes
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.rate import Rate
+from gateway.shapes import MAX_SHAPE, MAX_SHAPES, Shapes
 from scamp.authz import AuthzSource
 from scamp.client import ClientOptions
 from scamp.testing import ScriptedPeer, make_ticket, make_verifier, until
@@ -180,6 +181,105 @@ async def test_nobody_can_tell(options: str) -> None:
                 one.pop("traceparent", None)
             seen.append((told, auth.results, headers, counted))
     assert seen[0] == seen[1]
+
+
+ROUTES = """
+[[routes]]
+method = "GET"
+path = "/v1/{id:int}"
+action = "Test.echo"
+
+[[routes]]
+method = "PUT"
+path = "/v1/{id:int}"
+action = "Test.echo"
+body = "data"
+status = 202
+rate = "100/1h"
+
+[[routes]]
+method = "POST"
+path = "/v1"
+action = "Test.echo"
+body = "*"
+query = {}
+status = 201
+produces = "application/vnd.shop+json"
+
+[[routes]]
+method = "POST"
+path = "/raw"
+action = "Test.echo"
+body = "*"
+consumes = ["application/json"]
+"""
+
+ROUTED: dict[str, tuple[str, str, bytes | None, bool]] = {
+    "by path": ("GET", "/v1/7?a=b", None, True),
+    "by path and body": ("PUT", "/v1/7", b"[1]", True),
+    "the body": ("POST", "/v1", b'{"a": 1.50}', True),
+    "no body": ("POST", "/v1", None, True),
+    "spelt otherwise": ("GET", "/v1/%37", None, True),
+    "not an int": ("GET", "/v1/x", None, False),
+    "another method": ("DELETE", "/v1/7", None, False),
+    "given twice": ("GET", "/v1/7?id=8", None, False),
+    "unwanted body": ("GET", "/v1/7", b"{}", False),
+    "no JSON": ("PUT", "/v1/7", b"[", False),
+    "its own types": ("POST", "/raw", b"{}", False),
+    "a preflight": ("OPTIONS", "/v1/7", None, False),
+}
+
+
+async def test_routes_of_the_routes_file_need_none_either() -> None:
+    seen = []
+    for fast in (True, False):
+        peer = echoing(flags="noauth,read,update")
+        limiter = RateLimiter(client=Rate(100, 60, 100))
+        async with Fronted(peer, routes=ROUTES, limiter=limiter, fast=fast) as gateway:
+            await warm(gateway)
+            told = []
+            for method, target, body, usual in ROUTED.values():
+                head = (JSON,) if body else ()
+                await gateway.request(method, target, head, body)  # now the route has its plan
+                before = gateway.tasks
+                answer = await gateway.request(method, target, head, body)
+                if fast:
+                    assert (gateway.tasks == before) == usual, target
+                told.append(shown(answer, gateway.log.lines[-1], given=False))
+            seen.append((told, [one["action"] for one in peer.headers]))
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ((("Content-Type", "application/json\udca0"),), 415),
+        ((("Content-Type", "\udc85application/json; a"),), 415),
+        ((("Content-Type", "application/json\xa0"),), 200),
+        ((("X-SCAMP-Ticket", f"{TICKET}\udca0"),), 401),
+        ((("Authorization", f"Bearer\xa0{TICKET}"),), 401),
+    ],
+)
+async def test_what_is_blank_depends_on_the_encoding(
+    fields: tuple[tuple[str, str], ...], status: int
+) -> None:
+    for fast, _ in product((True, False), range(2)):
+        async with Fronted(echoing(flags=""), auth=enforcing(), fast=fast) as gateway:
+            await warm(gateway, BEARER)
+            given = fields if status == 401 else (BEARER, *fields)
+            assert (await gateway.request("POST", ECHO, given, b"{}")).status == status
+
+
+async def test_a_target_of_another_host_is_refused_though_its_path_is_known() -> None:
+    """What stands before us may tell hosts apart, and by either of them."""
+    target = f"http://test{ECHO}"
+    async with Fronted(echoing()) as gateway:
+        for _ in range(2):
+            assert (await gateway.request("POST", target, (), b"{}")).status == 200
+        wire = await gateway.connect()
+        wire.writer.write(f"POST {target} HTTP/1.1\r\nHost: other\r\n\r\n".encode())
+        answer = await wire.answer()
+        assert (answer.status, answer.json()["code"]) == (400, "bad_path")
 
 
 async def test_limits_are_counted_without_a_task() -> None:
@@ -502,6 +602,30 @@ async def test_other_modes_remember_as_well(mode: Any) -> None:
     assert auth.results == {"valid" if mode == "verify" else "forwarded": 2}
 
 
+def test_what_a_spelling_permits_says_nothing_of_another_with_its_label() -> None:
+    """Sectors and actions are named by services: an action of main may be spelled like another
+    sector's is labelled."""
+
+    async def permitted() -> list[bool]:
+        auth = enforcing(Table(b'{"test.echo": [1], "far:test.echo": [2]}'))
+        assert auth.authz is not None
+        await auth.authz.get()
+        asked = Passes(auth)
+        value = f"Bearer {TICKET}".encode()
+        actions = [Asked("Test.echo"), Asked("far:Test.echo"), Asked("Test.echo")]
+        return [asked.caller("authorization", value, one) is not None for one in actions]
+
+    assert asyncio.run(permitted()) == [True, False, True]
+
+
+@dataclass(frozen=True)
+class Asked:
+    spelling: str
+    label: str = "far:Test.echo~1"
+    noauth: bool = False
+    privileges: bool = True
+
+
 async def test_a_cookie_goes_the_long_way() -> None:
     auth = enforcing(credentials=Credentials("ticket"))
     async with Fronted(echoing(flags=""), auth=auth) as gateway:
@@ -540,6 +664,18 @@ async def test_passes_are_few() -> None:
             assert (await wire.answer()).status == 200
             assert len(passes(gateway)) <= MAX_PASSES
         assert len(passes(gateway)) == MAX_PASSES
+
+
+async def test_large_passes_are_not_kept() -> None:
+    """One ticket makes as many of them as there are ways to put blanks around it."""
+    async with Fronted(echoing(flags=""), auth=enforcing()) as gateway:
+        for _ in range(2):
+            await warm(gateway, BEARER)
+        before = gateway.tasks
+        for blanks in range(MAX_PASS, MAX_PASS + 3):
+            await warm(gateway, ("Authorization", f"Bearer{' ' * blanks}{TICKET}"))
+        assert len(passes(gateway)) == 1
+        assert gateway.tasks == before
 
 
 async def test_permits_are_few() -> None:

@@ -1,0 +1,155 @@
+"""What becomes of requests without a task when something ends: client, service, process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiohttp import EMPTY_PAYLOAD
+from emptied import assert_tables_empty, quiet
+
+from fronted import Fronted
+from gateway.fastpath import MAX_BODY, FastPath
+from gateway.front import Front
+from gateway.public import PublicServer
+from scamp.testing import ScriptedPeer, until
+from scamp.testing.peer_connection import Script
+from scamp.testing.scripts import echo
+
+ECHO = "/api/Test.echo"
+HEAD = f"POST {ECHO} HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\n".encode()
+
+
+def echoing(script: Script = echo, **options: Any) -> ScriptedPeer:
+    return ScriptedPeer(script, flags=options.pop("flags", "noauth"), **options)
+
+
+async def warm(gateway: Fronted) -> None:
+    assert (await gateway.request("POST", ECHO, (), b"{}")).status == 200
+
+
+def server_of(gateway: Fronted) -> PublicServer:
+    assert gateway._server is not None
+    return gateway._server
+
+
+# -- the process ends -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_who_is_still_sending_a_body_at_the_end_is_told(fast: bool) -> None:
+    async with Fronted(echoing(), fast=fast) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        wire.writer.write(HEAD + b"[")
+        await until(
+            lambda: any(one._messages or one._current_request for one in connections(gateway))
+        )
+        await gateway.stop()
+        answer = await wire.answer()
+        assert (answer.status, answer.json()["code"]) == (503, "stopping")
+        assert await wire.ended()
+        assert gateway.front.in_flight == 0
+        assert gateway.log.lines[-1]["cause"] == "stopping"
+
+
+def connections(gateway: Fronted) -> list[Any]:
+    return list(server_of(gateway).connections)
+
+
+# -- the client leaves ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_who_leaves_before_the_body_is_here_is_counted(fast: bool) -> None:
+    """Though there was no task yet."""
+    async with Fronted(echoing(), fast=fast) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        wire.writer.write(HEAD + b"[1")
+        await until(
+            lambda: any(one._messages or one._current_request for one in connections(gateway))
+        )
+        wire.writer.transport.abort()
+        (_, line) = await gateway.log.until(2)
+        told = {name: line[name] for name in ("status", "cause", "action", "bytes_in", "attempts")}
+        assert told == {
+            "status": 499,
+            "cause": "client_left",
+            "action": "Test.echo",
+            "bytes_in": 2,
+            "attempts": 0,
+        }
+        assert gateway.front.in_flight == 0
+        assert gateway.auth.results == {}
+
+
+# -- what should not happen -------------------------------------------------------------
+
+
+async def test_a_failure_before_the_answer_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would be in a handler."""
+    async with Fronted(echoing()) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        with monkeypatch.context() as patched:
+            patched.setattr(FastPath, "_head", lambda *_: 1 / 0)
+            wire.send("POST", ECHO, (), b"[1]")
+            answer = await wire.answer()
+        assert (answer.status, answer.json()["code"]) == (500, "internal_error")
+        assert gateway.log.lines[-1]["cause"] == "internal_error"
+        wire.send("POST", ECHO, (), b"[2]")
+        assert (await wire.answer()).body == b"[2]"
+        assert gateway.front.in_flight == 0
+        await until(lambda: quiet(gateway.mesh))
+        assert_tables_empty(gateway.mesh)
+
+
+async def test_a_failure_behind_the_answer_is_counted_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    finish = Front.finish
+
+    def failing(self: Front, exchange: Any) -> None:
+        finish(self, exchange)
+        raise RuntimeError("no space left")
+
+    async with Fronted(echoing()) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        with monkeypatch.context() as patched:
+            patched.setattr(Front, "finish", failing)
+            wire.send("POST", ECHO, (), b"[1]")
+            await until(lambda: not connections(gateway))
+        assert gateway.front.in_flight == 0
+        assert len(gateway.log.lines) == 2
+
+
+async def test_a_failure_on_the_way_there_is_nobodys_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Fronted(echoing()) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        before = gateway.tasks
+        with monkeypatch.context() as patched:
+            patched.setattr(FastPath, "_caller", lambda *_: 1 / 0)
+            wire.send("POST", ECHO, (), b"[1]")
+            assert (await wire.answer()).body == b"[1]"
+        assert gateway.tasks == before + 1
+
+
+# -- nothing stays ----------------------------------------------------------------------
+
+
+async def test_an_idle_connection_holds_no_body() -> None:
+    """Nobody has read it out of the parser's stream, as a handler would."""
+    async with Fronted(echoing()) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        before = gateway.tasks
+        for _ in range(2):
+            wire.send("POST", ECHO, (), b"x" * (MAX_BODY - 1))
+            await wire.answer()
+        assert gateway.tasks == before
+        assert [one._body for one in connections(gateway)] == [EMPTY_PAYLOAD]
