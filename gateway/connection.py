@@ -151,12 +151,15 @@ class Connection(WatchedConnection):
         if len(data) <= SLICE or len(data) <= self._body_left():
             self._take(data)
             return
-        for start in range(0, len(data), SLICE):
+        start, end = 0, len(data)
+        while start < end:
             if self._buffer_paused:  # each call would make one more request of it
                 self._unparsed = data[start:]
                 self._count_ahead(len(self._unparsed))
                 return
-            self._take(data[start : start + SLICE])
+            stop = start + max(SLICE, self._body_left())
+            self._take(data[start:stop])
+            start = stop
 
     def _body_left(self) -> int:
         """Bytes to come that are of a body for certain."""
@@ -237,6 +240,8 @@ class Connection(WatchedConnection):
             return
         if self._fast is not None:
             message, payload = self._messages[0]
+            if self._soon is not None and not payload.is_eof():
+                return  # as before: it is worth waiting
             flight = self._fast.begin(self, message, payload)
             if flight is not None:
                 self._messages.popleft()

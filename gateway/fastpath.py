@@ -36,6 +36,7 @@ from gateway.translate import (
     split_target,
 )
 from scamp.client import Call, Deadline
+from scamp.limits import MAX_INFLIGHT
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
@@ -51,9 +52,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gateway.front")
 
-MAX_BODY: Final = 32 * 1024
-"""Bytes of a request's body, and of an answer's, which is copied to come behind its head in one
-write. Of larger ones the copies cost more than a task."""
+MAX_BODY: Final = MAX_INFLIGHT
+"""Bytes of a request's body, and of an answer's: the window of a message. More cannot be here, or
+with the service, without waiting for the other side."""
 
 _FIELDS: Final = "".join(f"{name}: {value}\r\n" for name, value in COMMON) + f"{X_REQUEST_ID}: "
 _LINES: Final = {
@@ -276,7 +277,13 @@ class FastPath:
         ):
             return None
         pieces = payload._buffer
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(pieces) == 1:
+            return pieces[0]
+        body = b"".join(pieces)
+        if body:  # held once, and not as pieces besides
+            pieces.clear()
+            pieces.append(body)
+        return body
 
     def _caller(self, shape: Shape, values: tuple[bytes, ...], action: Announced) -> Caller | None:
         if shape.authorization >= 0:

@@ -104,8 +104,8 @@ class Proxy:
         exchange.streamed = True
         try:
             piece = reply.read_nowait() or await reply.read(self._idle)
-            if not piece:
-                await self._send_whole(exchange, status, content_type, b"")
+            if reply.complete:  # also one that is empty
+                await self._send_whole(exchange, status, content_type, piece)
                 return
             exchange.source = "service"
             extra = exchange.timing() if exchange.serving.server_timing else ()
@@ -113,8 +113,10 @@ class Proxy:
             if exchange.method == "HEAD":
                 return
             while piece := await reply.read(self._idle):
+                if reply.complete:
+                    break  # it is the last, and leaves with the end in one write
                 await exchange.piece(piece)
-            await exchange.end()
+            await exchange.end(piece)
         except ScampError:
             problem = upload.problem if upload is not None else None
             if not exchange.head_sent:

@@ -33,7 +33,7 @@ from scamp.wire.events import (
 )
 from scamp.wire.header import Header, ReplyHeader, parse_header
 from scamp.wire.packets import TRAILER, UNLIMITED, Packet, PacketReader, PacketType
-from scamp.wire.sending import AckPacket, PingPacket, PongPacket, TxErrPacket
+from scamp.wire.sending import PingPacket, PongPacket, TxErrPacket
 from scamp.wire.states import TRANSITIONS, MessageState, refusal
 
 
@@ -123,7 +123,7 @@ class WireConnection:
         self._next_in = 0
         self._next_out = 0
         self._ack_due: set[int] = set()  # open messages consumed since the last send
-        self._queue: list[bytes] = []
+        self._queue: list[bytes | memoryview] = []
         self._broken = False
 
     # -- receiving ----------------------------------------------------------------------
@@ -356,7 +356,7 @@ class WireConnection:
         outgoing = self._outgoing(msgno)
         return self._max_inflight - (outgoing.sent - outgoing.acked)
 
-    def send_data(self, msgno: int, data: bytes) -> None:
+    def send_data(self, msgno: int, data: bytes | memoryview) -> None:
         """Queue body bytes; at most `window(msgno)`, else LocalProtocolError."""
         outgoing = self._step(msgno, DATA)
         size = len(data)
@@ -391,7 +391,7 @@ class WireConnection:
             self._queue[:0] = self._acks()
         if not self._queue:
             return b""
-        data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
+        data = b"".join(self._queue)  # no copy of a single one
         self._queue.clear()
         return data
 
@@ -401,9 +401,9 @@ class WireConnection:
         return bool(self._queue or self._ack_due)
 
     def _acks(self) -> list[bytes]:
-        acks = [AckPacket(msgno, self._in[msgno].consumed).encode() for msgno in self._ack_due]
+        counts = [(msgno, b"%d" % self._in[msgno].consumed) for msgno in self._ack_due]
         self._ack_due.clear()
-        return acks
+        return [b"ACK %d %d\r\n%bEND\r\n" % (one, len(count), count) for one, count in counts]
 
     def _step(self, msgno: int, packet: PacketType) -> _Outgoing:
         """Take message `msgno` of ours over one packet. Raises LocalProtocolError if it may not."""
