@@ -160,6 +160,10 @@ class IncomingMessage(_Waiting):
         else:
             self._on_ready = callback
 
+    def when_more(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when the next piece, the end, or the failure is here."""
+        self._on_ready = callback
+
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the last byte or the failure has arrived."""
         if self.ended:

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import pytest
 from emptied import assert_tables_empty, instances, quiet
+from launching import BODY, OPTIONS, Launched, ask, make
 
-from scamp.client import Call, ClientOptions, Deadline, Launch, PeerKind, launch
+from scamp.client import Call, ClientOptions, Launch, PeerKind, launch
 from scamp.errors import ConnectionLost, DispatchFailed, ReplyFailed, ReplyTimeout
 from scamp.limits import MAX_INFLIGHT
 from scamp.testing import ECHOING, GO, Manners, Mesh, ScriptedPeer, until
@@ -34,49 +35,6 @@ from scamp.testing.scripts import (
     txerr,
     when,
 )
-
-OPTIONS: Final = ClientOptions(retry_minimum=10_000, max_connections=4)
-BODY: Final = b'{"n":1}'
-
-
-def make(mesh: Mesh, body: Any = BODY, seconds: float = 10.0, **fields: Any) -> Call:
-    offers = mesh.registry.find("main", "Test.echo", 1)
-    return Call(offers=offers, body=body, deadline=Deadline.after(seconds), **fields)
-
-
-class Launched:
-    """One call under way, and how often it was said that there is news of it."""
-
-    def __init__(self, mesh: Mesh, call: Call) -> None:
-        self.requester = mesh.requester
-        self.told = 0
-        self._news = asyncio.Event()
-        made = self.requester.launch(call, self._done)
-        assert made is not None
-        assert self.told == 0, "never from within"
-        self.launch: Launch = made
-
-    def _done(self) -> None:
-        self.told += 1
-        self._news.set()
-
-    async def news(self) -> None:
-        async with asyncio.timeout(5):
-            await self._news.wait()
-        assert self.told == 1
-
-    async def read(self) -> bytes:
-        """The body of the reply, whichever way it comes."""
-        await self.news()
-        reply = self.launch.reply()
-        if reply is None:
-            reply = await self.requester.resume(self.launch)
-        return await reply.read_all()
-
-
-async def ask(mesh: Mesh, body: bytes = BODY) -> bytes:
-    reply = await mesh.requester.request("Test.echo", body)
-    return await reply.read_all()
 
 
 @asynccontextmanager
