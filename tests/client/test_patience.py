@@ -8,6 +8,7 @@ import pytest
 from emptied import assert_tables_empty, quiet
 from launching import BODY, OPTIONS, Launched, ask, make
 
+from scamp.client import patience
 from scamp.client.patience import HOLD, LITTLE
 from scamp.errors import ConnectionLost, ReplyFailed
 from scamp.testing import Mesh, ScriptedPeer, until
@@ -58,8 +59,9 @@ async def test_of_a_slow_one_the_beginning_is_told() -> None:
         assert await reply.read_all() == b"[1]"
 
 
-async def test_of_a_large_one_too() -> None:
-    """Though it goes on: nothing more would come before it is read."""
+async def test_of_a_large_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once: nothing more would come before it is read."""
+    monkeypatch.setattr(patience, "HOLD", 60.0)
     over = False
     peer = ScriptedPeer(by_body({b"large": endless(b"x" * LITTLE, lambda: over)}))
     async with Mesh(peer, options=OPTIONS) as mesh:
