@@ -67,6 +67,10 @@ MAX_PACKETS_AT_ONCE: Final = 512
 WRITE_HIGH: Final = 256 * KIB
 """Bytes waiting in the transport at which writers of bodies wait."""
 
+WRITE_SIZE: Final = 128 * KIB
+"""Bytes that are given to the transport at once. TLS makes two copies of them, and those of several
+hundred KiB are had of the operating system page by page."""
+
 WRITE_FIRST: Final = 4 * KIB
 """Bytes at the beginning of a body that leave with the next write, whatever others have queued
 for it."""

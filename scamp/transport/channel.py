@@ -29,6 +29,7 @@ from scamp.limits import (
     WRITE_FIRST,
     WRITE_HIGH,
     WRITE_LIMIT,
+    WRITE_SIZE,
 )
 from scamp.transport.buffer import buffer_of
 from scamp.transport.message import IncomingMessage, OutgoingMessage, SentMessage
@@ -36,6 +37,7 @@ from scamp.transport.states import BY_US, CHANNEL_TRANSITIONS, DEAF, ChannelEven
 from scamp.transport.tls import peer_fingerprint
 from scamp.transport.tuning import USUAL, TcpTimes
 from scamp.wire import (
+    UNLIMITED,
     DataReceived,
     EncodedHeader,
     Event,
@@ -436,15 +438,17 @@ class Channel(asyncio.BufferedProtocol):
         transport = self._transport
         if transport is None or self.closing:
             return
-        data = self._wire.data_to_send()
-        if data:
+        wire, queued = self._wire, self._queued
+        if wire.has_data_to_send:
             self.flushes += 1
+        enough = WRITE_SIZE if queued > WRITE_SIZE else UNLIMITED
+        while data := wire.data_to_send(enough):
             self.bytes_out += len(data)
             transport.write(data)
             if transport.get_write_buffer_size() > WRITE_LIMIT:
                 self.abort("the peer does not read")
                 return
-        queued, self._queued = self._queued, 0
+        self._queued = 0
         if queued >= WRITE_HIGH and self._writable:
             self._wake_writers()
 

@@ -79,6 +79,16 @@ def _absent(msgno: int, following: int) -> MessageState:
     return MessageState.UNSEEN if msgno >= following else MessageState.ENDED
 
 
+def _first(parts: list[bytes | memoryview], enough: int) -> int:
+    """How many of them have `enough` bytes together."""
+    size = 0
+    for count, part in enumerate(parts, 1):
+        size += len(part)
+        if size >= enough:
+            return count
+    return len(parts)
+
+
 class _Incoming:
     __slots__ = ("consumed", "header_size", "received")
 
@@ -385,14 +395,19 @@ class WireConnection:
         """Queue a PING. Only for peers known to answer: Go closes the connection on it."""
         self._queue.append(PingPacket(number).encode())
 
-    def data_to_send(self) -> bytes:
-        """Everything queued, ACKs first (one per message); the queue is empty afterwards."""
+    def data_to_send(self, enough: int = UNLIMITED) -> bytes:
+        """Everything queued, ACKs first (one per message); the queue is empty afterwards.
+
+        Where there is more, so much of it that it has `enough` bytes, and the rest in later calls.
+        """
+        queue = self._queue
         if self._ack_due:
-            self._queue[:0] = self._acks()
-        if not self._queue:
+            queue[:0] = self._acks()
+        if not queue:
             return b""
-        data = b"".join(self._queue)  # no copy of a single one
-        self._queue.clear()
+        count = len(queue) if enough >= UNLIMITED else _first(queue, enough)
+        data = b"".join(queue[:count] if count < len(queue) else queue)  # no copy of a single one
+        del queue[:count]
         return data
 
     @property

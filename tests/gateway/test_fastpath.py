@@ -17,7 +17,8 @@ from fronted import Answer, Fronted
 from gateway.auth import Authenticator
 from gateway.cors import Cors
 from gateway.credentials import Credentials
-from gateway.fastpath import MAX_BODY
+from gateway.fastpath import MAX_BODY, FastPath
+from gateway.flight import Flight
 from gateway.front import FrontOptions
 from gateway.passes import MAX_PASS, MAX_PASSES, MAX_PERMITS, Passes
 from gateway.ratelimit.limiter import RateLimiter
@@ -25,7 +26,7 @@ from gateway.ratelimit.rate import Rate
 from gateway.shapes import MAX_SHAPE, MAX_SHAPES, Shapes
 from scamp.authz import AuthzSource
 from scamp.client import ClientOptions
-from scamp.testing import ScriptedPeer, make_ticket, make_verifier, until
+from scamp.testing import PeerRequest, ScriptedPeer, make_ticket, make_verifier, until
 from scamp.testing.peer_connection import Script
 from scamp.testing.scripts import begun, by_body, echo, failing, first, hang_up, silent, txerr, when
 
@@ -339,6 +340,43 @@ async def test_requests_in_pieces(cuts: list[int], count: int) -> None:
             last = cut
         for number in range(count):
             assert (await wire.answer()).body == b"[%d]" % number
+
+
+@pytest.mark.parametrize("cut", [0, 10, 40_000])
+async def test_a_body_that_fills_the_window_needs_no_task_either(
+    cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is looked at when it begins and when it is whole, however many reads there are."""
+    bodies: list[bytes] = []
+    tries: list[object] = []
+    begin = FastPath.begin
+
+    def counted(*args: Any, **named: Any) -> Flight | None:
+        tries.append(begin(*args, **named))
+        return tries[-1]  # type: ignore[return-value]
+
+    async def script(request: PeerRequest) -> None:
+        bodies.append(bytes(request.body))
+        await request.reply(b"{}")
+
+    async with Fronted(echoing(script)) as gateway:
+        await warm(gateway)
+        before = gateway.tasks
+        wire = await gateway.connect()
+        server = gateway._server
+        assert server is not None
+        await until(lambda: server.connections)
+        connection = server.connections[-1]
+        monkeypatch.setattr(FastPath, "begin", counted)
+        body = bytes(range(256)) * (MAX_BODY // 256)
+        head = f"POST {ECHO} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n"
+        data = head.encode() + body
+        for piece in (data[:cut], data[cut:]):
+            connection.data_received(piece)
+        assert (await wire.answer()).body == b"{}"
+        assert gateway.tasks == before
+    assert bodies[-1] == body
+    assert [attempt is None for attempt in tries] == [True, False]
 
 
 async def test_a_body_right_behind_its_head_is_waited_for() -> None:
