@@ -177,8 +177,12 @@ class Connection(web.RequestHandler):
     def _take(self, data: bytes) -> None:
         if self._over or self._upgraded:
             return
-        in_body = not self._body.is_eof()  # this may be the rest of it
-        if self._parse(data):
+        body, queued = self._body, bool(self._messages)
+        in_body = not body.is_eof()  # this may be the rest of it
+        parsed = self._parse(data)
+        if in_body and not queued and body.is_eof():
+            parsed = self._settle_up() or parsed
+        if parsed:
             size = len(data)
             if self._head:
                 size += self._head
@@ -220,6 +224,15 @@ class Connection(web.RequestHandler):
         if not self._buffer_paused and self._has_enough:
             self._pause_reading_for_buffer()
         return True
+
+    def _settle_up(self) -> bool:
+        """The body of the request under way has ended. The parser counts a request when it is
+        whole; this one was taken out of the queue before, which aiohttp has told it then, for
+        nothing. It would stop one sooner than we know of, and nobody would make it go on."""
+        if self._parser is None:
+            return False
+        self._parser.message_consumed()
+        return self._parse(b"")
 
     @property
     def _has_enough(self) -> bool:
@@ -489,6 +502,7 @@ class Connection(web.RequestHandler):
             self._head_timer = None
         super().connection_lost(exc)
         self._body = EMPTY_PAYLOAD
+        self._messages.clear()  # their bodies have us
 
     def _watch(self, seen: int | None) -> None:
         wire = self._wire
@@ -507,7 +521,10 @@ class Connection(web.RequestHandler):
     @staticmethod
     def _unsent(wire: asyncio.Transport) -> int:
         """Bytes that the client has not acknowledged, in our buffer and in the kernel's."""
-        return wire.get_write_buffer_size() + in_kernel(wire.get_extra_info("socket"))
+        try:
+            return wire.get_write_buffer_size() + in_kernel(wire.get_extra_info("socket"))
+        except AttributeError:
+            return 0  # asyncio's for TLS: closed twice, it knows nothing any more
 
     def _rest(self) -> None:
         if self._timer is not None:
