@@ -15,6 +15,8 @@ from scamp.testing import GO, AtHeader, Manners, PeerRequest, ScriptedPeer, unti
 from scamp.testing.manners import nothing
 from scamp.testing.scripts import begun, cut_midway, endless, silent, txerr
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 MIB = 1024 * 1024
 CHUNKED = [("Transfer-Encoding", "chunked")]
 
