@@ -174,8 +174,12 @@ class Connection(WatchedConnection):
             return
         self._repeated = None
         idle = self._flight is None
-        in_body = not self._body.is_eof()  # this may be the rest of it
-        if self._parse(data):
+        body, queued = self._body, bool(self._messages)
+        in_body = not body.is_eof()  # this may be the rest of it
+        parsed = self._parse(data)
+        if in_body and not queued and body.is_eof():
+            parsed = self._settle_up() or parsed
+        if parsed:
             size = len(data)
             if self._head:
                 size += self._head
@@ -219,6 +223,15 @@ class Connection(WatchedConnection):
         if not self._buffer_paused and self._has_enough:
             self._pause_reading_for_buffer()
         return True
+
+    def _settle_up(self) -> bool:
+        """The body of the request under way has ended. The parser counts a request when it is
+        whole; this one was taken out of the queue before, which aiohttp has told it then, for
+        nothing. It would stop one sooner than we know of, and nobody would make it go on."""
+        if self._parser is None:
+            return False
+        self._parser.message_consumed()
+        return self._parse(b"")
 
     @property
     def _has_enough(self) -> bool:
@@ -502,3 +515,4 @@ class Connection(WatchedConnection):
             self._head_timer = None
         super().connection_lost(exc)
         self._body = EMPTY_PAYLOAD
+        self._messages.clear()  # their bodies have us

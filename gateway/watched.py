@@ -96,7 +96,10 @@ class WatchedConnection(web.RequestHandler):
     @staticmethod
     def _unsent(wire: asyncio.Transport) -> int:
         """Bytes that the client has not acknowledged, in our buffer and in the kernel's."""
-        return wire.get_write_buffer_size() + in_kernel(wire.get_extra_info("socket"))
+        try:
+            return wire.get_write_buffer_size() + in_kernel(wire.get_extra_info("socket"))
+        except AttributeError:
+            return 0  # asyncio's for TLS: closed twice, it knows nothing any more
 
     def _rest(self) -> None:
         if self._timer is not None:

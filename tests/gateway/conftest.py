@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from fronted import Fronted
 from gateway.settings import ENV_PREFIX
 from scamp.tickets import issue_ticket
 
@@ -45,3 +46,9 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.upper().startswith(ENV_PREFIX) or name in ("SCAMP", "SCAMP_CONFIG"):
             monkeypatch.delenv(name)
     monkeypatch.setattr("scamp.config.SEARCHED", ())
+
+
+@pytest.fixture(params=[True, False], ids=["fast", "slow"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once with a fast path and once without: nobody may be able to tell."""
+    monkeypatch.setattr(Fronted, "fast_by_default", request.param)

@@ -18,6 +18,8 @@ from scamp.testing.manners import nothing
 from scamp.testing.scripts import begun, cut_midway, endless, silent, txerr
 from scamp.wire import DataPacket, EofPacket
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 MIB = 1024 * 1024
 CHUNKED = [("Transfer-Encoding", "chunked")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio.sslproto import _SSLProtocolTransport
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -108,3 +109,11 @@ async def test_a_client_that_took_enough_is_not_watched_any_more() -> None:
     connection.resume_writing()
     assert loop.cancelled == 1
     assert not buffer.aborted
+
+
+async def test_what_was_closed_twice_has_nothing_to_send() -> None:
+    """asyncio's transport for TLS has forgotten all then, and raises."""
+    wire = _SSLProtocolTransport(asyncio.get_running_loop(), cast(Any, None))
+    wire._closed = True
+    wire.close()
+    assert Connection._unsent(wire) == 0

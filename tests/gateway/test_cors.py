@@ -18,6 +18,8 @@ from scamp.testing import ScriptedPeer, until
 from scamp.testing.scripts import begun, silent
 from scamp.tickets import TicketVerifier
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 APP: Final = "https://app.example:8443"
 OTHER: Final = "http://localhost:3000"
 FROM_APP: Final = [("Origin", APP)]

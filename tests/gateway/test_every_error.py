@@ -57,6 +57,8 @@ from scamp.testing.scripts import (
     when,
 )
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 PAGE: Final = Path(__file__).parents[2] / "docs" / "errors.md"
 ECHO: Final = "/api/Test.echo"
 ONCE: Final = ClientOptions(retries=0)

@@ -19,6 +19,8 @@ from scamp.testing.scripts import (
     when,
 )
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 NO_RETRY = ClientOptions(retries=0)
 
 

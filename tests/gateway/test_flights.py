@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+from itertools import product
 from typing import Any
 
 import pytest
@@ -14,10 +16,11 @@ from gateway.front import Front
 from gateway.public import PublicServer
 from scamp.testing import ScriptedPeer, until
 from scamp.testing.peer_connection import Script
-from scamp.testing.scripts import echo
+from scamp.testing.scripts import by_body, echo, silent
 
 ECHO = "/api/Test.echo"
 HEAD = f"POST {ECHO} HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\n".encode()
+GET = b"GET /api/Test.echo?n=%d HTTP/1.1\r\nHost: test\r\n\r\n"
 
 
 def echoing(script: Script = echo, **options: Any) -> ScriptedPeer:
@@ -82,6 +85,48 @@ async def test_who_leaves_before_the_body_is_here_is_counted(fast: bool) -> None
         }
         assert gateway.front.in_flight == 0
         assert gateway.auth.results == {}
+
+
+@pytest.mark.parametrize(("fast", "bodies"), list(product((True, False), range(1, 4))))
+async def test_all_of_a_pipeline_is_read_however_bodies_came(fast: bool, bodies: int) -> None:
+    """The parser stops at so many requests, and has to be told to go on: also where it counts one
+    more than the connection knows of, since that was begun before its body was here."""
+    async with Fronted(echoing(flags="noauth,read"), fast=fast) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        for _ in range(bodies):
+            wire.writer.write(HEAD + b"[")
+            await until(lambda: gateway.front.in_flight == 1)
+            wire.writer.write(b"1]")
+            assert (await wire.answer()).body == b"[1]"
+        wire.writer.write(b"".join(GET % number for number in range(20)))
+        for number in range(20):
+            assert (await wire.answer()).json() == {"n": str(number)}
+
+
+async def test_who_leaves_leaves_no_garbage() -> None:
+    """With one request under way, some behind it, and the beginning of one."""
+    async with Fronted(echoing(by_body({b"[9]": silent}))) as gateway:
+        await warm(gateway)
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(8):
+                wire = await gateway.connect()
+                body = b"[9]" if number % 2 else b"[1]"
+                wire.writer.write(HEAD + body + HEAD + b"[9]" + HEAD + b"[3]" + HEAD[:20])
+                await until(lambda: any(one._messages for one in connections(gateway)))
+                wire.writer.transport.abort()
+                await until(lambda: not connections(gateway))
+            gc.set_debug(gc.DEBUG_SAVEALL)
+            gc.collect()
+            found = {type(one).__name__ for one in gc.garbage}
+        finally:
+            gc.set_debug(0)
+            gc.garbage.clear()
+            gc.enable()
+        assert not found & {"Protocol", "RawRequestMessage", "Flight", "Exchange", "Launch"}
+        assert gateway.front.in_flight == 0
 
 
 # -- what should not happen -------------------------------------------------------------

@@ -19,6 +19,8 @@ from scamp.testing import ScriptedPeer, make_identity
 from scamp.testing.scripts import failing, silent, slow, when
 from scamp.tickets import TicketVerifier
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 MISSING = DiscoveryStatus()
 STALE = DiscoveryStatus(loaded=True, stale=True)
 

@@ -20,6 +20,8 @@ from scamp.testing import GO, ScriptedPeer, make_identity, until
 from scamp.testing.scripts import by_body, echo, when
 from scamp.tickets import TicketVerifier
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 LIMIT = 3
 
 

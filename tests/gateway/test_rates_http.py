@@ -22,6 +22,8 @@ from scamp.authz import AuthzSource
 from scamp.testing import ScriptedPeer
 from scamp.tickets import TicketVerifier
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 SECOND = 1_000_000
 
 Make = Callable[..., str]

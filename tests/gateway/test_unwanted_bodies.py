@@ -24,6 +24,8 @@ from scamp.testing import (
     until,
 )
 
+pytestmark = pytest.mark.usefixtures("either_way")
+
 MIB: Final = 1024 * 1024
 LARGE: Final = 4 * MIB
 PIECE: Final = bytes(64 * 1024)

@@ -88,6 +88,8 @@ class Remembering(AccessLog):
 class Fronted:
     """A `Mesh` with a public listener in front of it. `status` may be replaced at any time."""
 
+    fast_by_default = True
+
     def __init__(
         self,
         *services: Announces,
@@ -105,13 +107,13 @@ class Fronted:
         clients: ClientLimits | None = None,
         tls: ssl.SSLContext | None = None,
         tracing: Tracing | None = None,
-        fast: bool = True,
+        fast: bool | None = None,
         **server: Any,
     ) -> None:
         """`client`: options of the requester; `routes`: a routes file's text; `server`: options for
         `public_server`; `hub` and `stream` are those of event streams; `clients`: what those who
         connect may do; `tls`: the listener's; `tracing` is started and closed by whoever made
-        it; `fast`: whether there is a fast path."""
+        it; `fast`: whether there is a fast path (None: `fast_by_default`)."""
         self.mesh = Mesh(*services, options=client)
         self.status = status
         self.auth = auth or Authenticator("forward")
@@ -129,7 +131,7 @@ class Fronted:
         self.clients = Clients(clients)
         self._tls = tls
         self._tracing = tracing
-        self._fast = fast
+        self._fast = self.fast_by_default if fast is None else fast
         self._server_options = server
         self._stack = AsyncExitStack()
         self._front: Front | None = None
