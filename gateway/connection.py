@@ -174,10 +174,11 @@ class Connection(WatchedConnection):
             return
         self._repeated = None
         idle = self._flight is None
-        body, queued = self._body, bool(self._messages)
+        body = self._body
         in_body = not body.is_eof()  # this may be the rest of it
+        taken = in_body and not self._messages
         parsed = self._parse(data)
-        if in_body and not queued and body.is_eof():
+        if taken and body.is_eof():
             parsed = self._settle_up() or parsed
         if parsed:
             size = len(data)
