@@ -236,6 +236,21 @@ async def test_a_failure_on_the_way_there_is_nobodys_loss(
 # -- nothing stays ----------------------------------------------------------------------
 
 
+async def test_an_idle_connection_holds_no_answer() -> None:
+    """Not that of a handler either: aiohttp keeps it until the next request is here."""
+    peer = echoing(flags="noauth,read")
+    async with Fronted(peer, fast=False) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        wire.send("POST", ECHO, (), b"z" * 30_000)
+        await wire.answer()
+        await until(lambda: connections(gateway)[0].idle_since is not None)
+        task = connections(gateway)[0]._task_handler
+        frame = task.get_coro().cr_await.cr_frame
+        assert frame.f_locals["resp"].status == 200
+        assert frame.f_locals["resp"].body is None
+
+
 async def test_an_idle_connection_holds_no_body() -> None:
     """Nobody has read it out of the parser's stream, as a handler would."""
     async with Fronted(echoing()) as gateway:
