@@ -47,7 +47,7 @@ docs: $(VENV)/.installed-dev ## The pages of docs/ as a site, in build/site. Any
 fuzz: $(VENV)/.installed-fuzz ## Ten minutes for each parser of foreign bytes: make fuzz ARGS="header ticket --minutes 1".
 	@$(BIN)/python tests/fuzz/run.py $(ARGS)
 
-bench: $(VENV)/.installed-dev ## CPU per request, beside a bare aiohttp server. See benchmarks/.
+bench: $(VENV)/.installed-dev ## What it costs, beside bare aiohttp and nginx: make bench ARGS="small --pairs 9". See benchmarks/.
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/.installed-dev ## Faults and load for long: make soak ARGS="faults --minutes 60". See tests/soak/.

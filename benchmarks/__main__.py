@@ -13,6 +13,8 @@ import click
 
 from benchmarks import (
     bodies,
+    cache,
+    changing,
     crowd,
     footprint,
     latency,
@@ -38,6 +40,8 @@ FIGURES: Final[dict[str, Callable[[Options], Figure]]] = {
     "start": start.measure,
     "memory": footprint.measure,
     "workers": workers.measure,
+    "cache": cache.measure,
+    "changing": changing.measure,
 }
 
 KEPT: Final = ROOT / "benchmarks" / "result.json"

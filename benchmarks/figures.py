@@ -31,6 +31,8 @@ class Options:
     """That are used in turn: when one's turn comes again, the gateway has forgotten it."""
     announced: int = 50
     """Services in the cache of a gateway that starts."""
+    meshes: tuple[int, ...] = (50, 500, 5000)
+    """Services in discovery cache files."""
     rates: tuple[int, ...] = (500, 1000)
     """Requests a second."""
     paced: float = 10.0
@@ -46,6 +48,7 @@ QUICK: Final[dict[str, Any]] = {
     "size": 4 * MIB,
     "tickets": 100,
     "announced": 5,
+    "meshes": (3, 6),
     "rates": (100,),
     "paced": 0.3,
 }

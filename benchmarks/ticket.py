@@ -1,4 +1,8 @@
-"""What a ticket costs: none, the same one each time, and one that was not seen before."""
+"""What a ticket costs: none, the same each time, ten in turn, and one that was not seen before.
+
+With ten in turn no request has the head of the one before it on its connection, of which the
+gateway makes use; the tickets themselves are known.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,7 @@ def measure(options: Options) -> Figure:
         sides = [
             here.side("no ticket", front, action="Bench.open", headers=()),
             here.side("same ticket", front),
+            here.side("ten in turn", front, headers=(), tickets=tickets[:10]),
             here.side("another ticket each time", front, headers=(), tickets=tickets),
             here.side("web.Application", here.bare()),
         ]

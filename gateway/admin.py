@@ -19,9 +19,8 @@ import orjson
 from aiohttp import hdrs, web
 
 from gateway.console.pages import ConsolePages
-from gateway.strangers import Trust
-from scamp.discovery import Announcement, DiscoveryStatus, Offer, Registry
-from scamp.discovery.model import count_actions
+from gateway.lists import action_pieces, listed, service_pieces
+from scamp.discovery import DiscoveryStatus, Registry
 from scamp.logs import redact
 
 
@@ -226,31 +225,15 @@ async def _readyz(request: web.Request) -> web.Response:
 async def _services(request: web.Request) -> web.Response:
     state = request.app[STATE]
     services, status = state.registry.services(), state.discovery()
-    return _json(
-        {
-            "services": await asyncio.to_thread(lambda: [_service(one) for one in services]),
-            "discovery": _discovery(status),
-            "rejected_records": [
-                {"identity": redact(identity), "reason": reason, "detail": redact(detail)}
-                for identity, reason, detail in status.rejected_records
-            ],
-        }
-    )
-
-
-def _service(service: Announcement) -> dict[str, Any]:
-    return {
-        "name": redact(service.name),
-        "identity": redact(service.identity),
-        "fingerprint": service.fingerprint,
-        "sector": service.sector,
-        "uri": service.uri,
-        "weight": service.weight,
-        "interval": service.interval,
-        "envelopes": service.envelopes,
-        "actions": count_actions(service),
-        "timestamp": service.timestamp,
+    rest = {
+        "discovery": _discovery(status),
+        "rejected_records": [
+            {"identity": redact(identity), "reason": reason, "detail": redact(detail)}
+            for identity, reason, detail in status.rejected_records
+        ],
     }
+    pieces = await asyncio.to_thread(service_pieces, services)
+    return listed("services", pieces, rest)
 
 
 def _discovery(status: DiscoveryStatus) -> dict[str, Any]:
@@ -270,29 +253,8 @@ def _discovery(status: DiscoveryStatus) -> dict[str, Any]:
 
 async def _actions(request: web.Request) -> web.Response:
     state = request.app[STATE]
-
-    def collect() -> list[dict[str, Any]]:
-        # Off the loop: a mesh may have 100,000 actions. The walk is over one immutable state.
-        trust = Trust()
-        found = [_action(offers, state.exposed, trust) for offers in state.registry.actions()]
-        found.sort(key=lambda one: str(one["action"]))
-        return found
-
-    return _json({"actions": await asyncio.to_thread(collect)})
-
-
-def _action(
-    offers: tuple[Offer, ...], exposed: Callable[[str], bool], trust: Trust
-) -> dict[str, Any]:
-    action = offers[0].action
-    return {
-        "action": f"{action.sector}:{action.spelling}~{action.version}",
-        "exposed": exposed(action.sector) and bool(trust.reachable(offers)),
-        "flags": action.flags,
-        "envelopes": action.envelopes,
-        "timeout": action.timeout,
-        "instances": [redact(offer.service.identity) for offer in offers],
-    }
+    pieces = await asyncio.to_thread(action_pieces, state.registry.actions(), state.exposed)
+    return listed("actions", pieces, {})
 
 
 async def _connections(request: web.Request) -> web.Response:

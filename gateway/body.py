@@ -18,11 +18,14 @@ from gateway.exchange import Exchange
 from gateway.problems import UNKNOWN_RETRY_AFTER, Problem
 from gateway.unpacking import BrokenEncodingError, Unpacker
 from scamp.client import Deadline
-from scamp.limits import MIB, REPLAY_LIMIT
+from scamp.limits import MAX_INFLIGHT, MIB, REPLAY_LIMIT
 
 MAX_HELD: Final = 256 * MIB
 """Bytes of all bodies that are held to be put together with parts of the URL, or twice the limit of
 one: each may have that limit, and thousands be under way. Those that came at once do not count."""
+
+PIECE: Final = MAX_INFLIGHT
+"""Bytes that are taken at once: as many as leave at once."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -177,13 +180,17 @@ class RequestBody:
 
     async def _read(self, seconds: float) -> bytes:
         clock, had = asyncio.get_running_loop().time, self._exchange.bytes_in
-        began = clock()
+        waited = 0.0
         try:
-            async with asyncio.timeout(min(seconds, self._credit)):
-                if self._unpacker is None:
-                    piece = await self._content.readany()
-                else:
-                    piece = await self._unpacked(self._unpacker)
+            piece = self._content.read_nowait(PIECE) if self._unpacker is None else b""
+            if not piece:
+                began = clock()
+                async with asyncio.timeout(min(seconds, self._credit)):
+                    if self._unpacker is None:
+                        piece = await self._content.read(PIECE)
+                    else:
+                        piece = await self._unpacked(self._unpacker)
+                waited = clock() - began
         except TimeoutError:
             raise self._fail(self._too_slow(seconds)) from None
         except web.RequestPayloadError:
@@ -196,7 +203,7 @@ class RequestBody:
             self._count(len(piece))
             if self._rate:
                 earned = (self._exchange.bytes_in - had) / self._rate
-                self._credit = min(self._idle, self._credit - (clock() - began) + earned)
+                self._credit = min(self._idle, self._credit - waited + earned)
         else:
             self._more = False
         return piece

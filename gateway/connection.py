@@ -1,10 +1,8 @@
-"""One client's connection: how much the machine holds for it, and when it is given up."""
+"""One client's connection: what is read of its requests, and which way each of them goes."""
 
 from __future__ import annotations
 
 import asyncio
-import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
@@ -13,13 +11,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import _ErrInfo
 
 from gateway.clients import Clients
-from gateway.sockets import has_something, in_kernel
+from gateway.repeats import Repeated
+from gateway.sockets import has_something
+from gateway.watched import WatchedConnection
 
 if TYPE_CHECKING:
-    from gateway.fastpath import FastPath, Flight
-
-UNSENT: Final = 128 * 1024
-"""Bytes that the kernel holds for a client and could not send yet."""
+    from gateway.fastpath import FastPath
+    from gateway.flight import Flight
+    from gateway.tracing.model import RequestTrace
 
 MAX_HEAD: Final = 64 * 1024
 """Bytes of one request's head in all: a hundred fields of the greatest size would be a megabyte,
@@ -43,42 +42,38 @@ SOON: Final = 0.01
 """Seconds that a small body is waited for before its request gets a task: many clients send it in a
 packet of its own, right behind the head."""
 
+MAX_MISSES: Final = 4
+"""Heads in a row that differ from the ones before, until a connection keeps no more of them: that
+costs more than it gives."""
+
 LINGER: Final = 1.0
 """Seconds in which one whose head was refused can read why."""
 
 _PLAIN_END: Final = b"\r\n0\r\n\r\n"
 """How a body in chunks ends when no trailer comes behind it."""
 
-_NOTSENT_LOWAT: Final = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 
-
-class Connection(web.RequestHandler):
-    """aiohttp's connection, cut once its client takes nothing of what waits for it, and ended when
-    a request's head does not come in time.
-
-    What counts of an answer is what the client's machine has acknowledged: pieces of any size that
-    the kernel took from us would hide for minutes how slow a client is.
-    """
+class Connection(WatchedConnection):
+    """Reads requests: ends the connection when a head does not come in time, holds no more of them
+    than is worth it, and lets the fast path have those that it takes."""
 
     __slots__ = (
         "_ahead",
         "_body",
-        "_clients",
         "_fast",
         "_flight",
         "_handed_over",
         "_head",
         "_head_timer",
-        "_idle",
         "_last",
-        "_leaving",
+        "_misses",
         "_over",
+        "_parsed",
+        "_repeated",
         "_soon",
-        "_timer",
         "_unparsed",
-        "_wire",
         "remote",
-        "stalled",
+        "trace",
     )
 
     def __init__(
@@ -90,10 +85,9 @@ class Connection(web.RequestHandler):
         fast: FastPath | None = None,
         **options: Any,
     ) -> None:
-        """`idle`: seconds in which the client has to take `idle` times its `min_body_rate`, while
-        the write buffer is full or the connection ends. Requests that `fast` takes are not given
+        """`idle` and `clients` as for `WatchedConnection`. Requests that `fast` takes are not given
         to the handler. `options` are those of aiohttp's ``RequestHandler``."""
-        super().__init__(manager, **options)
+        super().__init__(manager, idle=idle, clients=clients, **options)
         self._max_msg_queue_size = READ_AHEAD
         self._msg_queue_resume_size = READ_AHEAD // 2
         self._parser = HttpRequestParser(  # aiohttp gives its own no other length of the queue
@@ -107,19 +101,24 @@ class Connection(web.RequestHandler):
             auto_decompress=options.get("auto_decompress", True),
             max_msg_queue_size=READ_AHEAD,
         )
-        self._idle = idle
-        self._clients = clients or Clients()
         self._fast = fast
         self._flight: Flight | None = None
         """The request that is under way without a task."""
         self._handed_over: Flight | None = None
         """What became of such a one, until the handler takes it up."""
         self._soon: asyncio.TimerHandle | None = None
+        self._repeated: Repeated | None = None
+        """The head of the request before, while nothing else has come."""
+        self._misses = MAX_MISSES
+        """Heads in a row that may yet differ from the ones before."""
+        self._parsed = True
+        """Whether the flight came by the parser."""
         self.remote: str | None = None
         """The peer's address."""
-        self._timer: asyncio.TimerHandle | None = None
+        self.trace: tuple[RequestTrace, str | None] | None = None
+        """Of the next request, with its id, if begun before it: whether it is sampled is
+        decided once."""
         self._head_timer: asyncio.TimerHandle | None = None
-        self._wire: asyncio.Transport | None = None
         self._body: StreamReader = EMPTY_PAYLOAD
         self._last = b""
         self._head = 0
@@ -129,22 +128,13 @@ class Connection(web.RequestHandler):
         """Of what was read, the part that is not parsed before there is room."""
         self._over = False
         """Its last answer is decided on; nothing more is read."""
-        self._leaving = False
-        self.stalled = False
-        """It was cut for that; its request is cancelled."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the kernel from taking megabytes that a slow client has not asked for: they cost
-        memory."""
+        """The client is here; its first head has to come."""
         super().connection_made(transport)
-        self._wire = self.transport
         peer = self.peername
         self.remote = str(peer[0] if isinstance(peer, list | tuple) else peer) if peer else None
         self._await_head()
-        sock = transport.get_extra_info("socket")
-        if sock is not None and _NOTSENT_LOWAT is not None:
-            with suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT)
 
     def data_received(self, data: bytes) -> None:
         """What breaks the framing of a body ends that body too.
@@ -152,6 +142,8 @@ class Connection(web.RequestHandler):
         aiohttp only queues its error behind the request whose body it is, which would go on waiting
         for the rest until the idle limit.
         """
+        if self._repeated is not None and self._repeats(data):
+            return
         if data and self._unparsed:
             self._unparsed += data
             self._count_ahead(len(data))
@@ -159,12 +151,15 @@ class Connection(web.RequestHandler):
         if len(data) <= SLICE or len(data) <= self._body_left():
             self._take(data)
             return
-        for start in range(0, len(data), SLICE):
+        start, end = 0, len(data)
+        while start < end:
             if self._buffer_paused:  # each call would make one more request of it
                 self._unparsed = data[start:]
                 self._count_ahead(len(self._unparsed))
                 return
-            self._take(data[start : start + SLICE])
+            stop = start + max(SLICE, self._body_left())
+            self._take(data[start:stop])
+            start = stop
 
     def _body_left(self) -> int:
         """Bytes to come that are of a body for certain."""
@@ -177,6 +172,8 @@ class Connection(web.RequestHandler):
     def _take(self, data: bytes) -> None:
         if self._over or self._upgraded:
             return
+        self._repeated = None
+        idle = self._flight is None
         body = self._body
         in_body = not body.is_eof()  # this may be the rest of it
         taken = in_body and not self._messages
@@ -206,6 +203,8 @@ class Connection(web.RequestHandler):
             if isinstance(self._messages[-1][0], _ErrInfo):
                 self._break_body()
             self._next()
+            if idle and self._misses and self._flight is not None:
+                self._remember(data, self._flight)
 
     def _parse(self, data: bytes) -> bool:
         """Queue the requests that are in `data`; whether there is one. What aiohttp's own
@@ -255,18 +254,59 @@ class Connection(web.RequestHandler):
             return
         if self._fast is not None:
             message, payload = self._messages[0]
+            if self._soon is not None and not payload.is_eof():
+                return  # as before: it is worth waiting
             flight = self._fast.begin(self, message, payload)
             if flight is not None:
                 self._messages.popleft()
-                self._flight = flight
-                self._request_in_progress = True
+                self._fly(flight)
+                self._parsed = True
                 self._stop_waiting()
+                if self._body is payload:  # or it would keep the body as long as nothing comes
+                    self._body = EMPTY_PAYLOAD
                 return
             if not payload.is_eof() and self._fast.is_worth_waiting(message):
                 if self._soon is None:
                     self._soon = self._loop.call_later(SOON, self._wake)
                 return
         self._wake()
+
+    def _fly(self, flight: Flight) -> None:
+        self._flight = flight
+        self._request_in_progress = True
+
+    def _remember(self, data: bytes, flight: Flight) -> None:
+        """Keep the head of a request that has just begun, for the next one."""
+        self._repeated = Repeated.of(data, flight.message, flight.exchange.bytes_in)
+
+    def _repeats(self, data: bytes) -> bool:
+        """Begin a request with the head of the one before, for which the parser is not needed.
+
+        As long as a head is remembered everything before `data` was that of whole requests, so the
+        parser is where a request begins; what else may come is for it.
+        """
+        repeated, waiter = self._repeated, self._waiter
+        if self._flight is not None or waiter is None or waiter.done() or self._messages:
+            self._repeated = None
+            return False
+        assert repeated is not None  # noqa: S101 - asked before
+        assert self._fast is not None  # noqa: S101 - remembered by it
+        body = repeated.body(data)
+        if body is None:
+            self._misses -= 1
+            self._repeated = None
+            return False
+        flight = None
+        if not (self._force_close or self._close or self._over):
+            flight = self._fast.begin(self, repeated.message, body=body)
+        if flight is None:
+            self._repeated = None
+            return False
+        self._request_count += 1
+        self._misses = MAX_MISSES
+        self._parsed = False
+        self._fly(flight)
+        return True
 
     def _wake(self) -> None:
         """Let the first request that waits have its task."""
@@ -283,7 +323,7 @@ class Connection(web.RequestHandler):
         """The request that was under way without a task has its answer: on with the next."""
         self._flight = None
         self._request_in_progress = False
-        if self._parser is not None:
+        if self._parser is not None and self._parsed:
             self._parser.message_consumed()
         if self._buffer_paused and len(self._messages) <= self._msg_queue_resume_size:
             self._resume_reading_if_drained()
@@ -294,8 +334,6 @@ class Connection(web.RequestHandler):
             )
         if self._messages:
             self._next()
-        else:
-            self._body = EMPTY_PAYLOAD  # unlike a handler, nobody has read what is in it
 
     def hand_over(self) -> None:
         """Let what is under way without a task go on with one, and what waits for its body."""
@@ -462,29 +500,6 @@ class Connection(web.RequestHandler):
         if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **kw)
 
-    # -- answers ------------------------------------------------------------------------
-
-    async def start(self) -> None:
-        """Serve the connection; what is not sent at the end has to move as answers do."""
-        try:
-            await super().start()
-        finally:
-            self._leaving = True
-            if self._timer is None and self._wire is not None and self._unsent(self._wire):
-                self._watch(None)
-
-    def pause_writing(self) -> None:
-        """The write buffer is full."""
-        super().pause_writing()
-        if self._timer is None:
-            self._watch(None)
-
-    def resume_writing(self) -> None:
-        """The write buffer has room again."""
-        super().resume_writing()
-        if not self._leaving:
-            self._rest()
-
     def connection_lost(self, exc: BaseException | None) -> None:
         """Nobody is left to wait for."""
         for flight in (self._flight, self._handed_over):
@@ -494,8 +509,6 @@ class Connection(web.RequestHandler):
         if self._soon is not None and self._fast is not None:
             self._fast.missed(self, *self._messages[0])
         self._stop_waiting()
-        self._wire = None
-        self._rest()
         self._forget_head()
         self._forget_ahead()
         self._unparsed = b""
@@ -505,30 +518,3 @@ class Connection(web.RequestHandler):
         super().connection_lost(exc)
         self._body = EMPTY_PAYLOAD
         self._messages.clear()  # their bodies have us
-
-    def _watch(self, seen: int | None) -> None:
-        wire = self._wire
-        if wire is None:
-            return
-        left = self._unsent(wire)
-        least = max(1.0, self._clients.limits.min_body_rate * self._idle)
-        if seen is None or seen - left >= min(least, seen):
-            self._timer = self._loop.call_later(self._idle, self._watch, left)
-        else:
-            self._timer = None
-            self.stalled = True
-            self._clients.timeouts["reader"] += 1
-            wire.abort()
-
-    @staticmethod
-    def _unsent(wire: asyncio.Transport) -> int:
-        """Bytes that the client has not acknowledged, in our buffer and in the kernel's."""
-        try:
-            return wire.get_write_buffer_size() + in_kernel(wire.get_extra_info("socket"))
-        except AttributeError:
-            return 0  # asyncio's for TLS: closed twice, it knows nothing any more
-
-    def _rest(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None

@@ -46,6 +46,10 @@ _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 # -- request ids ------------------------------------------------------------------------
 
 
+_FIRST: Final = 1 << 48
+"""So that the number has twelve digits behind the first in any case: to format it takes longer."""
+
+
 class RequestIds:
     """Makes ids that are unique over all processes; telling them in advance is of no use."""
 
@@ -53,10 +57,10 @@ class RequestIds:
 
     def __init__(self) -> None:
         self._prefix = secrets.token_hex(10)
-        self._count = itertools.count(1)
+        self._count = itertools.count(_FIRST + 1)
 
     def __call__(self) -> str:
-        return f"{self._prefix}{next(self._count):012x}"
+        return self._prefix + hex(next(self._count))[3:]
 
 
 def is_request_id(text: str) -> bool:

@@ -46,6 +46,12 @@ X_REQUEST_ID: Final = istr("X-Request-ID")
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
+class _Streamed(web.StreamResponse):
+    """One whose head leaves with the first piece, in one write."""
+
+    _send_headers_immediately = False
+
+
 class Serving:
     """What all exchanges of one front share."""
 
@@ -258,7 +264,7 @@ class Exchange:
         left.
         """
         self.streamed = True
-        response = web.StreamResponse(status=status, headers=self.head(content_type, extra))
+        response = _Streamed(status=status, headers=self.head(content_type, extra))
         if self.serving.compress and compression.negotiate(response.headers, self.headers):
             response.headers[hdrs.CONTENT_ENCODING] = "gzip"
             self._packer = ZLibCompressor("gzip", max_sync_chunk_size=compression.MAX_AT_ONCE)
@@ -291,10 +297,12 @@ class Exchange:
         if self.request.protocol.writing_paused:
             await self.request.writer.drain()
 
-    async def end(self) -> None:
-        """The body that `begin` opened is complete. Raises ConnectionError."""
+    async def end(self, last: bytes = b"") -> None:
+        """The body that `begin` opened is complete, with `last`. Raises ConnectionError."""
         assert self.response is not None  # noqa: S101 - begun
-        last = b"" if self._packer is None else self._packer.flush()
+        if self._packer is not None:
+            packed = await self._packer.compress(last) if last else b""
+            last = packed + self._packer.flush()
         self.bytes_out += len(last)
         await self.response.write_eof(last)
 

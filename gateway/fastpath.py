@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import EMPTY_PAYLOAD, HttpVersion11, hdrs
@@ -20,14 +21,22 @@ from aiohttp.web_protocol import _ErrInfo
 from gateway import catalogue
 from gateway.actions import Announced
 from gateway.compression import MIN_SIZE
-from gateway.connection import MAX_HEAD
 from gateway.context import is_request_id
 from gateway.exchange import CLIENT_LEFT, COMMON, X_REQUEST_ID, Exchange, Serving
-from gateway.head import MEANING, NO_FIELDS, Shape, Shapes, trace_of
+from gateway.flight import Flight, begun_trace
+from gateway.head import NO_FIELDS, trace_of
 from gateway.passes import Passes
 from gateway.problems import Problem
-from gateway.translate import JSON, JSON_TYPE, is_host, media_type_of, query_object
+from gateway.routes.compose import compose, members_of, passes_through
+from gateway.shapes import MEANING, PlainHeads, Shape
+from gateway.translate import (
+    JSON,
+    JSON_TYPE,
+    query_object,
+    split_target,
+)
 from scamp.client import Call, Deadline
+from scamp.limits import MAX_INFLIGHT
 
 if TYPE_CHECKING:
     from aiohttp import StreamReader
@@ -36,67 +45,27 @@ if TYPE_CHECKING:
     from gateway.connection import Connection
     from gateway.context import ClientAddresses
     from gateway.front import Front
+    from gateway.routes.match import Match
     from gateway.routing import Known
-    from scamp.client import Launch, Requester
+    from gateway.tracing.model import Tracing
+    from scamp.client import Requester
 
 log = logging.getLogger("gateway.front")
 
-MAX_BODY: Final = 32 * 1024
-"""Bytes of a request's body, and of an answer's, which is copied to come behind its head in one
-write. Of larger ones the copies cost more than a task."""
-
-MAX_SEEN: Final = 64
-"""Values of ``Host`` and ``Content-Type`` that are not looked at again, of each."""
-
-MAX_VALUE: Final = 256
-"""Characters of one of these."""
+MAX_BODY: Final = MAX_INFLIGHT
+"""Bytes of a request's body, and of an answer's: the window of a message. More cannot be here, or
+with the service, without waiting for the other side."""
 
 _FIELDS: Final = "".join(f"{name}: {value}\r\n" for name, value in COMMON) + f"{X_REQUEST_ID}: "
-_TYPE: Final = f"\r\nContent-Type: {JSON_TYPE}\r\n"
+_LINES: Final = {
+    one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n"
+    for one in (HTTPStatus.OK, HTTPStatus.CREATED, HTTPStatus.ACCEPTED)
+}
+"""Status lines, by status."""
 
 _METHODS: Final = frozenset(("GET", "POST", "PUT", "PATCH", "DELETE"))
 _BY_QUERY: Final = frozenset(("GET", "DELETE"))
 """Methods of which the query is the parameters where there is no body."""
-
-
-class Flight:
-    """One request under way here. Its connection has it until it is over or handed over."""
-
-    __slots__ = ("_path", "connection", "exchange", "launch", "message", "payload")
-
-    launch: Launch
-
-    def __init__(
-        self,
-        path: FastPath,
-        connection: Connection,
-        message: Any,
-        payload: StreamReader,
-        exchange: Exchange,
-    ) -> None:
-        self._path = path
-        self.connection = connection
-        self.message = message
-        self.payload = payload
-        self.exchange = exchange
-
-    def answered(self) -> None:
-        """The reply, or whatever came in its place, is here."""
-        self._path.answer(self)
-
-    def lost(self) -> None:
-        """The client has left before it had an answer."""
-        self.launch.abandon()
-        self._path.lost(self)
-        self.forget()
-
-    def handed_over(self) -> None:
-        """A task goes on with it in a moment. What comes until then is for that."""
-        self.launch.detach()
-
-    def forget(self) -> None:
-        """It is over. The launch holds what it calls: a cycle would be left as garbage for each."""
-        del self.launch
 
 
 class FastPath:
@@ -106,14 +75,13 @@ class FastPath:
         "_addresses",
         "_auth",
         "_front",
-        "_hosts",
+        "_heads",
         "_max_answer",
         "_max_body",
         "_new_id",
         "_requester",
         "_serving",
-        "_shapes",
-        "_types",
+        "_tracing",
         "passes",
     )
 
@@ -126,6 +94,7 @@ class FastPath:
         *,
         addresses: ClientAddresses,
         new_id: Callable[[], str],
+        tracing: Tracing | None = None,
     ) -> None:
         """All of it is what `front` has."""
         self._front = front
@@ -135,33 +104,41 @@ class FastPath:
         self._serving = serving
         self._addresses = addresses
         self._new_id = new_id
-        limit = front.options.max_body
-        self._max_body = MAX_BODY if limit is None else min(limit, MAX_BODY)
+        self._tracing = tracing
+        options = front.options
+        most = MAX_BODY if options.max_body is None else options.max_body
+        self._max_body = min(MAX_BODY, most, options.max_mapped_body)
         self._max_answer = MIN_SIZE - 1 if serving.compress else MAX_BODY
         meaning = set(MEANING)
         if authenticator.credentials.cookie is not None:
             meaning.update(("cookie", "origin"))
         if serving.cors is not None:
             meaning.add("origin")
-        self._shapes = Shapes(meaning)
-        self._hosts: set[bytes] = set()
-        self._types: set[bytes] = set()
+        self._heads = PlainHeads(meaning)
 
     # -- the way there ------------------------------------------------------------------
 
-    def begin(self, connection: Connection, message: Any, payload: StreamReader) -> Flight | None:
+    def begin(
+        self,
+        connection: Connection,
+        message: Any,
+        payload: StreamReader = EMPTY_PAYLOAD,
+        body: bytes | None = None,
+    ) -> Flight | None:
         """Send a request on, if that needs no waiting; None leaves it as it was, untouched.
 
-        `message` is what aiohttp's parser made of the head, or of what is no request.
+        `message` is what aiohttp's parser made of the head, or of what is no request. `body` is
+        given where it is not in `payload`.
         """
         try:
-            return self._begin(connection, message, payload)
+            return self._begin(connection, message, payload, body)
         except Exception as exc:
             log.error("a request takes the long way", exc_info=exc)
             return None
 
-    def _begin(self, connection: Connection, message: Any, payload: StreamReader) -> Flight | None:
-        front, serving = self._front, self._serving
+    def _begin(
+        self, connection: Connection, message: Any, payload: StreamReader, received: bytes | None
+    ) -> Flight | None:
         if (
             type(message) is _ErrInfo
             or message.version is not HttpVersion11
@@ -169,54 +146,90 @@ class FastPath:
             or connection.writing_paused
         ):
             return None
-        path, _, query = message.path.partition("?")
-        known = front.routing.recall(path)
-        if known is None or message.method not in _METHODS or "#" in query or path[0] != "/":
-            return None  # of a path that is remembered, its host is not: see `check_host`
+        led = self._lead(message)
+        if led is None:
+            return None
+        known, match, query = led
         action = known.action
-        if message.method not in action.methods:
-            return None
         names, values = zip(*message.raw_headers)  # noqa: B905 - pairs
-        shape = self._shapes.of(names)
-        if not (shape.plain and self._is_right(shape, values) and JSON in action.envelopes):
+        shape = self._heads.shapes.of(names)
+        if not (self._heads.is_plain(shape, values) and JSON in action.envelopes):
             return None
-        body = self._body(message.method, payload, query)
+        if received is None:
+            received = self._received(payload)
+        body = None if received is None else _body(message.method, received, query, match)
         caller = self._caller(shape, values, action)
         if body is None or caller is None or self._is_full(known):
             return None
         now = time.monotonic()
-        exchange = Exchange(message, serving, known.series, now, time.time())
+        exchange = Exchange(message, self._serving, known.series, now, time.time())
         exchange.route = known.route
         exchange.action = action
         exchange.caller = caller
+        exchange.bytes_in = len(received or b"")
         self._introduce(exchange, connection, shape)
         flight = Flight(self, connection, message, payload, exchange)
+        retry_safe = action.read
+        if match is not None:
+            route = match.route
+            exchange.asked = route.target
+            flight.status, flight.content_type = route.status, route.produces or JSON_TYPE
+            retry_safe = retry_safe and route.retry
+        fields = self._fields(exchange, shape, connection)
+        if fields is None:
+            return None
         call = Call(
             offers=action.offers,
             body=body,
             deadline=Deadline(now + action.timeout, action.timeout),
             ticket=caller.ticket,
             client_id=caller.client_id,
-            extra=trace_of(message.headers, exchange) if shape.traced else NO_FIELDS,
-            retry_safe=action.read,
+            extra=fields,
+            retry_safe=retry_safe,
             pinned=action.pinned,
         )
-        limiter, asked = front.limiter, None
+        return self._launched(flight, call, caller, known)
+
+    def _lead(self, message: Any) -> tuple[Known, Match | None, str] | None:
+        """What is to be called, by which route if it is one, and the query."""
+        path, _, query = message.path.partition("?")
+        method = message.method
+        if method not in _METHODS or "#" in query or path[:1] != "/":
+            return None  # of a path that is remembered, its host is not: see `check_host`
+        known = self._front.routing.recall(path)
+        if known is not None:
+            return (known, None, query) if method in known.action.methods else None
+        routed = self._routed(method, path)
+        return None if routed is None else (*routed, query)
+
+    def _fields(
+        self, exchange: Exchange, shape: Shape, connection: Connection
+    ) -> Mapping[str, str] | None:
+        """What the service gets to know of the trace; None where there are spans to be made."""
+        if self._tracing is None:
+            return trace_of(exchange.headers, exchange) if shape.traced else NO_FIELDS
+        trace = exchange.trace = begun_trace(exchange, connection, self._tracing)
+        connection.trace = trace, exchange.trace_id
+        return trace.fields if trace.call is None else None
+
+    def _launched(self, flight: Flight, call: Call, caller: Caller, known: Known) -> Flight | None:
+        """The flight, on its way and counted; None where nothing has happened."""
+        exchange, limiter, asked = flight.exchange, self._front.limiter, None
         if limiter is not None:
-            asked = limiter.asks(caller, exchange.client)
+            asked = limiter.asks(caller, exchange.client, known.rate_key, known.rate)
             if asked is None:
                 return None
         launch = self._requester.launch(call, flight.answered)
         if launch is None:
             return None
         flight.launch = launch
+        flight.connection.trace = None
         if limiter is not None and asked is not None:
             limiter.count(exchange, asked)
         self._auth.count(caller)
-        serving.in_flight += 1
+        self._serving.in_flight += 1
         exchange.places = known.places
         known.places.in_flight += 1
-        exchange.bytes_in = payload.total_bytes
         return flight
 
     def is_worth_waiting(self, message: Any) -> bool:
@@ -226,48 +239,51 @@ class FastPath:
         length = message.headers.get(hdrs.CONTENT_LENGTH, "")
         names = tuple(name for name, _ in message.raw_headers)
         return (
-            self._front.routing.recall(message.path.partition("?")[0]) is not None
-            and self._shapes.of(names).plain
+            self._lead(message) is not None
+            and self._heads.shapes.of(names).plain
             and length.isascii()
             and length.isdigit()
             and int(length[:9]) <= self._max_body
         )
 
-    def _is_right(self, shape: Shape, values: tuple[bytes, ...]) -> bool:
-        """Whether the head is not too large, ``Host`` one, and the body said to be JSON."""
-        if shape.size + sum(map(len, values)) > MAX_HEAD:
-            return False
-        host = values[shape.host]
-        if host not in self._hosts:
-            if not is_host(_text(host)):
-                return False
-            _keep(self._hosts, host)
-        if shape.content_type < 0:
-            return True
-        content_type = values[shape.content_type]
-        if content_type not in self._types:
-            if media_type_of(_text(content_type)) != JSON_TYPE:
-                return False
-            _keep(self._types, content_type)
-        return True
+    def _routed(self, method: str, path: str) -> tuple[Known, Match] | None:
+        """Where a route of the routes file leads that asks nothing unusual of its requests."""
+        routing = self._front.routing
+        if not routing.routes.routes:
+            return None
+        try:
+            decoded, _ = split_target(path)
+        except Problem:
+            return None
+        if self._front.endpoints.find(decoded) is not None:
+            return None
+        routed = routing.recall_route(method, decoded)
+        if routed is None:
+            return None
+        route = routed[1].route
+        if route.status not in _LINES or route.consumes or route.envelope is not None:
+            return None
+        return routed
 
-    def _body(self, method: str, payload: StreamReader, query: str) -> bytes | None:
-        """What goes to the service; None when it is not all here, or has to be looked at. It stays
-        where it is: the request may yet take the long way."""
+    def _received(self, payload: StreamReader) -> bytes | None:
+        """The request's body; None when it is not all here. It stays where it is: the request may
+        yet take the long way."""
         if payload is EMPTY_PAYLOAD:
-            try:
-                return query_object(query) if method in _BY_QUERY else b"{}"
-            except Problem:
-                return None
+            return b""
         if (
-            method == "GET"
-            or payload.total_bytes > self._max_body
+            payload.total_bytes > self._max_body
             or not payload.is_eof()
             or payload.exception() is not None
         ):
             return None
         pieces = payload._buffer
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if len(pieces) == 1:
+            return pieces[0]
+        body = b"".join(pieces)
+        if body:  # held once, and not as pieces besides
+            pieces.clear()
+            pieces.append(body)
+        return body
 
     def _caller(self, shape: Shape, values: tuple[bytes, ...], action: Announced) -> Caller | None:
         if shape.authorization >= 0:
@@ -337,23 +353,23 @@ class FastPath:
         exchange.attempts = reply.attempts
         exchange.source = "service"
         exchange.bytes_out = len(body)
-        transport.write(self._head(exchange) + body)
-        exchange.status = 200
+        transport.write(self._head(flight) + body)
+        exchange.status = flight.status
         self._front.finish(exchange)
         flight.forget()
         connection.landed()
         return True
 
-    def _head(self, exchange: Exchange) -> bytes:
-        serving = self._serving
+    def _head(self, flight: Flight) -> bytes:
+        serving, exchange = self._serving, flight.exchange
         if serving.cors is None and not serving.server_timing and not exchange.rate_limits:
-            fields = f"{_FIELDS}{exchange.request_id}{_TYPE}"
+            fields = f"{_FIELDS}{exchange.request_id}\r\nContent-Type: {flight.content_type}\r\n"
         else:
             extra = exchange.timing() if serving.server_timing else ()
-            every = exchange.head(JSON_TYPE, extra).items()
+            every = exchange.head(flight.content_type, extra).items()
             fields = "".join(f"{name}: {value}\r\n" for name, value in every)
         return (
-            f"HTTP/1.1 200 OK\r\n{fields}Content-Length: {exchange.bytes_out}\r\n"
+            f"{_LINES[flight.status]}{fields}Content-Length: {exchange.bytes_out}\r\n"
             f"Date: {rfc822_formatted_time()}\r\n\r\n"
         ).encode()
 
@@ -366,13 +382,14 @@ class FastPath:
 
     def missed(self, connection: Connection, message: Any, payload: StreamReader) -> None:
         """The client has left while its body `is_worth_waiting` for: as if it had had its task."""
-        known = self._front.routing.recall(message.path.partition("?")[0])
-        if known is None:  # no more
+        led = self._lead(message)
+        if led is None:  # no more
             return
+        known, _, _ = led
         exchange = Exchange(message, self._serving, known.series, time.monotonic(), time.time())
         exchange.route, exchange.action = known.route, known.action
         names, values = zip(*message.raw_headers)  # noqa: B905 - pairs
-        shape = self._shapes.of(names)
+        shape = self._heads.shapes.of(names)
         self._introduce(exchange, connection, shape)
         caller = exchange.caller = self._caller(shape, values, known.action)
         if caller is not None:
@@ -387,13 +404,23 @@ class FastPath:
         self._front.finish(exchange)
 
 
-def _text(value: bytes) -> str:
-    """As aiohttp's parser has it for the front: other decodings have other blanks."""
-    return value.decode("utf-8", "surrogateescape")
+def _body(method: str, received: bytes, query: str, match: Match | None) -> bytes | None:
+    """What goes to the service; None where something is not right."""
+    try:
+        if match is not None:
+            return _composed(match, query, received)
+        if received:
+            return received if method != "GET" else None
+        return query_object(query) if method in _BY_QUERY else b"{}"
+    except Problem:
+        return None
 
 
-def _keep(seen: set[bytes], value: bytes) -> None:
-    if len(value) <= MAX_VALUE:
-        if len(seen) >= MAX_SEEN:
-            seen.clear()
-        seen.add(value)
+def _composed(match: Match, query: str, body: bytes) -> bytes | None:
+    """The body of a call by a route. Raises Problem."""
+    route = match.route
+    if body and route.body is None:
+        return None
+    if passes_through(route):
+        return body or b"{}"
+    return compose(route, members_of(route, match.values, query), body)

@@ -37,7 +37,8 @@ from gateway.endpoints import (
 )
 from gateway.exchange import X_REQUEST_ID, Exchange, Serving
 from gateway.failing import answer, cancelled, client_left, problem_response
-from gateway.fastpath import FastPath, Flight
+from gateway.fastpath import FastPath
+from gateway.flight import Flight, begun_trace
 from gateway.head import NO_FIELDS, TRACEPARENT, check_head, deadline_of, single, trace_of
 from gateway.inbound import Intake, refuse_body
 from gateway.metrics import Metrics
@@ -150,7 +151,7 @@ class Front:
         self._new_id = RequestIds()
         self.fast: FastPath | None = None
         """For requests that need no task; None: all have one."""
-        if fast and tracing is None and JSON_TYPE not in self.options.media_types:
+        if fast and JSON_TYPE not in self.options.media_types:
             self.fast = FastPath(
                 self,
                 requester,
@@ -158,6 +159,7 @@ class Front:
                 self._serving,
                 addresses=self._addresses,
                 new_id=self._new_id,
+                tracing=tracing,
             )
 
     @property
@@ -223,7 +225,7 @@ class Front:
             if flight is not None:
                 if exchange.cause is not None:  # it has failed, and there is a log line
                     return Problem(catalogue.INTERNAL)
-                await self._proxy.go_on(exchange, flight.launch)
+                await self._proxy.go_on(exchange, flight.launch, flight.status, flight.content_type)
                 return None
             check_head(exchange)
             if self._serving.in_flight > self.options.max_in_flight:
@@ -375,7 +377,9 @@ class Front:
             peer = self._addresses.client(peer, headers.getall(hdrs.X_FORWARDED_FOR))
         exchange.client = peer
         if self._tracing is not None:
-            exchange.trace = self._tracing.begin(exchange)
+            protocol = request.protocol
+            connection = protocol if isinstance(protocol, Connection) else None
+            exchange.trace = begun_trace(exchange, connection, self._tracing)
         return exchange
 
     def finish(self, exchange: Exchange) -> None:

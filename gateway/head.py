@@ -5,8 +5,7 @@ Whatever stands before us may have taken the other: such requests are refused.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
@@ -25,12 +24,6 @@ if TYPE_CHECKING:
     from gateway.exchange import Exchange
 
 NO_FIELDS: Final[Mapping[str, str]] = {}
-
-MAX_SHAPES: Final = 256
-"""Orders of fields that are remembered; a client program has one or two."""
-
-MAX_SHAPE: Final = 1024
-"""Characters in all names of one that is remembered."""
 
 TRACEPARENT: Final = istr("traceparent")
 _TIMEOUT: Final = istr("X-SCAMP-Timeout")
@@ -94,75 +87,3 @@ def _check_framing(exchange: Exchange) -> None:
     if exchange.request.version < HttpVersion11 or [one.lower() for one in codings] != ["chunked"]:
         detail = "The one Transfer-Encoding is chunked, in HTTP/1.1."
         raise Problem(catalogue.BAD_FRAMING, detail, close=True)
-
-
-# -- what is known by the names alone ---------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the names of a head's fields tell, in their order. Places are indexes; -1: not there."""
-
-    plain: bool
-    """Nothing in it changes how the request is read or answered, but for the fields below, and
-    none comes twice."""
-    size: int = 0
-    """Characters in all of the names."""
-    host: int = -1
-    content_type: int = -1
-    authorization: int = -1
-    ticket: int = -1
-    request_id: int = -1
-    traced: bool = False
-    forwarded: bool = False
-
-
-_ODD: Final = Shape(False)
-
-MEANING: Final = frozenset(
-    ("transfer-encoding", "content-encoding", "expect", "upgrade", "x-scamp-timeout")
-)
-"""Fields because of which a request is not plain: `Front` heeds each of them."""
-
-
-class Shapes:
-    """Remembers what names tell: it is the same for each request of a client program."""
-
-    __slots__ = ("_known", "_meaning")
-
-    def __init__(self, meaning: Collection[str] = MEANING) -> None:
-        """`meaning`: fields, in lower case, because of which a request is not plain."""
-        self._meaning = frozenset(meaning)
-        self._known: dict[tuple[bytes, ...], Shape] = {}
-
-    def __len__(self) -> int:
-        """How many are remembered."""
-        return len(self._known)
-
-    def of(self, names: tuple[bytes, ...]) -> Shape:
-        """The shape of a head with these names, as they came."""
-        shape = self._known.get(names)
-        if shape is None:
-            shape = self._look(names)
-            if sum(map(len, names)) <= MAX_SHAPE:
-                if len(self._known) >= MAX_SHAPES:
-                    self._known.clear()
-                self._known[names] = shape
-        return shape
-
-    def _look(self, raw_names: tuple[bytes, ...]) -> Shape:
-        names = [name.decode("latin-1").lower() for name in raw_names]
-        places = {name: place for place, name in enumerate(names)}
-        if len(places) < len(names) or "host" not in places or not self._meaning.isdisjoint(places):
-            return _ODD
-        return Shape(
-            True,
-            sum(map(len, raw_names)),
-            host=places["host"],
-            content_type=places.get("content-type", -1),
-            authorization=places.get("authorization", -1),
-            ticket=places.get("x-scamp-ticket", -1),
-            request_id=places.get("x-request-id", -1),
-            traced="traceparent" in places,
-            forwarded="x-forwarded-for" in places,
-        )

@@ -219,11 +219,12 @@ class Gateway:
         replaces = predecessor is not None or self._trial is not None
         if not replaces:
             await self._admin.start()
+        # Before the index is there, which takes 30 ms to walk through when it is large.
+        gc.collect()
+        gc.set_threshold(GC_THRESHOLD)
         await self.parts.start()
         # What is loaded now stays: no later collection has to walk through modules and index.
-        gc.collect()
         gc.freeze()
-        gc.set_threshold(GC_THRESHOLD)
         if replaces:
             await self._until_loaded()
             self._on_trial = True

@@ -18,10 +18,11 @@ from typing import Final
 
 log = logging.getLogger("gateway.memory")
 
-LARGE: Final = 128 * 1024
-"""Bytes from which on a piece is one of its own. It is where glibc begins, which goes up to 32 MiB
-with the largest piece that was freed; then each connection's buffer for TLS (256 KiB in uvloop) is
-in the heap, becomes resident as a whole, and leaves a hole."""
+LARGE: Final = 256 * 1024
+"""Bytes from which on a piece is one of its own: such as each connection's buffer for TLS (256 KiB
+in uvloop), which in the heap would become resident as a whole, and leave a hole. glibc goes up to
+32 MiB with the largest piece that was freed. It begins with 128 KiB; then every large read of a
+body (250 KiB at most) is had of the system, page by page: a third of what an upload cost."""
 
 TOP: Final = 1024 * 1024
 """Bytes at the end of the heap that may be free: not each request moves it."""

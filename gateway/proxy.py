@@ -9,7 +9,6 @@ from typing import Any, Final
 from gateway.body import RequestBody
 from gateway.exchange import Exchange
 from gateway.problems import Problem, StatusMap, from_reply
-from gateway.translate import JSON_TYPE
 from scamp.client import Call, Launch, Reply, Requester
 from scamp.errors import ScampError
 
@@ -45,10 +44,12 @@ class Proxy:
         replying = self._requester.send(call)
         await self._finish(exchange, replying, time.monotonic(), upload, status, content_type)
 
-    async def go_on(self, exchange: Exchange, launch: Launch) -> None:
+    async def go_on(
+        self, exchange: Exchange, launch: Launch, status: int, content_type: str
+    ) -> None:
         """`run` for a call of the fast path, which is on its way."""
         replying = self._requester.resume(launch)
-        await self._finish(exchange, replying, exchange.started, None, 200, JSON_TYPE)
+        await self._finish(exchange, replying, exchange.started, None, status, content_type)
 
     async def _finish(
         self,
@@ -103,8 +104,8 @@ class Proxy:
         exchange.streamed = True
         try:
             piece = reply.read_nowait() or await reply.read(self._idle)
-            if not piece:
-                await self._send_whole(exchange, status, content_type, b"")
+            if reply.complete:  # also one that is empty
+                await self._send_whole(exchange, status, content_type, piece)
                 return
             exchange.source = "service"
             extra = exchange.timing() if exchange.serving.server_timing else ()
@@ -112,8 +113,10 @@ class Proxy:
             if exchange.method == "HEAD":
                 return
             while piece := await reply.read(self._idle):
+                if reply.complete:
+                    break  # it is the last, and leaves with the end in one write
                 await exchange.piece(piece)
-            await exchange.end()
+            await exchange.end(piece)
         except ScampError:
             problem = upload.problem if upload is not None else None
             if not exchange.head_sent:

@@ -94,6 +94,15 @@ class Routing:
             self._generation = self._registry.generation
         return self._known.get(path)
 
+    def recall_route(self, method: str, path: str) -> tuple[Known, Match] | None:
+        """What `routed` gives for a decoded path, where there is something to be called; else None.
+        To be called after `recall`."""
+        for match in self._matcher.find(path) if self._matcher is not None else ():
+            if match.route.takes(method):
+                known = self._of_route(match.route)
+                return (known, match) if known is not None and known.action.runs(method) else None
+        return None
+
     def known(self, path: str, exchange: Exchange) -> Known | None:
         """`recall`, noted in `exchange`."""
         known = self.recall(path)

@@ -9,6 +9,7 @@ while there is no table. Nothing here ever opens up because something failed.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import Awaitable, Callable, Collection, Set
 from pathlib import Path
@@ -61,9 +62,13 @@ class AuthzTable:
             raise ConfigError("the privilege table is not a JSON object")
         names = _names(table.pop(_NAMES, []))
         required: dict[str, frozenset[int]] = {}
+        # Of 100,000 actions most take the same few sets of privileges. As one object for each they
+        # would have 20 MB, and the garbage collector would walk through all of them.
+        shared: dict[frozenset[int], frozenset[int]] = {}
         for action, listed in table.items():
             key = action.lower()
-            required[key] = _privileges(action, listed) | required.get(key, frozenset())
+            needed = _privileges(action, listed) | required.get(key, frozenset())
+            required[key] = shared.setdefault(needed, needed)
         return cls(required, names)
 
     def __len__(self) -> int:
@@ -134,6 +139,7 @@ class AuthzSource:
         self._fetch_timeout = fetch_timeout
         self._origin = origin
         self._table: AuthzTable | None = None
+        self._digest = b""
         self._fetched_at = 0.0
         self._retry_at: float | None = None
         self._wanted = 0  # raised by invalidate(); a fetch answers the value it began with
@@ -246,7 +252,7 @@ class AuthzSource:
         try:
             async with asyncio.timeout(self._fetch_timeout):
                 body = await self._fetch()
-                table = (
+                table, digest = (
                     await asyncio.to_thread(self._parse, body)
                     if len(body) > _PARSE_IN_THREAD
                     else self._parse(body)
@@ -256,15 +262,21 @@ class AuthzSource:
             self.last_error = str(exc) or _SILENT.get(type(exc), type(exc).__name__)
             self._retry_at = self._clock() + self._retry_interval
         else:
-            self._table = table
+            self._table, self._digest = table, digest
             self._fetched_at = self._clock()
             self._answered = wanted
             self._retry_at = None
             self.last_error = None
 
-    def _parse(self, body: bytes) -> AuthzTable:
+    def _parse(self, body: bytes) -> tuple[AuthzTable, bytes]:
+        """The table, and the digest of its text. The same text gives the table that is there: it is
+        what nearly every fetch brings, to parse megabytes of it keeps the interpreter lock for
+        some 30 ms, and what callers have made of a table stays good."""
+        digest = hashlib.sha256(body).digest()
+        if self._table is not None and digest == self._digest:
+            return self._table, digest
         try:
-            return AuthzTable.parse(body)
+            return AuthzTable.parse(body), digest
         except ConfigError as exc:
             if self._origin is None:
                 raise

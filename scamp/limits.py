@@ -49,6 +49,13 @@ READ_PAUSE: Final = 256 * KIB
 """Unread bytes of one message at which we stop reading the socket. A peer that keeps to the
 window never gets here; one that ignores ACKs (Go) is held by TCP instead."""
 
+READ_SIZE: Final = 288 * KIB
+"""Bytes that are read from a connection at once, where there is no more: what asyncio and uvloop
+read of the socket, and the beginning of a record from before."""
+
+MAX_RECORD: Final = 16 * KIB
+"""Bytes in one record of TLS."""
+
 MAX_PIECES: Final = 256
 """Unread pieces of one message at which they are made one: a piece of a byte or two takes twenty
 times its size."""
@@ -59,6 +66,10 @@ MAX_PACKETS_AT_ONCE: Final = 512
 
 WRITE_HIGH: Final = 256 * KIB
 """Bytes waiting in the transport at which writers of bodies wait."""
+
+WRITE_SIZE: Final = 128 * KIB
+"""Bytes that are given to the transport at once. TLS makes two copies of them, and those of several
+hundred KiB are had of the operating system page by page."""
 
 WRITE_FIRST: Final = 4 * KIB
 """Bytes at the beginning of a body that leave with the next write, whatever others have queued

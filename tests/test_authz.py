@@ -90,6 +90,11 @@ def test_names_are_optional() -> None:
     assert AuthzTable.parse(b'{"a.b": [1]}').name_of(1) == "1"
 
 
+def test_equal_sets_of_privileges_are_one_object() -> None:
+    table = AuthzTable.parse(body({f"a.b{n}": [300, str(n % 2)] for n in range(10)}))
+    assert len({id(table.required(action)) for action in table.actions()}) == 2
+
+
 def test_two_spellings_of_one_action_take_the_privileges_of_both() -> None:
     assert AuthzTable.parse(body({"A.b": [1], "a.B": [2]})).required("a.b") == frozenset({1, 2})
 
@@ -336,6 +341,20 @@ async def test_refresh_does_not_trust_a_fetch_that_began_before_it(auth: Auth) -
     for refreshed in await asyncio.gather(*refreshing):
         assert refreshed.required("a.b") == frozenset({1})
     assert len(auth.calls) == 2
+
+
+async def test_the_same_text_is_the_same_table_and_counts_as_fetched(auth: Auth) -> None:
+    async def fetched(content: bytes) -> AuthzTable:
+        auth.now += 10
+        refreshing = asyncio.create_task(auth.source.refresh())
+        await auth.answer(len(auth.calls) + 1, content)
+        assert auth.source.age() == 0
+        return await refreshing
+
+    first = await auth.loaded()
+    assert await fetched(body()) is first
+    assert (await fetched(body({"a.b": [1]}))).required("a.b") == frozenset({1})
+    assert (await fetched(body())).required("a.b") is None
 
 
 async def test_failed_refresh_says_so_and_the_old_table_stays(auth: Auth) -> None:

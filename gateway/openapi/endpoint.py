@@ -149,19 +149,20 @@ class OpenApi:
                 sight,
                 default_timeout=self.options.default_timeout,
             )
-            text = await asyncio.to_thread(
+            text, tag = await asyncio.to_thread(
                 self._build, sight, routes, self.documentation.snapshot()
             )
             took = self._clock() - began
         self.built += 1
         until = self._clock() + (BUILD_SHARE * took if took > SLOW_BUILD else 0.0)
-        made = Made(state, text, f'"{sha256(text).hexdigest()[:32]}"', until)
+        made = Made(state, text, tag, until)
         self._keep(sight, made)
         return made
 
     def _build(
         self, sight: Sight, routes: list[tuple[Route, Announced]], known: tuple[Sections, ...]
-    ) -> bytes:
+    ) -> tuple[bytes, str]:
+        """In a thread: the document and its tag."""
         options, pause = self.options, Pace()
         selection = select(
             self._registry.actions(),
@@ -171,7 +172,7 @@ class OpenApi:
             limit=options.max_actions,
             pause=pause,
         )
-        return build(
+        text = build(
             selection.actions,
             options.facts,
             routes=routes,
@@ -180,6 +181,7 @@ class OpenApi:
             left_out=selection.left_out,
             pause=pause,
         )
+        return text, f'"{sha256(text).hexdigest()[:32]}"'
 
     def _keep(self, sight: Sight, made: Made) -> None:
         if sight.table is not None:

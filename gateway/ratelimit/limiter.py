@@ -158,10 +158,12 @@ class RateLimiter:
                 retry_after=verdict.retry_after,
             )
 
-    def asks(self, caller: Caller, address: str | None) -> Asked | None:
+    def asks(
+        self, caller: Caller, address: str | None, route_key: str, route_rate: Rate | None
+    ) -> Asked | None:
         """What `count` has to count for a request that is admitted, as can be told without Redis;
         None: leave it to `admit`. Nothing is counted yet."""
-        asked = self._asked(caller, address, None, None)
+        asked = self._asked(caller, address, route_key, route_rate)
         if asked and (self.shared is not None or not self._take(asked, commit=False)[0]):
             return None
         return asked

@@ -22,7 +22,7 @@ from gateway.admin import Check, State
 from gateway.console.console import Console
 from gateway.console.overview import Mesh
 from gateway.console.reading import Part
-from gateway.exposition import counters, gauges, rendered
+from gateway.exposition import counters, gauges, rendered, unhurried
 from gateway.settings import Settings
 from gateway.sources import Loaded, configuration
 from gateway.workers.ledger import Ledger
@@ -132,7 +132,7 @@ class Team:
             return await asyncio.to_thread(self._written, families)
 
     def _written(self, families: list[Metric]) -> list[Packed]:
-        told = packed(families)
+        told = packed(unhurried(families))
         try:
             self.ledger.write(self._birth, told)
         except OSError as exc:

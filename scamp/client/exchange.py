@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from scamp import logs
+from scamp.client.patience import LITTLE, Patience
 from scamp.errors import LocalProtocolError, ReplyTimeout, anew
 from scamp.transport import IncomingMessage, OutgoingMessage, SentMessage
 
@@ -27,11 +28,13 @@ class Exchange:
 
     __slots__ = (
         "_future",
+        "_held",
         "connection",
         "error",
         "finished",
         "on_done",
         "on_settled",
+        "patience",
         "reply",
         "request",
         "request_id",
@@ -55,6 +58,10 @@ class Exchange:
         """Called once, when the exchange is over or its caller has gone."""
         self.on_settled: Callable[[], None] | None = None
         """Called once, from the event loop; never once it was abandoned."""
+        self._held = False
+        self.patience: Patience | None = None
+        """Who is patient has the rest of a reply, if it is small and comes at once, before it is
+        settled. None once there is no more patience."""
         self._future: asyncio.Future[None] | None = None
 
     def settling(self) -> asyncio.Future[None]:
@@ -110,7 +117,24 @@ class Exchange:
             if self.on_settled is not None:
                 self._tell()
             return
+        elif self.patience is not None and 0 < reply.unread < LITTLE and self._future is None:
+            if not self._held:
+                self._held = True
+                self.patience.hold(self)
+            reply.when_more(self.ready)
+            return
         self._settle()
+
+    @property
+    def begun(self) -> bool:
+        """True once the first byte of the reply is here."""
+        return self.reply is not None and self.reply.received > 0
+
+    def go_on(self) -> None:
+        """There is no more patience: what has come of the reply has to do."""
+        self.patience = None
+        if not self.settled and self.begun:
+            self._settle()
 
     def _settle(self) -> None:
         self.settled = True

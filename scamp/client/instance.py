@@ -45,9 +45,10 @@ WARM_FIRST: Final = 0.05
 DIAL_PATIENCE: Final = 0.5
 """Seconds after which who waits for a first connection may go elsewhere: the host may take
 connections and go no further."""
-_SHARED: Final = Need.SHARED  # members are slow to get at in Python 3.11
 LOOKS: Final = 4
 """How often within `ClientOptions.queue_target` a queue is looked at."""
+
+_SHARED: Final = Need.SHARED  # members are slow to get at in Python 3.11
 
 
 class OnlyWaited(Exception):

@@ -62,8 +62,9 @@ class Launch(Attempt):
             self._timer.cancel()
 
     def expire(self) -> None:
-        """The deadline is over."""
-        self.exchange.fail(ReplyTimeout(self.call.deadline.seconds))
+        """The deadline is over, which is for the first byte."""
+        if not self.exchange.begun:
+            self.exchange.fail(ReplyTimeout(self.call.deadline.seconds))
 
     def _settled(self) -> None:
         if self._those is not None:  # as `_unwatch`

@@ -73,6 +73,8 @@ _SHARED: Final = Need.SHARED  # members are slow to get at in Python 3.11
 _ALONE: Final = Need.ALONE
 _FRESH: Final = Need.FRESH
 
+_ECHOES: Final = PeerKind.ECHOES
+
 S = TypeVar("S", bound=Slot)
 W = TypeVar("W")
 
@@ -121,6 +123,12 @@ class PoolCore(Generic[S, W]):
         if need is _SHARED and len(self.slots) == 1:  # as below, in a third of the time
             slot = self.slots[0]
             return slot if slot.room > 0 else None
+        if need is _SHARED and self.kind is not _ECHOES:
+            # One place each, and there may be many: who has something in flight has no room.
+            for slot in reversed(self.slots):
+                if slot.in_flight == 0 and slot.room > 0:
+                    return slot
+            return None
         return self._find(need)
 
     def _find(self, need: Need) -> S | None:

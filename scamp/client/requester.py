@@ -21,6 +21,7 @@ from scamp.client.expiry import Expiry
 from scamp.client.instance import Instance, OnlyWaited
 from scamp.client.launch import Launch
 from scamp.client.options import ClientOptions
+from scamp.client.patience import Patience
 from scamp.client.pool import Need
 from scamp.client.router import Choice, InstanceView, Router
 from scamp.client.sessions import SessionStore
@@ -82,6 +83,7 @@ class Requester:
         self._router = Router(registry, self.options, self._dialer, self._traits, self.stats)
         self._uploads: set[asyncio.Task[None]] = set()
         self._expiry = Expiry()
+        self._patience = Patience()
         self._budget = RetryBudget(self.options.retry_budget, self.options.retry_minimum)
 
     async def request(
@@ -176,6 +178,7 @@ class Requester:
         self._budget.request(now)
         launch = Launch(call, instance, offer, exchange, now, self.options.body_idle, done)
         launch.watch(self._expiry)
+        exchange.patience = self._patience
         return launch
 
     async def resume(self, launch: Launch) -> Reply:
@@ -457,6 +460,7 @@ class Requester:
             upload.cancel()
         await self._router.close()
         self._expiry.close()
+        self._patience.close()
 
     async def __aenter__(self) -> Requester:
         return self

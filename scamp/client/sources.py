@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -106,17 +106,18 @@ class NamedSource:
     @property
     def announced(self) -> bool:
         """Whether there is any instance now, be it one that is leaving."""
-        return any(self._is_ours(one) for one in self._registry.services())
+        return any(True for _ in self._instances())
 
-    def _is_ours(self, service: Announcement) -> bool:
-        return (
-            service.sector.lower() == self._sector
-            and service.name.lower() == self._service
-            and (self._trusted is None or self._trusted(service))
-        )
+    def _instances(self) -> Iterator[Announcement]:
+        found = self._registry.instances(self._sector, self._service)
+        return iter(found) if self._trusted is None else filter(self._trusted, found)
 
     def _targets(self) -> list[Target]:
-        return [Target.of(one) for one in self._registry.services() if self._is_ours(one)]
+        return [Target.of(one) for one in self._instances()]
+
+    def _picture(self) -> list[tuple[Target, float, InstanceKey | None]]:
+        """All that decisions here depend on; equal targets may differ in the rest."""
+        return [(one, one.weight, one.key) for one in self._targets()]
 
     def choose(self, tried: Collection[Target]) -> Target:
         """One of those with a weight. Raises UnknownService, NoUsableInstance."""
@@ -141,8 +142,14 @@ class NamedSource:
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Called when instances of this service have come, changed or gone."""
 
+        last = self._picture()
+
         def on_change(change: Change) -> None:
-            if any(self._is_ours(one) for one in (*change.added, *change.removed)):
+            nonlocal last
+            # Not by what has changed: that may be thousands, and of hundreds who watch each would
+            # look through all of them.
+            before, last = last, self._picture()
+            if last != before:
                 callback()
 
         return self._registry.subscribe(on_change)

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from scamp.client.call import Call
 from scamp.client.exchange import Exchange
 from scamp.errors import ConnectionLost, IdleTimeout, LocalProtocolError
-from scamp.limits import MAX_INFLIGHT
 from scamp.transport import OutgoingMessage
 
 log: logging.Logger = logging.getLogger("scamp.client")
@@ -71,5 +70,4 @@ async def _close(source: AsyncIterator[bytes]) -> None:
 
 async def pieces_of(body: bytes) -> AsyncIterator[bytes]:
     """A body that is held, as one that streams."""
-    for start in range(0, len(body), MAX_INFLIGHT):
-        yield body[start : start + MAX_INFLIGHT]
+    yield body  # cut into windows, without a copy, where it is sent

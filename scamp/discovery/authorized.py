@@ -8,10 +8,11 @@ prefix of ``sector:action`` that ends at a ``.`` or at the end, compared without
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from scamp import limits
+from scamp.discovery.pace import no_pause
 from scamp.errors import AuthorizedServicesError
 
 _FINGERPRINT = re.compile(r"(?:[0-9A-Fa-f]{2}:){19}[0-9A-Fa-f]{2}\Z")
@@ -39,8 +40,15 @@ class AuthorizedServices:
         return len(self._grants)
 
     @classmethod
-    def parse(cls, text: str | bytes, *, path: str = "authorized_services") -> AuthorizedServices:
-        """Read the file's content; `path` is for messages only.
+    def parse(
+        cls,
+        text: str | bytes,
+        *,
+        path: str = "authorized_services",
+        pause: Callable[[], None] = no_pause,
+    ) -> AuthorizedServices:
+        """Read the file's content; `path` is for messages only. `pause` is called once per line,
+        for a worker thread to let others run.
 
         A line that cannot be used is skipped and described in `problems`. Raises
         `AuthorizedServicesError` only for more than `limits.MAX_AUTHORIZED_FILE` bytes.
@@ -53,6 +61,7 @@ class AuthorizedServices:
         grants: dict[str, _Grant] = {}
         problems: list[AuthorizedServicesError] = []
         for number, line in enumerate(text.split("\n"), start=1):
+            pause()
             content = line.partition("#")[0].strip()
             if not content:
                 continue

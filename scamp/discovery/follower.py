@@ -12,14 +12,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Protocol
 
 from scamp import limits
 from scamp.discovery import loader
 from scamp.discovery.cachefile import FileState, FileUnusableError, read_file
-from scamp.discovery.pace import Pace
+from scamp.discovery.pace import Pace, let_go
 from scamp.discovery.registry import Change, Draft, Registry
 from scamp.discovery.rules import Rules, is_settled, read_rules
 from scamp.discovery.status import DiscoveryStatus, LoadReport, log_difference
@@ -59,6 +60,12 @@ class _Look:
     change: Change = field(default_factory=Change)
     size: int = 0
     cpu: float = 0.0
+
+
+class Retired(Protocol):
+    """A state that was replaced. `parts` are what it is made of."""
+
+    def parts(self) -> list[object]: ...
 
 
 class CacheFollower:
@@ -150,12 +157,14 @@ class CacheFollower:
         if rules is not None and rules != before.rules.error:
             failed = True
         self._update_status(fresh=fresh, failed=failed)
-        retired = [before, look.draft.base if look.draft is not None else None]
+        retired: list[Retired] = [before.loaded]
+        if look.draft is not None:
+            retired.append(look.draft.base)
         report = self._report(look, change, time.perf_counter() - began)
         if fresh:
             # The last reference to a large old state would free it here, on the loop.
             del before, look, change
-            self._worker.submit(retired.clear)
+            self._worker.submit(partial(_let_go, retired))
         if self._on_load is not None and (fresh or failed):
             try:
                 self._on_load(report)
@@ -178,7 +187,7 @@ class CacheFollower:
         cpu = time.thread_time()
         rules = known.rules
         if self._authorized_path is not None:
-            rules = read_rules(self._authorized_path, rules, force=force)
+            rules = read_rules(self._authorized_path, rules, force=force, pause=Pace())
         look = _Look(replace(known, rules=rules))
         if self._authorized_path is not None and rules.services is None:
             look.known = replace(look.known, seen=_Seen(error=rules.error))
@@ -248,6 +257,14 @@ class CacheFollower:
             added=len(change.added),
             removed=len(change.removed),
         )
+
+
+def _let_go(retired: list[Retired]) -> None:
+    """Free what has been replaced. Bit by bit: a whole index at once keeps the interpreter lock,
+    and with it the event loop, for some 20 ms."""
+    parts = [part for one in retired for part in one.parts()]
+    retired.clear()
+    let_go(parts, Pace(), stride=16)
 
 
 def _draft(look: _Look, registry: Registry) -> None:

@@ -314,4 +314,4 @@ def _same(old: Announcement, new: Announcement) -> bool:
 
 
 def _read_rules(path: Path, known: Rules, force: bool) -> Rules:
-    return read_rules(path, known, force=force)
+    return read_rules(path, known, force=force, pause=Pace())

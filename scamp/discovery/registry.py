@@ -24,7 +24,7 @@ from scamp.discovery.model import (
     held_actions,
     index_entries,
 )
-from scamp.discovery.pace import STRIDE, no_pause
+from scamp.discovery.pace import STRIDE, no_pause, paced
 
 logger: logging.Logger = logging.getLogger("scamp.discovery")
 
@@ -55,10 +55,11 @@ class Change:
 class _Index:
     """One state of the registry. Never changed once it is in use."""
 
-    __slots__ = ("free", "services", "shards", "slot_of", "slots")
+    __slots__ = ("free", "named", "services", "shards", "slot_of", "slots")
 
     def __init__(self) -> None:
         self.shards: list[Shard] = [{}] * _SHARDS
+        self.named: Shard = {}
         self.services: dict[Key, Announcement] = {}
         self.slot_of: dict[Key, int] = {}
         self.slots: list[Announcement | None] = []
@@ -67,11 +68,16 @@ class _Index:
     def copy(self) -> _Index:
         new = _Index.__new__(_Index)
         new.shards = self.shards.copy()
+        new.named = self.named.copy()
         new.services = self.services.copy()
         new.slot_of = self.slot_of.copy()
         new.slots = self.slots.copy()
         new.free = self.free.copy()
         return new
+
+    def parts(self) -> list[object]:
+        """What it is made of, for who wants to let go of it bit by bit."""
+        return [*self.shards, *self.slots]
 
 
 class Draft:
@@ -101,6 +107,9 @@ class Draft:
             if _differs_in_time_only(old, service):
                 return
             self._before.setdefault(key, old)
+            if old.sector != service.sector:
+                _discard(index.named, _name_key(old.sector, old.name), slot)
+                _insert(index.named, _name_key(service.sector, service.name), slot * _SPAN)
             if held_actions(old) != held_actions(service):
                 self._unlink(old, slot)
                 self._link(service, slot)
@@ -113,6 +122,7 @@ class Draft:
             slot = len(index.slots)
             index.slots.append(service)
         index.slot_of[key] = slot
+        _insert(index.named, _name_key(service.sector, service.name), slot * _SPAN)
         self._link(service, slot)
 
     def remove(self, key: Key) -> None:
@@ -123,6 +133,7 @@ class Draft:
             return
         self._before.setdefault(key, old)
         slot = index.slot_of.pop(key)
+        _discard(index.named, _name_key(old.sector, old.name), slot)
         self._unlink(old, slot)
         index.slots[slot] = None
         index.free.append(slot)
@@ -130,7 +141,7 @@ class Draft:
     def change(self) -> Change:
         """What all steps together come to."""
         added, removed = [], []
-        for key, old in self._before.items():
+        for key, old in paced(self._before.items(), self._pause):
             new = self.index.services.get(key)
             if new is not None:
                 if old is None or not _differs_in_time_only(old, new):
@@ -154,23 +165,13 @@ class Draft:
         for number, (key, position) in enumerate(self._entries(service).items()):
             if not number % STRIDE:
                 self._pause()
-            shard = self._shard(key)
-            held = shard.get(key)
-            if held is None:
-                shard[key] = code + position
-            else:
-                shard[key] = array("Q", [*_codes(held), code + position]).tobytes()
+            _insert(self._shard(key), key, code + position)
 
     def _unlink(self, service: Announcement, slot: int) -> None:
         for number, key in enumerate(self._entries(service)):
             if not number % STRIDE:
                 self._pause()
-            shard = self._shard(key)
-            left = [code for code in _codes(shard[key]) if code // _SPAN != slot]
-            if not left:
-                del shard[key]
-            else:
-                shard[key] = left[0] if len(left) == 1 else array("Q", left).tobytes()
+            _discard(self._shard(key), key, slot)
 
 
 class Registry:
@@ -207,6 +208,13 @@ class Registry:
         for code in () if held is None else _codes(held):
             if (service := slots[code // _SPAN]) is not None:
                 yield service
+
+    def instances(self, sector: str, name: str) -> tuple[Announcement, ...]:
+        """The services of that `Announcement.name` in a sector, compared without case, whatever
+        their weight; () when there is none. Costs as much as there are of them."""
+        held = None if ":" in sector else self._index.named.get(_name_key(sector, name))
+        found = () if held is None else (self._index.slots[code // _SPAN] for code in _codes(held))
+        return tuple(service for service in found if service is not None)
 
     def services(self) -> Collection[Announcement]:
         """Every service, in no particular order. A later change leaves what was returned alone."""
@@ -306,6 +314,23 @@ class Registry:
             self._found = {}
         self._found[key] = found
         return found
+
+
+def _name_key(sector: str, name: str) -> str:
+    return f"{sector}:{name}".lower()
+
+
+def _insert(shard: Shard, key: str, code: int) -> None:
+    held = shard.get(key)
+    shard[key] = code if held is None else array("Q", [*_codes(held), code]).tobytes()
+
+
+def _discard(shard: Shard, key: str, slot: int) -> None:
+    left = [code for code in _codes(shard[key]) if code // _SPAN != slot]
+    if not left:
+        del shard[key]
+    else:
+        shard[key] = left[0] if len(left) == 1 else array("Q", left).tobytes()
 
 
 def _codes(held: int | bytes) -> tuple[int, ...] | array[int]:

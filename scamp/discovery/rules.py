@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from scamp import limits
 from scamp.discovery.authorized import AuthorizedServices
 from scamp.discovery.cachefile import FileState, FileUnusableError, read_file
+from scamp.discovery.pace import no_pause
 from scamp.errors import AuthorizedServicesError
 
 UNSETTLED: Final = 2.0
@@ -26,8 +28,11 @@ class Rules:
     error: str | None = None
 
 
-def read_rules(path: Path, known: Rules, *, force: bool = False) -> Rules:
-    """Look at the file again; it is read when it has changed or `force` is given.
+def read_rules(
+    path: Path, known: Rules, *, force: bool = False, pause: Callable[[], None] = no_pause
+) -> Rules:
+    """Look at the file again; it is read when it has changed or `force` is given, with a `pause`
+    after each line.
 
     When it breaks (unreadable, empty, or not one line of it good) the last good one stays in force,
     with `error` set. A file that permits the same as before gives the same `services` object.
@@ -38,7 +43,7 @@ def read_rules(path: Path, known: Rules, *, force: bool = False) -> Rules:
         data, file = read_file(path, limits.MAX_AUTHORIZED_FILE, unchanged)
         if data is None:
             return known
-        services = AuthorizedServices.parse(data, path=str(path))
+        services = AuthorizedServices.parse(data, path=str(path), pause=pause)
     except (FileUnusableError, AuthorizedServicesError) as exc:
         return replace(known, seen=None, error=f"authorized_services: {exc}")
     seen = file if is_settled(file) else None

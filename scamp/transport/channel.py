@@ -23,16 +23,21 @@ from scamp.errors import (
 from scamp.limits import (
     MAX_INFLIGHT,
     MAX_PACKETS_AT_ONCE,
+    MAX_RECORD,
     READ_PAUSE,
+    READ_SIZE,
     WRITE_FIRST,
     WRITE_HIGH,
     WRITE_LIMIT,
+    WRITE_SIZE,
 )
+from scamp.transport.buffer import buffer_of
 from scamp.transport.message import IncomingMessage, OutgoingMessage, SentMessage
 from scamp.transport.states import BY_US, CHANNEL_TRANSITIONS, DEAF, ChannelEvent, ChannelState
 from scamp.transport.tls import peer_fingerprint
 from scamp.transport.tuning import USUAL, TcpTimes
 from scamp.wire import (
+    UNLIMITED,
     DataReceived,
     EncodedHeader,
     Event,
@@ -81,7 +86,7 @@ class _Nobody:
 _NOBODY: Final = _Nobody()
 
 
-class Channel(asyncio.Protocol):
+class Channel(asyncio.BufferedProtocol):
     """An asyncio protocol for `create_connection` or `create_server` with TLS.
 
     Everything queued in one turn of the loop leaves in one write. `expected` is the fingerprint
@@ -100,6 +105,7 @@ class Channel(asyncio.Protocol):
         tcp: TcpTimes = USUAL,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._buffer = self._shared = buffer_of(self._loop)
         self._handler = handler
         self._wire = WireConnection(role, max_inflight=max_inflight)
         self._max_inflight = max_inflight
@@ -176,7 +182,21 @@ class Channel(asyncio.Protocol):
         self._arm_idle_timer()
         self._handler.channel_opened(self)
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to read into: room for all that there is. When the socket is closed, uvloop drops
+        what it could not give at once."""
+        size = sizehint + MAX_RECORD  # which may have been decrypted, and is not in the hint
+        self._buffer = self._shared if size <= READ_SIZE else memoryview(bytearray(size))
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So many bytes are in the buffer."""
+        data = bytes(self._buffer[:nbytes])
+        self._buffer = self._shared
+        self.data_received(data)
+
     def data_received(self, data: bytes) -> None:
+        """Bytes that came from the peer."""
         if self._state in DEAF:
             return
         self.bytes_in += len(data)
@@ -305,7 +325,8 @@ class Channel(asyncio.Protocol):
         self._check()
         message = OutgoingMessage(self, self._wire.open_message(header))
         self._outgoing[message.msgno] = message
-        self._schedule_flush()
+        # A turn later: its first bytes mostly come in between, and both leave in one write.
+        self._loop.call_soon(self._schedule_flush)
         return message
 
     def send_whole(self, header: Header | EncodedHeader, body: bytes) -> SentMessage:
@@ -339,7 +360,7 @@ class Channel(asyncio.Protocol):
             return False
         return size <= (self._max_inflight if self._queued < WRITE_HIGH else WRITE_FIRST)
 
-    def send_data(self, message: OutgoingMessage, data: bytes) -> None:
+    def send_data(self, message: OutgoingMessage, data: bytes | memoryview) -> None:
         """Called by a message: queue body bytes, at most its window."""
         self._wire.send_data(message.msgno, data)
         self._queued += len(data)
@@ -417,15 +438,17 @@ class Channel(asyncio.Protocol):
         transport = self._transport
         if transport is None or self.closing:
             return
-        data = self._wire.data_to_send()
-        if data:
+        wire, queued = self._wire, self._queued
+        if wire.has_data_to_send:
             self.flushes += 1
+        enough = WRITE_SIZE if queued > WRITE_SIZE else UNLIMITED
+        while data := wire.data_to_send(enough):
             self.bytes_out += len(data)
             transport.write(data)
             if transport.get_write_buffer_size() > WRITE_LIMIT:
                 self.abort("the peer does not read")
                 return
-        queued, self._queued = self._queued, 0
+        self._queued = 0
         if queued >= WRITE_HIGH and self._writable:
             self._wake_writers()
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Final
 
 from scamp.errors import IdleTimeout, LocalProtocolError, ScampError, anew
-from scamp.limits import BODY_IDLE, MAX_DATA_SENT, MAX_PIECES, READ_PAUSE
+from scamp.limits import BODY_IDLE, MAX_PIECES, READ_PAUSE
 
 if TYPE_CHECKING:
     from scamp.transport.channel import Channel
@@ -160,6 +160,10 @@ class IncomingMessage(_Waiting):
         else:
             self._on_ready = callback
 
+    def when_more(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once, when the next piece, the end, or the failure is here."""
+        self._on_ready = callback
+
     def when_ended(self, callback: Callable[[], None]) -> None:
         """Call `callback` once, when the last byte or the failure has arrived."""
         if self.ended:
@@ -282,13 +286,13 @@ class OutgoingMessage(_Waiting):
         """True when bytes of this message may have reached the socket."""
         return self._channel.flushes > self._opened_at
 
-    def write_nowait(self, data: bytes) -> int:
+    def write_nowait(self, data: bytes | memoryview) -> int:
         """Send as much of `data` as window and transport take now; return how many bytes."""
         room = self._channel.room(self)
         if room <= 0:
             return 0
         if len(data) > room:
-            data = data[:room]
+            data = memoryview(data)[:room]
         self._channel.send_data(self, data)
         self.sent += len(data)
         return len(data)
@@ -301,15 +305,15 @@ class OutgoingMessage(_Waiting):
         """
         if self.closed:
             raise LocalProtocolError("the message has ended")
-        start = 0
-        while start < len(data):
-            if start == 0 and len(data) <= MAX_DATA_SENT:
-                taken = self.write_nowait(data)
-            else:
-                taken = self.write_nowait(data[start : start + MAX_DATA_SENT])
-            start += taken
+        rest: bytes | memoryview = data
+        while rest:
+            taken = self.write_nowait(rest)
             if not taken:
                 await self._wait(idle)
+            elif taken < len(rest):
+                rest = memoryview(data)[len(data) - len(rest) + taken :]
+            else:
+                return
 
     async def drain(self, idle: float = BODY_IDLE) -> None:
         """Wait until `write_nowait` would take something. Raises as `write` does."""

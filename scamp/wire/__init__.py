@@ -26,7 +26,7 @@ from scamp.wire.header import (
     header_type,
     parse_header,
 )
-from scamp.wire.packets import Packet, PacketReader, PacketType, encode_packet
+from scamp.wire.packets import UNLIMITED, Packet, PacketReader, PacketType, encode_packet
 from scamp.wire.sending import (
     MAX_NUMBER,
     AckPacket,
@@ -43,6 +43,7 @@ from scamp.wire.states import TRANSITIONS, MessageState
 __all__ = [
     "MAX_NUMBER",
     "TRANSITIONS",
+    "UNLIMITED",
     "AckPacket",
     "DataPacket",
     "DataReceived",

@@ -33,7 +33,7 @@ from scamp.wire.events import (
 )
 from scamp.wire.header import Header, ReplyHeader, parse_header
 from scamp.wire.packets import TRAILER, UNLIMITED, Packet, PacketReader, PacketType
-from scamp.wire.sending import AckPacket, PingPacket, PongPacket, TxErrPacket
+from scamp.wire.sending import PingPacket, PongPacket, TxErrPacket
 from scamp.wire.states import TRANSITIONS, MessageState, refusal
 
 
@@ -49,10 +49,11 @@ _WHOLE: Final = (
     b"DATA %d %d\r\n%bEND\r\n"
     b"EOF %d 0\r\nEND\r\n"
 )
+_PACKETS: Final = 3  # of a whole message
+
 # A message whose packets follow each other, up to its body; and an ACK. Its HEADER is one line, as
 # JSON mostly is; group 4 is the id of a reply that says nothing else. What does not match may be
 # right as well: it goes the other way, packet by packet, and so does everything that is wrong.
-_PACKETS: Final = 3
 _OPENING: Final = re.compile(
     rb"HEADER ([0-9]{1,19}) ([0-9]{1,5})\r\n"  # five digits: neither is too much for a packet
     rb'(\{"type":"reply","request_id":(0|[1-9][0-9]{0,17})\}\n?|\{[^\n]*\}\n?)END\r\n'
@@ -76,6 +77,16 @@ PONG: Final = PacketType.PONG
 def _absent(msgno: int, following: int) -> MessageState:
     """The state of a message that is not open. How one ended that is over makes no difference."""
     return MessageState.UNSEEN if msgno >= following else MessageState.ENDED
+
+
+def _first(parts: list[bytes | memoryview], enough: int) -> int:
+    """How many of them have `enough` bytes together."""
+    size = 0
+    for count, part in enumerate(parts, 1):
+        size += len(part)
+        if size >= enough:
+            return count
+    return len(parts)
 
 
 class _Incoming:
@@ -122,7 +133,7 @@ class WireConnection:
         self._next_in = 0
         self._next_out = 0
         self._ack_due: set[int] = set()  # open messages consumed since the last send
-        self._queue: list[bytes] = []
+        self._queue: list[bytes | memoryview] = []
         self._broken = False
 
     # -- receiving ----------------------------------------------------------------------
@@ -355,7 +366,7 @@ class WireConnection:
         outgoing = self._outgoing(msgno)
         return self._max_inflight - (outgoing.sent - outgoing.acked)
 
-    def send_data(self, msgno: int, data: bytes) -> None:
+    def send_data(self, msgno: int, data: bytes | memoryview) -> None:
         """Queue body bytes; at most `window(msgno)`, else LocalProtocolError."""
         outgoing = self._step(msgno, DATA)
         size = len(data)
@@ -384,14 +395,19 @@ class WireConnection:
         """Queue a PING. Only for peers known to answer: Go closes the connection on it."""
         self._queue.append(PingPacket(number).encode())
 
-    def data_to_send(self) -> bytes:
-        """Everything queued, ACKs first (one per message); the queue is empty afterwards."""
+    def data_to_send(self, enough: int = UNLIMITED) -> bytes:
+        """Everything queued, ACKs first (one per message); the queue is empty afterwards.
+
+        Where there is more, so much of it that it has `enough` bytes, and the rest in later calls.
+        """
+        queue = self._queue
         if self._ack_due:
-            self._queue[:0] = self._acks()
-        if not self._queue:
+            queue[:0] = self._acks()
+        if not queue:
             return b""
-        data = self._queue[0] if len(self._queue) == 1 else b"".join(self._queue)
-        self._queue.clear()
+        count = len(queue) if enough >= UNLIMITED else _first(queue, enough)
+        data = b"".join(queue[:count] if count < len(queue) else queue)  # no copy of a single one
+        del queue[:count]
         return data
 
     @property
@@ -400,9 +416,9 @@ class WireConnection:
         return bool(self._queue or self._ack_due)
 
     def _acks(self) -> list[bytes]:
-        acks = [AckPacket(msgno, self._in[msgno].consumed).encode() for msgno in self._ack_due]
+        counts = [(msgno, b"%d" % self._in[msgno].consumed) for msgno in self._ack_due]
         self._ack_due.clear()
-        return acks
+        return [b"ACK %d %d\r\n%bEND\r\n" % (one, len(count), count) for one, count in counts]
 
     def _step(self, msgno: int, packet: PacketType) -> _Outgoing:
         """Take message `msgno` of ours over one packet. Raises LocalProtocolError if it may not."""

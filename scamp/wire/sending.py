@@ -1,7 +1,7 @@
 """The packets that we send, each a type of its own: what no peer may be sent cannot be built.
 
 Every one of them raises LocalProtocolError when it is made wrong. `WireConnection` writes HEADER,
-DATA and EOF, the three of every message, as bytes directly, after the same checks; these types say
+DATA, EOF and ACK, those of every message, as bytes directly, after the same checks; these types say
 what the bytes are.
 """
 

@@ -22,7 +22,10 @@ from benchmarks.tables import columns, heading, markdown, plain, put
 
 SIDES = {
     "small": {"scamp-gateway", "web.Application", "web.Server", "nginx"},
-    "ticket": {"no ticket", "same ticket", "another ticket each time", "web.Application"},
+    "ticket": {
+        *("no ticket", "same ticket", "ten in turn", "another ticket each time"),
+        "web.Application",
+    },
     "bodies": {"scamp-gateway", "web.Application", "nginx"},
     "streaming": {"scamp-gateway", "nginx"},
     "crowd": {"scamp-gateway", "web.Application"},
@@ -34,6 +37,8 @@ SIDES = {
     },
     "memory": {"scamp-gateway", "web.Application"},
     "workers": {"1 worker", "2 workers"},
+    "cache": {"3 services", "6 services"},
+    "changing": {"nothing changes", "written anew", "one record changed", "all records renewed"},
 }
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import gc
 import logging
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
 from emptied import assert_tables_empty, instances, quiet
+from launching import BODY, OPTIONS, Launched, ask, make
 
-from scamp.client import Call, ClientOptions, Deadline, Launch, PeerKind, launch
+from scamp.client import Call, ClientOptions, Launch, PeerKind, launch
 from scamp.errors import ConnectionLost, DispatchFailed, ReplyFailed, ReplyTimeout
 from scamp.limits import MAX_INFLIGHT
 from scamp.testing import ECHOING, GO, Manners, Mesh, ScriptedPeer, until
-from scamp.testing.peer_connection import Script
+from scamp.testing.peer_connection import PeerRequest, Script
 from scamp.testing.scripts import (
     begun,
     by_body,
@@ -31,49 +35,6 @@ from scamp.testing.scripts import (
     txerr,
     when,
 )
-
-OPTIONS: Final = ClientOptions(retry_minimum=10_000, max_connections=4)
-BODY: Final = b'{"n":1}'
-
-
-def make(mesh: Mesh, body: Any = BODY, seconds: float = 10.0, **fields: Any) -> Call:
-    offers = mesh.registry.find("main", "Test.echo", 1)
-    return Call(offers=offers, body=body, deadline=Deadline.after(seconds), **fields)
-
-
-class Launched:
-    """One call under way, and how often it was said that there is news of it."""
-
-    def __init__(self, mesh: Mesh, call: Call) -> None:
-        self.requester = mesh.requester
-        self.told = 0
-        self._news = asyncio.Event()
-        made = self.requester.launch(call, self._done)
-        assert made is not None
-        assert self.told == 0, "never from within"
-        self.launch: Launch = made
-
-    def _done(self) -> None:
-        self.told += 1
-        self._news.set()
-
-    async def news(self) -> None:
-        async with asyncio.timeout(5):
-            await self._news.wait()
-        assert self.told == 1
-
-    async def read(self) -> bytes:
-        """The body of the reply, whichever way it comes."""
-        await self.news()
-        reply = self.launch.reply()
-        if reply is None:
-            reply = await self.requester.resume(self.launch)
-        return await reply.read_all()
-
-
-async def ask(mesh: Mesh, body: bytes = BODY) -> bytes:
-    reply = await mesh.requester.request("Test.echo", body)
-    return await reply.read_all()
 
 
 @asynccontextmanager
@@ -185,6 +146,47 @@ async def test_an_empty_reply_is_whole() -> None:
         assert reply is not None
         assert reply.complete
         assert reply.read_nowait() == b""
+
+
+def in_one_write(pieces: list[bytes], **fields: Any) -> Script:
+    """A reply in one write, its body in so many packets."""
+
+    async def script(request: PeerRequest) -> None:
+        connection, said = request.connection, list[bytes]()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(connection, "send", said.append)
+            reply = request.open(**fields)
+            for piece in pieces:
+                await reply.write(piece)
+            reply.end()
+        connection.send(b"".join(said))
+
+    return script
+
+
+@pytest.mark.parametrize("manners", [ECHOING, GO], ids=["echoing", "renumbering"])
+@pytest.mark.parametrize("pieces", [[], [b"a"], [b"a", b"b"]], ids=len)
+@pytest.mark.parametrize("fields", [{}, {"error": "no"}], ids=["right", "failed"])
+async def test_what_comes_in_one_read_is_told_as_a_whole(
+    manners: Manners, pieces: list[bytes], fields: dict[str, str]
+) -> None:
+    """However it is cut into packets: an error whose end is still to come would cost a peer that
+    renumbers its connection."""
+    async with standing(in_one_write(pieces, **fields), manners) as (mesh, peer):
+        over = asyncio.get_running_loop().create_future()
+
+        def done() -> None:
+            reply = made.reply() if made is not None else None
+            over.set_result(reply is not None and (reply.failed, reply.read_nowait()))
+            if reply is not None:
+                reply.abandon()
+
+        made = mesh.requester.launch(make(mesh), done)
+        async with asyncio.timeout(5):
+            assert await over == (bool(fields), b"".join(pieces))
+        peer.script = echo
+        await ask(mesh, b"next")
+        assert peer.accepted == 1
 
 
 @pytest.mark.parametrize("manners", [ECHOING, GO], ids=["echoing", "renumbering"])
@@ -589,3 +591,45 @@ async def test_a_service_that_has_left_and_a_requester_that_is_closed() -> None:
         await launched.news()
         with pytest.raises(ConnectionLost):
             await mesh.requester.resume(launched.launch)
+
+
+# -- what is left -------------------------------------------------------------------------
+
+
+class Extra(dict[str, str]):
+    """Header fields of a call, which can be watched."""
+
+
+@pytest.mark.parametrize("end", ["whole", "left", "late", "lost"])
+async def test_a_launch_that_is_over_leaves_nothing_to_the_collector(end: str) -> None:
+    scripts = {"left": silent, "late": silent, "lost": hang_up}
+    async with standing(by_body({BODY: scripts.get(end, echo)})) as (mesh, _):
+
+        async def one() -> weakref.ref[Extra]:
+            extra = Extra()
+            launched = Launched(mesh, make(mesh, extra=extra, seconds=0.1 if end == "late" else 10))
+            if end == "left":
+                launched.launch.abandon()
+                return weakref.ref(extra)
+            await launched.news()
+            reply = launched.launch.reply()
+            if end in ("late", "lost"):
+                with contextlib.suppress(ReplyTimeout, ConnectionLost):
+                    await mesh.requester.resume(launched.launch)
+            else:
+                assert reply is not None
+                assert await reply.read_all() == BODY
+            return weakref.ref(extra)
+
+        gc.collect()
+        gc.disable()
+        try:
+            left = await one()
+            for connection in list(instances(mesh)[0].connections):
+                if end in ("left", "late"):
+                    connection.close("never answered")
+            async with asyncio.timeout(5):
+                while left() is not None:  # noqa: ASYNC110 - nothing announces it
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -572,7 +574,42 @@ async def test_an_unforeseen_failure_is_named_and_the_next_look_may_go_well(
     assert mesh.known == {"a", "b", "c"}
 
 
+async def test_a_changed_byte_is_never_taken_for_the_record_of_before(
+    mesh: Mesh, abc: list[bytes]
+) -> None:
+    await mesh.put(*abc)
+    text = abc[1].index(b"\n\n")
+    for at in [*range(0, text, 3), len(abc[1]) - 40]:
+        other = b"B" if abc[1][at : at + 1] == b"A" else b"A"  # base64, too
+        flipped = abc[1][:at] + other + abc[1][at + 1 :]
+        await mesh.put(abc[0], flipped, abc[2])
+        assert mesh.follower.status.rejected == {"signature": 1}
+        assert mesh.reports[-1].verified == 1
+        assert {"a", "c"} <= mesh.known
+    await mesh.put(*abc)
+    assert (mesh.known, dict(mesh.follower.status.rejected)) == ({"a", "b", "c"}, {})
+
+
+async def test_what_was_replaced_is_freed(mesh: Mesh, abc: list[bytes], announce: Announce) -> None:
+    def announced() -> Counter[str]:
+        kept = (one for one in gc.get_objects() if isinstance(one, Announcement))
+        return Counter(one.identity for one in kept if one.identity.startswith("freed-"))
+
+    for number in range(3):
+        time_ = 1_700_000_000.0 + number
+        renewed = announce("freed-renewed", timestamp=time_)
+        changed = announce("freed-changed", f"Ns.x{number}", timestamp=time_)
+        await mesh.put(renewed, changed, announce(f"freed-gone{number}"))
+    mesh.reports.clear()
+    mesh.changes.clear()
+    await mesh.follower.stop()  # behind what the worker frees
+    assert announced() == {"freed-renewed": 1, "freed-changed": 1, "freed-gone2": 1}
+
+
 # -- authorization ----------------------------------------------------------------------
+
+
+AB: list[tuple[str, ...]] = [("a", "Good.x", "Bad.x"), ("b", "Good.x")]
 
 
 @pytest.fixture
@@ -606,6 +643,45 @@ async def test_an_action_that_is_not_permitted_does_not_exist(
     assert find("main", "Bad.x")
     assert guarded.follower.status.unauthorized == 0
     assert guarded.reports == []
+
+
+async def test_a_renewal_is_permitted_what_its_service_was(
+    guarded: Mesh, announce: Announce, signer: Any
+) -> None:
+    rules(guarded, f"{signer.fingerprint} Good\n")
+    await guarded.put(announce("a", "Good.x", "Bad.x"), announce("b", "Good.x"))
+    for round_ in (1, 2):
+        time_ = 1_700_000_000.0 + 5 * round_
+        renewed = [announce(name, *rest, timestamp=time_) for name, *rest in AB]
+        await guarded.put(*renewed)
+        offers = guarded.registry.find("main", "Good.x")
+        assert {offer.service.timestamp for offer in offers} == {time_}
+        assert {offer.service.identity for offer in offers} == {"a", "b"}
+        assert not guarded.registry.find("main", "Bad.x")
+        assert guarded.follower.status.unauthorized == 1
+    assert len(guarded.changes) == 1
+
+
+async def test_rules_that_change_together_with_a_renewal_hold_for_it(
+    guarded: Mesh, announce: Announce, signer: Any
+) -> None:
+    rules(guarded, f"{signer.fingerprint} Good\n")
+    await guarded.put(announce("a", "Good.x", "Bad.x"))
+    rules(guarded, f"{signer.fingerprint} Bad\n")
+    await guarded.put(announce("a", "Good.x", "Bad.x", timestamp=1_700_000_005.0))
+    assert guarded.registry.find("main", "Bad.x")
+    assert not guarded.registry.find("main", "Good.x")
+    assert guarded.follower.status.unauthorized == 1
+
+
+async def test_an_action_that_comes_with_a_renewal_needs_permission(
+    guarded: Mesh, announce: Announce, signer: Any
+) -> None:
+    rules(guarded, f"{signer.fingerprint} Good\n")
+    await guarded.put(announce("a", "Good.x"))
+    await guarded.put(announce("a", "Good.x", "Bad.x", timestamp=1_700_000_005.0))
+    assert not guarded.registry.find("main", "Bad.x")
+    assert guarded.follower.status.unauthorized == 1
 
 
 @pytest.mark.parametrize("bad", ["", "not one good line\n", None])

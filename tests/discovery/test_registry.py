@@ -187,6 +187,25 @@ def test_what_is_being_listed_stays_as_it_was() -> None:
     assert len(list(listing)) == 1
 
 
+def test_the_instances_of_a_service_are_found_by_its_name() -> None:
+    first, second = f"Shop:{'A' * 24}", f"shop-{'B' * 24}"
+    registry = filled(*(service(one, action("A.x")) for one in (first, second, "other")))
+
+    def found(sector: str, name: str) -> set[str]:
+        return {one.identity for one in registry.instances(sector, name)}
+
+    assert found("MAIN", "sHop") == {first, second}
+    assert found("main", first) == found("other", "shop") == found("main:shop", "x") == set()
+    registry.apply(added=[replace(service(first, action("A.x")), sector="Other")])
+    assert (found("main", "shop"), found("other", "shop")) == ({second}, {first})
+    # Renewed ones are found as they are now.
+    registry.apply(added=[replace(service(second, action("A.x")), timestamp=9.0)])
+    assert [one.timestamp for one in registry.instances("main", "shop")] == [9.0]
+    registry.apply(removed=[one.key for one in registry.services()])
+    assert found("main", "shop") == found("other", "shop") == found("main", "other") == set()
+    assert not registry.draft().base.named
+
+
 def test_lookups_that_are_remembered_are_bounded() -> None:
     flood = limits.MAX_CACHED_LOOKUPS + 10
     registry = filled(service("a", *(action(f"A.x{number}") for number in range(flood))))
@@ -244,6 +263,9 @@ def test_any_sequence_of_changes_leaves_what_a_plain_search_finds(
             model.pop(identity, None)
         model.update({new.identity: new for new in services})
         change = registry.apply(added=services, removed=[("AB:CD", name) for name in removed])
+        for name in "abcd":
+            by_name = {one.identity for one in registry.instances("main", name)}
+            assert by_name == {name} & model.keys()
         assert {gone.identity for gone in change.removed} == before.keys() - model.keys()
         for spelling in ("A.x", "A.y", "b.X", "a._read", "A._update"):
             for version in (1, 2):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from offers import registry_of, service
 
 from gateway import access_lines
-from gateway.access_lines import MAX_MIDDLES, fields_of, line_of
+from gateway.access_lines import MAX_MIDDLES, fields_of, line_of, lines_of, taken
 from gateway.actions import Target, announced
 from gateway.auth import Caller
 from gateway.exchange import Exchange, Serving
@@ -88,8 +88,21 @@ def test_the_quick_line_has_the_bytes_of_the_plain_one(
     known: dict[str, Any], total: float, worker: int | None, weight: float | None
 ) -> None:
     made = exchange(**known)
-    plain = orjson.dumps(fields_of(made, total, worker, weight), option=PLAIN)
-    assert line_of(made, total, worker, weight=weight) == plain
+    plain = line_of(made, total, worker, weight=weight)
+    quick = taken(made, total, weight)
+    assert plain == orjson.dumps(fields_of(made, total, worker, weight), option=PLAIN)
+    assert lines_of([plain, quick or plain, plain], worker) == [plain] * 3
+    made.action, made.status = None, 0
+    assert lines_of([quick or plain], worker) == [plain], "the values are those of then"
+
+
+@settings(deadline=None)
+@given(st.lists(moments | st.floats(1_700_000_000, 1_700_000_003)))
+@example([2.5, 1.5, 2.25, 2.0, 1.999])
+def test_requests_of_several_seconds_end_in_any_order(walls: list[float]) -> None:
+    every = [exchange(wall=wall) for wall in walls]
+    lines = lines_of([taken(one, 0.0, None) or b"" for one in every], None)
+    assert lines == [line_of(one, 0.0) for one in every]
 
 
 @settings(max_examples=2000, deadline=None)
@@ -101,16 +114,17 @@ def test_milliseconds_are_rounded_as_decimals_are(value: float) -> None:
 
 def test_what_is_kept_ready_has_a_cap_and_nothing_that_strangers_chose() -> None:
     access_lines._middle.cache_clear()
-    stranger = exchange(action=None, asked=Target("main", "Made.up", 1), cause="no_such_action")
     for number in range(100):
-        stranger.method = f"M{number}"
-        line_of(stranger, 0.0)
-        line_of(exchange(method=f"M{number}", cause="method_not_allowed"), 0.0)
-        line_of(exchange(upstream_code=f"code{number}"), 0.0)
-    assert access_lines._middle.cache_info().currsize == 0
-    made = exchange()
+        asked = Target("main", f"Made.up{number}", 1)
+        for stranger in (
+            exchange(action=None, asked=asked, cause="no_such_action"),
+            exchange(method=f"M{number}", cause="method_not_allowed"),
+            exchange(upstream_code=f"code{number}"),
+        ):
+            assert taken(stranger, 0.0, None) is None
     for number in range(2 * MAX_MIDDLES):
-        made.address = f"127.0.0.1:{number}"
-        line_of(made, 0.0)
+        quick = taken(exchange(address=f"127.0.0.1:{number}"), 0.0, None)
+        assert quick is not None
+        lines_of([quick], None)
     assert access_lines._middle.cache_info().currsize == MAX_MIDDLES
     access_lines._middle.cache_clear()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterable
 
 import pytest
+from aiohttp.http_writer import StreamWriter
 
 from fronted import Fronted, Wire
 from gateway.front import FrontOptions
@@ -14,6 +16,7 @@ from scamp.limits import MAX_INFLIGHT, REPLAY_LIMIT
 from scamp.testing import GO, AtHeader, Manners, PeerRequest, ScriptedPeer, until
 from scamp.testing.manners import nothing
 from scamp.testing.scripts import begun, cut_midway, endless, silent, txerr
+from scamp.wire import DataPacket, EofPacket
 
 pytestmark = pytest.mark.usefixtures("either_way")
 
@@ -271,6 +274,39 @@ async def test_a_reply_goes_out_as_it_comes() -> None:
         assert await wire.chunk() == b""
         wire.send("POST", "/api/Test.echo")
         assert (await wire.answer()).body == b"[1,[1,", "the connection goes on"
+
+
+async def test_a_stream_costs_one_write_for_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head leaves with the first piece, the end with the last."""
+    go_on, writes = asyncio.Event(), []
+
+    def write(self: StreamWriter, pieces: Iterable[bytes]) -> None:
+        assert self.transport is not None
+        writes.append(b"".join(pieces))
+        self.transport.write(writes[-1])
+
+    monkeypatch.setattr(StreamWriter, "_writelines", write)
+    monkeypatch.setattr(StreamWriter, "_write", lambda self, data: write(self, (data,)))
+
+    async def script(request: PeerRequest) -> None:
+        reply = request.open()
+        await reply.write(b"[1,")
+        await go_on.wait()
+        end = DataPacket(reply.msgno, b"2]").encode() + EofPacket(reply.msgno).encode()
+        request.connection.send(end)  # in one piece
+
+    async with Fronted(ScriptedPeer(script)) as gateway:
+        wire = await gateway.connect()
+        wire.send("POST", "/api/Test.echo")
+        assert (await wire.head())[1]["Transfer-Encoding"] == "chunked"
+        assert await wire.chunk() == b"[1,"
+        go_on.set()
+        assert await wire.chunk() == b"2]"
+        assert await wire.chunk() == b""
+    first, last = writes
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert first.endswith(b"\r\n\r\n3\r\n[1,\r\n")
+    assert last == b"2\r\n2]\r\n0\r\n\r\n"
 
 
 @pytest.mark.parametrize("wish", [[], [("Connection", "keep-alive")]])

@@ -17,15 +17,16 @@ from fronted import Answer, Fronted
 from gateway.auth import Authenticator
 from gateway.cors import Cors
 from gateway.credentials import Credentials
-from gateway.fastpath import MAX_BODY
+from gateway.fastpath import MAX_BODY, FastPath
+from gateway.flight import Flight
 from gateway.front import FrontOptions
-from gateway.head import MAX_SHAPE, MAX_SHAPES, Shapes
 from gateway.passes import MAX_PASS, MAX_PASSES, MAX_PERMITS, Passes
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.rate import Rate
+from gateway.shapes import MAX_SHAPE, MAX_SHAPES, Shapes
 from scamp.authz import AuthzSource
 from scamp.client import ClientOptions
-from scamp.testing import ScriptedPeer, make_ticket, make_verifier, until
+from scamp.testing import PeerRequest, ScriptedPeer, make_ticket, make_verifier, until
 from scamp.testing.peer_connection import Script
 from scamp.testing.scripts import begun, by_body, echo, failing, first, hang_up, silent, txerr, when
 
@@ -183,6 +184,73 @@ async def test_nobody_can_tell(options: str) -> None:
     assert seen[0] == seen[1]
 
 
+ROUTES = """
+[[routes]]
+method = "GET"
+path = "/v1/{id:int}"
+action = "Test.echo"
+
+[[routes]]
+method = "PUT"
+path = "/v1/{id:int}"
+action = "Test.echo"
+body = "data"
+status = 202
+rate = "100/1h"
+
+[[routes]]
+method = "POST"
+path = "/v1"
+action = "Test.echo"
+body = "*"
+query = {}
+status = 201
+produces = "application/vnd.shop+json"
+
+[[routes]]
+method = "POST"
+path = "/raw"
+action = "Test.echo"
+body = "*"
+consumes = ["application/json"]
+"""
+
+ROUTED: dict[str, tuple[str, str, bytes | None, bool]] = {
+    "by path": ("GET", "/v1/7?a=b", None, True),
+    "by path and body": ("PUT", "/v1/7", b"[1]", True),
+    "the body": ("POST", "/v1", b'{"a": 1.50}', True),
+    "no body": ("POST", "/v1", None, True),
+    "spelt otherwise": ("GET", "/v1/%37", None, True),
+    "not an int": ("GET", "/v1/x", None, False),
+    "another method": ("DELETE", "/v1/7", None, False),
+    "given twice": ("GET", "/v1/7?id=8", None, False),
+    "unwanted body": ("GET", "/v1/7", b"{}", False),
+    "no JSON": ("PUT", "/v1/7", b"[", False),
+    "its own types": ("POST", "/raw", b"{}", False),
+    "a preflight": ("OPTIONS", "/v1/7", None, False),
+}
+
+
+async def test_routes_of_the_routes_file_need_none_either() -> None:
+    seen = []
+    for fast in (True, False):
+        peer = echoing(flags="noauth,read,update")
+        limiter = RateLimiter(client=Rate(100, 60, 100))
+        async with Fronted(peer, routes=ROUTES, limiter=limiter, fast=fast) as gateway:
+            await warm(gateway)
+            told = []
+            for method, target, body, usual in ROUTED.values():
+                head = (JSON,) if body else ()
+                await gateway.request(method, target, head, body)  # now the route has its plan
+                before = gateway.tasks
+                answer = await gateway.request(method, target, head, body)
+                if fast:
+                    assert (gateway.tasks == before) == usual, target
+                told.append(shown(answer, gateway.log.lines[-1], given=False))
+            seen.append((told, [one["action"] for one in peer.headers]))
+    assert seen[0] == seen[1]
+
+
 @pytest.mark.parametrize(
     ("fields", "status"),
     [
@@ -272,6 +340,43 @@ async def test_requests_in_pieces(cuts: list[int], count: int) -> None:
             last = cut
         for number in range(count):
             assert (await wire.answer()).body == b"[%d]" % number
+
+
+@pytest.mark.parametrize("cut", [0, 10, 40_000])
+async def test_a_body_that_fills_the_window_needs_no_task_either(
+    cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is looked at when it begins and when it is whole, however many reads there are."""
+    bodies: list[bytes] = []
+    tries: list[object] = []
+    begin = FastPath.begin
+
+    def counted(*args: Any, **named: Any) -> Flight | None:
+        tries.append(begin(*args, **named))
+        return tries[-1]  # type: ignore[return-value]
+
+    async def script(request: PeerRequest) -> None:
+        bodies.append(bytes(request.body))
+        await request.reply(b"{}")
+
+    async with Fronted(echoing(script)) as gateway:
+        await warm(gateway)
+        before = gateway.tasks
+        wire = await gateway.connect()
+        server = gateway._server
+        assert server is not None
+        await until(lambda: server.connections)
+        connection = server.connections[-1]
+        monkeypatch.setattr(FastPath, "begin", counted)
+        body = bytes(range(256)) * (MAX_BODY // 256)
+        head = f"POST {ECHO} HTTP/1.1\r\nHost: test\r\nContent-Length: {len(body)}\r\n\r\n"
+        data = head.encode() + body
+        for piece in (data[:cut], data[cut:]):
+            connection.data_received(piece)
+        assert (await wire.answer()).body == b"{}"
+        assert gateway.tasks == before
+    assert bodies[-1] == body
+    assert [attempt is None for attempt in tries] == [True, False]
 
 
 async def test_a_body_right_behind_its_head_is_waited_for() -> None:

@@ -227,7 +227,7 @@ async def test_a_failure_on_the_way_there_is_nobodys_loss(
         wire = await gateway.connect()
         before = gateway.tasks
         with monkeypatch.context() as patched:
-            patched.setattr(FastPath, "_body", lambda *_: 1 / 0)
+            patched.setattr(FastPath, "_caller", lambda *_: 1 / 0)
             wire.send("POST", ECHO, (), b"[1]")
             assert (await wire.answer()).body == b"[1]"
         assert gateway.tasks == before + 1

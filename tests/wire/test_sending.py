@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from scamp.errors import LocalProtocolError
 from scamp.limits import MAX_DATA_SENT, MAX_DATA_SIZE, MAX_INFLIGHT, MAX_PACKET_BODY
@@ -152,3 +154,24 @@ def test_the_largest_number_of_a_ping_goes_back() -> None:
 
 def test_a_window_never_lets_a_packet_grow_too_large() -> None:
     assert MAX_INFLIGHT <= MAX_DATA_SENT
+
+
+@given(st.lists(st.integers(0, 5_000), max_size=12), st.integers(1, 12_000))
+def test_what_is_taken_in_parts_is_what_is_taken_at_once(sizes: list[int], enough: int) -> None:
+    """Each part has `enough`, and not a packet more; only the last one may have less."""
+
+    def filled() -> WireConnection:
+        wire = WireConnection(Role.CLIENT)
+        wire.receive(b"HEADER 0 2\r\n{}END\r\nDATA 0 3\r\nabcEND\r\n")
+        for number, size in enumerate(sizes, 1):
+            wire.send_whole(RequestHeader("a.b", number), bytes(size))
+        wire.consumed(0, 3)
+        return wire
+
+    wire, parts = filled(), []
+    while part := wire.data_to_send(enough):
+        parts.append(part)
+    assert not wire.has_data_to_send
+    assert b"".join(parts) == filled().data_to_send()
+    assert all(len(part) >= enough for part in parts[:-1])
+    assert all(len(part) < enough + 5_200 for part in parts)

@@ -538,3 +538,32 @@ async def test_without_tracing_traces_are_passed_on_as_ever() -> None:
     assert passed["tracestate"] == "a=1"
     assert "traceparent" not in none
     assert [line["trace_id"] for line in gateway.log.lines] == [TRACE, None]
+
+
+# -- without a task ---------------------------------------------------------------------
+
+
+async def test_only_requests_that_are_sampled_need_a_task() -> None:
+    """And whether one is, is decided once: else fewer were than is said."""
+    async with traced(ScriptedPeer(), sample=0.5) as to:
+        await to.front.request("POST", "/api/Test.echo", (), b"{}")
+        before, count = to.front.tasks, 400
+        wire = await to.front.connect()
+        for _ in range(count):
+            wire.send("POST", "/api/Test.echo", (), b"{}")
+            assert (await wire.answer()).status == 200
+        sampled = to.front.tasks - before
+        assert 130 < sampled < 270  # seven standard deviations; twice decided it would be 100
+        assert len({line["trace_id"] for line in to.front.log.lines}) == count + 1
+
+
+async def test_services_are_told_of_a_trace_without_a_task() -> None:
+    peer = ScriptedPeer()
+    async with traced(peer, sample=0.0) as to:
+        for _ in range(2):
+            await to.front.request("POST", "/api/Test.echo", (), b"{}")
+        assert to.front.tasks == 1
+        ids = [line["trace_id"] for line in to.front.log.lines]
+        given = [one["traceparent"].split("-") for one in peer.headers]
+    assert [one[1] for one in given] == ids
+    assert [one[3] for one in given] == ["00", "00"]
