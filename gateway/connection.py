@@ -339,6 +339,7 @@ class Connection(WatchedConnection):
         """Let what is under way without a task go on with one, and what waits for its body."""
         flight, self._flight = self._flight, None
         if flight is not None:
+            flight.handed_over()
             self._handed_over = flight
             self._messages.appendleft((flight.message, flight.payload))
         if self._messages:

@@ -253,6 +253,7 @@ class Exchange:
         if self.serving.compress and response.compression and self.method != hdrs.METH_HEAD:
             self.bytes_out = response.content_length or 0
         await response.write_eof()
+        response.body = None  # aiohttp holds the answer as long as it waits for the next request
 
     async def begin(
         self, content_type: str, first: bytes, extra: Fields = (), status: int = 200

@@ -59,6 +59,10 @@ class Flight:
         self._path.lost(self)
         self.forget()
 
+    def handed_over(self) -> None:
+        """A task goes on with it in a moment. What comes until then is for that."""
+        self.launch.detach()
+
     def forget(self) -> None:
         """It is over. The launch holds what it calls: a cycle would be left as garbage for each."""
         del self.launch

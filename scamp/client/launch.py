@@ -88,6 +88,10 @@ class Launch(Attempt):
         upstream = time.monotonic() - self.sent
         return self.reply_of(message, upstream, self._body_idle)
 
+    def detach(self) -> None:
+        """`done` is not called any more: `resume` is about to be. Until then `abandon` works on."""
+        self._done = None
+
     def take_over(self) -> None:
         """Somebody waits for the exchange itself from now on: `done` is not called any more, and
         `abandon` does nothing."""

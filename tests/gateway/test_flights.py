@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from itertools import product
 from typing import Any
@@ -16,7 +17,7 @@ from gateway.front import Front
 from gateway.public import PublicServer
 from scamp.testing import ScriptedPeer, until
 from scamp.testing.peer_connection import Script
-from scamp.testing.scripts import by_body, echo, silent
+from scamp.testing.scripts import by_body, echo, silent, when
 
 ECHO = "/api/Test.echo"
 HEAD = f"POST {ECHO} HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\n".encode()
@@ -58,6 +59,54 @@ async def test_who_is_still_sending_a_body_at_the_end_is_told(fast: bool) -> Non
 
 def connections(gateway: Fronted) -> list[Any]:
     return list(server_of(gateway).connections)
+
+
+async def test_a_reply_that_comes_while_a_request_is_handed_over_is_given_once() -> None:
+    """At whatever turn of the loop: until there is a task, nobody else must answer."""
+    go = asyncio.Event()
+    async with Fronted(echoing(by_body({b"[9]": when(go)}))) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        for turns in range(25):
+            go.clear()
+            wire.send("POST", ECHO, (), b"[9]")
+            await until(lambda: gateway.front.in_flight == 1)
+            await asyncio.sleep(0.001)
+            go.set()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for one in connections(gateway):
+                one.hand_over()
+            answer = await wire.answer()
+            assert (answer.status, answer.body) == (200, b"[9]")
+            assert len(gateway.log.lines) == turns + 2
+            assert gateway.front.in_flight == 0
+        wire.send("POST", ECHO, (), b"[1]")
+        assert (await wire.answer()).body == b"[1]"
+
+
+async def test_stopped_at_any_turn_of_the_loop_each_request_has_one_answer() -> None:
+    """Or none, where its connection ends; never two, nor that of another."""
+    for turns in range(20):
+        async with Fronted(echoing(flags="noauth,read")) as gateway:
+            await warm(gateway)
+            wires = [await gateway.connect() for _ in range(4)]
+            for number, wire in enumerate(wires):
+                for one in range(3):
+                    wire.send("POST", ECHO, (), b"[%d, %d]" % (number, one))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await gateway.stop()
+            told = 0
+            for number, wire in enumerate(wires):
+                read = await wire.reader.read()
+                bodies = [one.partition(b"\r\n\r\n")[2] for one in read.split(b"HTTP/1.1 ")[1:]]
+                told += len(bodies)
+                for one, body in enumerate(bodies):
+                    assert body == b"[%d, %d]" % (number, one) or b'"stopping"' in body
+            assert gateway.front.in_flight == 0
+            assert len(gateway.log.lines) == told + 1
+            assert not connections(gateway)
 
 
 # -- the client leaves ------------------------------------------------------------------
@@ -185,6 +234,21 @@ async def test_a_failure_on_the_way_there_is_nobodys_loss(
 
 
 # -- nothing stays ----------------------------------------------------------------------
+
+
+async def test_an_idle_connection_holds_no_answer() -> None:
+    """Not that of a handler either: aiohttp keeps it until the next request is here."""
+    peer = echoing(flags="noauth,read")
+    async with Fronted(peer, fast=False) as gateway:
+        await warm(gateway)
+        wire = await gateway.connect()
+        wire.send("POST", ECHO, (), b"z" * 30_000)
+        await wire.answer()
+        await until(lambda: connections(gateway)[0].idle_since is not None)
+        task = connections(gateway)[0]._task_handler
+        frame = task.get_coro().cr_await.cr_frame
+        assert frame.f_locals["resp"].status == 200
+        assert frame.f_locals["resp"].body is None
 
 
 async def test_an_idle_connection_holds_no_body() -> None:
