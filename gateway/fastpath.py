@@ -157,6 +157,8 @@ class FastPath:
             return None
         if received is None:
             received = self._received(payload)
+        elif len(received) > self._max_body:
+            return None
         body = None if received is None else _body(message.method, received, query, match)
         caller = self._caller(shape, values, action)
         if body is None or caller is None or self._is_full(known):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from fronted import Fronted
 from gateway.auth import Authenticator
 from gateway.connection import SLICE
+from gateway.front import FrontOptions
 from gateway.repeats import MAX_REPEATED, Repeated
 from scamp.authz import AuthzSource
 from scamp.testing import ScriptedPeer, make_ticket, make_verifier, until
@@ -209,6 +210,16 @@ async def test_each_body_and_each_ticket_is_its_own_requests() -> None:
     assert [one["ticket"] for one in peer.headers] == [
         callers[user][1].removeprefix("Bearer ") for user in [*wanted, 1]
     ]
+
+
+async def test_a_repeated_head_does_not_lift_the_limit_of_bodies() -> None:
+    async with Fronted(ScriptedPeer(), options=FrontOptions(max_body=5)) as gateway:
+        wire = await gateway.connect()
+        for body in (b"[1]", b"[1]", b"[12]", b"[123]"):
+            wire.send("POST", ECHO, (), body)
+            assert (await wire.answer()).body == body
+        wire.send("POST", ECHO, (), b"[1234]")
+        assert (await wire.answer()).status == 413
 
 
 async def test_a_repeated_request_can_be_handed_over() -> None:
