@@ -12,6 +12,9 @@ from typing import Any, Final
 MAX_REPEATED: Final = 2048
 """Bytes of a head that is kept with its connection, for as long as that is idle, too."""
 
+MAX_FIELDS: Final = 24
+"""Fields in it: what the parser made of them is kept as well, and takes some 200 bytes for each."""
+
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([1-9][0-9]{0,4})\r\n", re.IGNORECASE)
 
 
@@ -41,7 +44,7 @@ class Repeated:
         target = message.path.encode("utf-8", "surrogateescape")
         if first != b"%b %b HTTP/1.1" % (message.method.encode(), target):
             return None
-        if tuple(map(_field, lines)) != message.raw_headers:
+        if len(lines) > MAX_FIELDS or tuple(map(_field, lines)) != message.raw_headers:
             return None
         if not size:
             return cls(message, data, b"")

@@ -16,7 +16,7 @@ from fronted import Fronted
 from gateway.auth import Authenticator
 from gateway.connection import SLICE
 from gateway.front import FrontOptions
-from gateway.repeats import MAX_REPEATED, Repeated
+from gateway.repeats import MAX_FIELDS, MAX_REPEATED, Repeated
 from scamp.authz import AuthzSource
 from scamp.testing import ScriptedPeer, make_ticket, make_verifier, until
 from scamp.testing.scripts import by_body, when
@@ -131,6 +131,8 @@ async def test_two_lengths_are_not_kept() -> None:
 async def test_a_large_head_is_not_kept() -> None:
     data = request(b"abc", "X-Large: " + "x" * MAX_REPEATED)
     assert await repeated(data, 3) is None
+    assert await repeated(request(b"abc", *(MAX_FIELDS - 2) * ["X: 1"]), 3) is not None
+    assert await repeated(request(b"abc", *(MAX_FIELDS - 1) * ["X: 1"]), 3) is None
 
 
 FIELDS = st.lists(
