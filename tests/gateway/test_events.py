@@ -100,7 +100,7 @@ async def test_streams_of_the_same_share_a_subscription_which_goes_after_the_las
         await until(lambda: shop.subscribers == 0)
         await until(lambda: front.hub.states == {"ready": 0, "stale": 0})
         assert front.hub.streams == 0
-        assert not front.hub.connections
+        await until(lambda: not front.hub.connections)
         assert not front.hub._timers
 
 

@@ -45,6 +45,8 @@ from scamp.client import ClientOptions
 from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
 
+_TURNS: Final = 10
+
 FRESH: Final = DiscoveryStatus(loaded=True)
 
 
@@ -234,6 +236,7 @@ class Fronted:
         """One more raw connection, closed with the gateway."""
         wire = Wire(*await asyncio.open_connection("127.0.0.1", self.port))
         self._stack.push_async_callback(wire.close)
+        await settle()
         return wire
 
     async def request(
@@ -252,6 +255,13 @@ class Fronted:
             return await wire.answer(method)
         finally:
             await wire.close()
+
+
+async def settle() -> None:
+    """Let the gateway accept who has connected, and begin to wait for requests: one that is there
+    before, as on uvloop it may be, has a task."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
 
 
 class Wire:
