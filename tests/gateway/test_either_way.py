@@ -14,12 +14,16 @@ from itertools import pairwise
 from typing import Any, Final
 
 import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser
+from aiohttp.http_exceptions import HttpProcessingError
 
-from fronted import Fronted, settle
+from fronted import Fronted
 from gateway.auth import Authenticator
 from gateway.cors import Cors
 from gateway.credentials import AuthMode, Credentials
 from gateway.front import FrontOptions
+from gateway.public import MAX_FIELD, MAX_TARGET
 from gateway.ratelimit.limiter import RateLimiter
 from gateway.ratelimit.rate import Rate
 from scamp.authz import AuthzSource
@@ -189,7 +193,6 @@ async def answers(gateway: Fronted, sent: list[bytes]) -> bytes:
     loop = asyncio.get_running_loop()
     with socket.create_connection(("127.0.0.1", gateway.port)) as sock:
         sock.setblocking(False)
-        await settle()
         reading = asyncio.ensure_future(_read_all(loop, sock))
         with suppress(ConnectionError):
             for piece in sent:
@@ -228,7 +231,21 @@ def headers(peer: ScriptedPeer) -> list[dict[str, Any]]:
     return told
 
 
-@pytest.mark.one_loop  # how reads fall decides what is dropped behind a malformed request
+def is_http(data: bytes) -> bool:
+    """Whether aiohttp can read all of it. Of what stands before something else in one read it
+    drops some, and how reads fall is nobody's choice."""
+    loop = asyncio.get_running_loop()
+    parser = HttpRequestParser(
+        BaseProtocol(loop), loop, 2**16, max_line_size=MAX_TARGET, max_field_size=MAX_FIELD
+    )
+    try:
+        parser.feed_data(data)
+    except HttpProcessingError:
+        return False
+    return True
+
+
+@pytest.mark.one_loop  # on uvloop most connections have their first request before they wait for it
 @pytest.mark.parametrize("name", KINDS)
 async def test_nobody_can_tell(name: str) -> None:
     """Answers, their order and what ends a connection, log, counts, what services get."""
@@ -245,7 +262,7 @@ async def test_nobody_can_tell(name: str) -> None:
             for path in (*PATHS, "/api/Crud._create"):
                 await gateway.request("POST", path, (("X-SCAMP-Ticket", GOOD[0]),), b"{}")
             told: list[object] = []
-            for seed in range(SEQUENCES):
+            for seed in filter(lambda one: is_http(b"".join(pieces(one))), range(SEQUENCES)):
                 before = len(gateway.log.lines)
                 told.append((seed, await answers(gateway, pieces(seed))))
                 told.append((seed, lines(gateway, before)))
