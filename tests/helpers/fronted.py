@@ -46,6 +46,7 @@ from scamp.discovery import DiscoveryStatus
 from scamp.testing.mesh import Announces, Mesh
 
 _TURNS: Final = 10
+"""Of the loop, in which a connection is accepted and waits for its first request."""
 
 FRESH: Final = DiscoveryStatus(loaded=True)
 

@@ -301,10 +301,10 @@ async def test_an_idle_channel_closes() -> None:
 
 
 async def test_a_channel_with_an_open_message_is_not_idle() -> None:
-    async with channel_pair(client_idle=0.02, server_idle=0.02) as pair:
+    async with channel_pair(client_idle=0.1, server_idle=0.1) as pair:  # else it may be idle before
         out = pair.client.channel.open_message(HEADER)
         got = await pair.server.message()
-        done, _ = await asyncio.wait((pair.client.lost, pair.server.lost), timeout=0.15)
+        done, _ = await asyncio.wait((pair.client.lost, pair.server.lost), timeout=0.4)
         assert not done
         out.end()
         assert await got.read_all(0) == b""
@@ -312,9 +312,9 @@ async def test_a_channel_with_an_open_message_is_not_idle() -> None:
 
 
 async def test_a_channel_with_a_request_unanswered_is_not_idle() -> None:
-    async with channel_pair(server_idle=0.02) as pair:
+    async with channel_pair(server_idle=0.1) as pair:
         pair.server.channel.busy = 1
-        done, _ = await asyncio.wait((pair.server.lost,), timeout=0.15)
+        done, _ = await asyncio.wait((pair.server.lost,), timeout=0.4)
         assert not done
         reply = pair.server.channel.open_message(ReplyHeader(1))
         pair.server.channel.busy = 0
